@@ -1,0 +1,51 @@
+# Two commands do everything on a fresh machine with Python >= 3.11 and a C++ compiler:
+#
+#   make train   builds ichfast and trains the demo on the built-in phantom
+#   make test    builds ichfast and runs its tests
+#
+# TORCH picks another torch, PYTHON another interpreter: TORCH=torch==2.13.0 make test
+
+PYTHON ?= python3
+TORCH ?= torch>=2.11
+VENV := .venv
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip --disable-pip-version-check --quiet
+
+SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
+
+.DELETE_ON_ERROR:
+.PHONY: train test check bench clean FORCE
+
+train: $(VENV)/built
+	$(RUN) -m ichfast.train $(ARGS)
+
+test: $(VENV)/built
+	$(RUN) -m pytest $(ARGS)
+
+# Lint, format, types and the C++ checks.
+check: $(VENV)/built
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/clang-format --dry-run --Werror $$(find csrc tests/cpp -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+	$(RUN) -m mypy
+	$(VENV)/bin/cmake -S . -B build/cpp
+	$(VENV)/bin/cmake --build build/cpp --parallel
+	$(VENV)/bin/ctest --test-dir build/cpp --output-on-failure
+
+bench: $(VENV)/built
+	$(RUN) -m benchmarks $(ARGS)
+
+clean:
+	rm -rf $(VENV) build ichfast/_C*.so *.egg-info
+
+# The environment follows TORCH: another choice installs that one and builds anew.
+$(VENV)/torch: FORCE
+	@mkdir -p $(VENV)
+	@echo '$(TORCH)' | cmp --silent - $@ || echo '$(TORCH)' > $@
+
+$(VENV)/built: $(VENV)/torch $(SOURCES)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "ichfast needs Python >= 3.11: PYTHON=python3.11 make $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install '$(TORCH)' 'setuptools>=77' pybind11 ninja
+	$(PIP) install --no-build-isolation -e '.[test,report,decode,dev]' '$(TORCH)'
+	@touch $@

@@ -1,0 +1,31 @@
+// Run-time choice of the vector instructions from a plain x86-64 build.
+#pragma once
+
+// The compiler emits one copy of the marked function per level and the dynamic loader picks the
+// widest that the processor has. Elsewhere (Arm: NEON is always there) one copy is enough.
+// Function templates cannot carry the attribute: mark a plain function that calls the template.
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && \
+    !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define ICHFAST_SIMD_CLONES 1
+#define ICHFAST_SIMD \
+  __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default"), noinline))
+#else
+#define ICHFAST_SIMD_CLONES 0
+#define ICHFAST_SIMD __attribute__((noinline))
+#endif
+
+namespace ichfast {
+
+// The level that ICHFAST_SIMD functions run at on this machine.
+inline const char* simd_level() {
+#if ICHFAST_SIMD_CLONES
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("x86-64-v4")) return "x86-64-v4 (AVX-512)";
+  if (__builtin_cpu_supports("x86-64-v3")) return "x86-64-v3 (AVX2)";
+  return "x86-64 (SSE2)";
+#else
+  return "as compiled";
+#endif
+}
+
+}  // namespace ichfast

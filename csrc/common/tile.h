@@ -1,0 +1,75 @@
+// Tiles: runs of voxels as contiguous float or double, whatever the tensor's dtype and stride.
+//
+// The arithmetic of every CPU kernel is a vectorised loop over tiles. float32 (and float64 where
+// that is computed in) with unit stride is used in place; everything else passes through a buffer
+// that stays in the first-level cache, so each dtype and layout costs one conversion loop and no
+// second version of any kernel.
+#pragma once
+
+#include "common/layout.h"
+
+namespace ichfast {
+
+constexpr int64_t kTile = 1024;
+
+// n elements from `element` on, `stride` apart, converted to A (float or double). Returns `data`
+// itself where no conversion is needed, else `buffer` (room for n).
+template <class A>
+const A* load(ScalarType dtype, const void* data, int64_t element, int64_t stride, int64_t n,
+              A* buffer);
+
+// The inverse: converts n values to `dtype` (a floating one), rounding to nearest even.
+template <class A>
+void store(ScalarType dtype, void* data, int64_t element, int64_t stride, int64_t n,
+           const A* values);
+
+// Reads the tiles of one (image, channel).
+template <class A>
+class Source {
+ public:
+  explicit Source(const Tensor& tensor)
+      : dtype_(tensor.scalar_type()), data_(tensor.const_data_ptr()), strides_(*fold(tensor)) {}
+
+  const A* tile(int64_t image, int64_t channel, int64_t first, int64_t n, A* buffer) const {
+    const int64_t element =
+        image * strides_.image + channel * strides_.channel + first * strides_.voxel;
+    return load(dtype_, data_, element, strides_.voxel, n, buffer);
+  }
+
+ private:
+  ScalarType dtype_;
+  const void* data_;
+  Strides strides_;
+};
+
+// Writes the tiles of one (image, channel): compute into place(…), then put(…).
+template <class A>
+class Sink {
+ public:
+  explicit Sink(Tensor& tensor)
+      : dtype_(tensor.scalar_type()), data_(tensor.mutable_data_ptr()), strides_(*fold(tensor)) {
+    direct_ = strides_.voxel == 1 && dtype_ == (sizeof(A) == 8 ? ScalarType::Double
+                                                               : ScalarType::Float);
+  }
+
+  A* place(int64_t image, int64_t channel, int64_t first, A* buffer) const {
+    return direct_ ? static_cast<A*>(data_) + element(image, channel, first) : buffer;
+  }
+
+  void put(int64_t image, int64_t channel, int64_t first, int64_t n, const A* values) const {
+    if (!direct_)
+      store(dtype_, data_, element(image, channel, first), strides_.voxel, n, values);
+  }
+
+ private:
+  int64_t element(int64_t image, int64_t channel, int64_t first) const {
+    return image * strides_.image + channel * strides_.channel + first * strides_.voxel;
+  }
+
+  ScalarType dtype_;
+  void* data_;
+  Strides strides_;
+  bool direct_;
+};
+
+}  // namespace ichfast

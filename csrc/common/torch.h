@@ -1,0 +1,19 @@
+// The stable part of libtorch: a library built on it runs on every torch from the target version on.
+#pragma once
+
+// 2.11.0. Defined here and not on the command line, since the pybind11 headers that some torch
+// versions bundle refuse to compile with it.
+#define TORCH_TARGET_VERSION 0x020b000000000000
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+namespace ichfast {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+}  // namespace ichfast

@@ -1,0 +1,27 @@
+// Every op's schema, in one place. Kernels register themselves in cpu/<op>.cpp; what each op
+// computes, and its shapes, stand in ichfast/ops/<op>.py.
+#include "common/torch.h"
+
+STABLE_TORCH_LIBRARY(ichfast, m) {
+  m.def(
+      "tversky(Tensor prediction, Tensor target, float alpha, float beta, float smooth_nr, "
+      "float smooth_dr, bool sigmoid, bool batch) -> (Tensor loss, Tensor sums)");
+  m.def(
+      "tversky_backward(Tensor grad, Tensor prediction, Tensor target, Tensor sums, float alpha, "
+      "float beta, float smooth_nr, float smooth_dr, bool sigmoid, bool batch) -> Tensor");
+  m.def(
+      "attention_wmse(Tensor image, Tensor logits, Tensor reconstruction, "
+      "bool sigmoid_reconstruction) -> (Tensor loss, Tensor sums)");
+  m.def(
+      "attention_wmse_backward(Tensor grad, Tensor image, Tensor logits, Tensor reconstruction, "
+      "Tensor sums, bool sigmoid_reconstruction, bool logits_gradient) "
+      "-> (Tensor logits, Tensor reconstruction)");
+  m.def("attention_mask(Tensor image, Tensor logits) -> Tensor");
+  m.def(
+      "attention_mask_backward(Tensor grad, Tensor image, Tensor logits, bool image_gradient, "
+      "bool logits_gradient) -> (Tensor image, Tensor logits)");
+  m.def(
+      "ct_window(Tensor stored, Tensor slope, Tensor intercept, Tensor windows, int[2] size, "
+      "str function, float? padding, bool invert, ScalarType dtype) -> Tensor");
+  m.def("overlap_counts(Tensor prediction, Tensor target, float threshold) -> Tensor");
+}

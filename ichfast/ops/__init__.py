@@ -1,0 +1,9 @@
+"""The ops: differentiable functions over fused native kernels (``ichfast.ops.reference`` has each in plain PyTorch)."""
+
+from ichfast.ops.attention_mask import attention_mask
+from ichfast.ops.attention_wmse import attention_wmse
+from ichfast.ops.ct_window import ct_window
+from ichfast.ops.overlap_counts import overlap_counts
+from ichfast.ops.tversky import tversky
+
+__all__ = ["attention_mask", "attention_wmse", "ct_window", "overlap_counts", "tversky"]

@@ -1,0 +1,55 @@
+"""Argument checks that the ops share: each error names the argument, what it was and what is wanted.
+
+They look at shapes, dtypes and devices only, never at values, so they cost microseconds, cause no
+host sync and trace under ``torch.compile``.
+"""
+
+import torch
+from torch import Tensor
+
+FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+def require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+def require_floating(op: str, **tensors: Tensor) -> None:
+    for name, tensor in tensors.items():
+        require_tensor(op, name, tensor)
+        if tensor.dtype not in FLOATING:
+            raise TypeError(
+                f"{op}: {name} must be float64, float32, float16 or bfloat16, not {tensor.dtype}; "
+                f"convert it with {name}.float()"
+            )
+
+
+def require_tensor(op: str, name: str, value: object) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{op}: {name} must be a torch.Tensor, not {type(value).__name__}")
+
+
+def require_one_device(op: str, **tensors: Tensor) -> None:
+    """All on one device, and one that this build has kernels for."""
+    (first, tensor), *others = tensors.items()
+    for name, other in others:
+        require(
+            other.device == tensor.device,
+            f"{op}: {name} is on {other.device} but {first} is on {tensor.device}; "
+            "move both to one device",
+        )
+    if tensor.device.type not in ("cpu", "meta"):
+        raise NotImplementedError(
+            f"{op}: this build of ichfast has CPU kernels only, and {first} is on {tensor.device}; "
+            f"move it with {first}.cpu()"
+        )
+
+
+def require_no_grad(op: str, **tensors: Tensor) -> None:
+    """For arguments whose gradient the op does not define."""
+    for name, tensor in tensors.items():
+        require(
+            not tensor.requires_grad,
+            f"{op}: has no gradient for {name}; pass {name}.detach()",
+        )

@@ -1,0 +1,109 @@
+"""The unsupervised loss L_u: no masked image, mask or residual is ever written to memory."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ichfast.ops import reference
+from ichfast.ops._checks import require, require_floating, require_no_grad, require_one_device
+from ichfast.ops._layout import empty_foldable
+
+
+def attention_wmse(
+    image: Tensor, logits: Tensor, reconstruction: Tensor, *, sigmoid_reconstruction: bool = True
+) -> Tensor:
+    """Area-weighted MSE of the attention-masked images (Wang et al. 2020, Equation 1), per image::
+
+        (Σ(1−m)/N)·MSE[x ⊙ (1−m), r_b] + (Σm/N)·MSE[x ⊙ m, r_f],    m = σ(logits)
+
+    The gradient reaches the reconstruction, and the logits (through the masked images **and** the
+    two weights) where they require it; pass ``logits.detach()`` to take the mask as a constant.
+
+    Args:
+        image: (B, 1, *spatial), windowed to [0, 1]; no gradient.
+        logits: (B, 1, *spatial), the segmentation before its sigmoid.
+        reconstruction: (B, 2, *spatial), channel 0 background, 1 foreground.
+        sigmoid_reconstruction: the reconstruction is before its sigmoid too.
+
+    Each of them float64, float32, float16 or bfloat16, not necessarily the same.
+
+    Returns:
+        (B,); float64 where an argument is, else float32.
+
+    Raises:
+        ValueError, TypeError: shapes, dtypes or devices do not fit, image requires grad.
+    """
+    tensors = {"image": image, "logits": logits, "reconstruction": reconstruction}
+    require_floating("attention_wmse", **tensors)
+    require_one_device("attention_wmse", **tensors)
+    require_no_grad("attention_wmse", image=image)
+    require(
+        image.ndim >= 3
+        and image.shape[1] == 1
+        and image.shape == logits.shape
+        and reconstruction.shape == (image.shape[0], 2, *image.shape[2:]),
+        "attention_wmse: image and logits must be (B, 1, *spatial) and reconstruction "
+        f"(B, 2, *spatial), not {tuple(image.shape)}, {tuple(logits.shape)} and "
+        f"{tuple(reconstruction.shape)}",
+    )
+    loss: Tensor = _AttentionWMSE.apply(image, logits, reconstruction, sigmoid_reconstruction)
+    return loss
+
+
+class _AttentionWMSE(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, logits: Tensor, reconstruction: Tensor, s: bool) -> Tensor:
+        loss, sums = torch.ops.ichfast.attention_wmse(image, logits, reconstruction, s)
+        ctx.save_for_backward(image, logits, reconstruction, sums)
+        ctx.sigmoid_reconstruction = s
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        image, logits, reconstruction, sums = ctx.saved_tensors
+        _, want_logits, want_reconstruction, _ = ctx.needs_input_grad
+        if torch.is_grad_enabled():  # double backward: differentiate the plain form instead
+            loss = reference.attention_wmse(
+                image,
+                logits,
+                reconstruction,
+                sigmoid_reconstruction=ctx.sigmoid_reconstruction,
+            )
+            wanted = [logits] * want_logits + [reconstruction] * want_reconstruction
+            grads = iter(
+                torch.autograd.grad(loss, wanted, grad.to(loss.dtype), create_graph=True)
+            )
+            return (
+                None,
+                next(grads) if want_logits else None,
+                next(grads) if want_reconstruction else None,
+                None,
+            )
+        grad_logits, grad_reconstruction = torch.ops.ichfast.attention_wmse_backward(
+            grad, image, logits, reconstruction, sums, ctx.sigmoid_reconstruction, want_logits
+        )
+        return None, grad_logits if want_logits else None, grad_reconstruction, None
+
+
+@torch.library.register_fake("ichfast::attention_wmse")
+def _(image: Tensor, logits: Tensor, reconstruction: Tensor, s: bool) -> tuple[Tensor, Tensor]:
+    dtype = torch.float32
+    for tensor in (image, logits, reconstruction):
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    loss = image.new_empty((image.shape[0],), dtype=dtype)
+    return loss, image.new_empty((image.shape[0], 3), dtype=torch.float64)
+
+
+@torch.library.register_fake("ichfast::attention_wmse_backward")
+def _(
+    grad: Tensor,
+    image: Tensor,
+    logits: Tensor,
+    reconstruction: Tensor,
+    sums: Tensor,
+    s: bool,
+    logits_gradient: bool,
+) -> tuple[Tensor, Tensor]:
+    grad_logits = empty_foldable(logits) if logits_gradient else logits.new_empty((0,))
+    return grad_logits, empty_foldable(reconstruction)

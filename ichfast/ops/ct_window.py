@@ -1,0 +1,108 @@
+"""From stored values to network input in one pass over the pixels."""
+
+import torch
+from torch import Tensor
+
+from ichfast.ops._checks import (
+    FLOATING,
+    require,
+    require_no_grad,
+    require_one_device,
+    require_tensor,
+)
+
+STORED = (
+    torch.uint8,
+    torch.int8,
+    torch.int16,
+    torch.uint16,
+    torch.int32,
+    torch.int64,
+    *FLOATING,
+)
+FUNCTIONS = ("linear", "linear_exact", "sigmoid")
+
+
+def ct_window(
+    stored: Tensor,
+    slope: Tensor,
+    intercept: Tensor,
+    windows: Tensor,
+    size: tuple[int, int],
+    *,
+    function: str = "linear",
+    padding: float | None = None,
+    invert: bool = False,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Windowed images from stored values (DICOM PS3.3 C.11.1 and C.11.2).
+
+    In this order: padding becomes air (−1000 HU); HU = stored·slope + intercept; clipped to
+    [−1024, 3071] HU; averaged over the exact area that each output pixel covers; windowed to
+    [0, 1]; inverted where asked.
+
+    Args:
+        stored: (B, H, W), integer or floating. No gradient.
+        slope, intercept: (B,), rescale of each image to HU.
+        windows: (K, 2), level and width in HU of each output channel; a width is at least 1 for
+            "linear" and above 0 for the other functions.
+        size: (H', W') of the output.
+        function: "linear" (DICOM's default), "linear_exact" or "sigmoid".
+        padding: the stored value that stands for "outside the field of view".
+        invert: for MONOCHROME1.
+        dtype: of the result: float32, float16, bfloat16 or float64.
+
+    Returns:
+        (B, K, H', W').
+
+    Raises:
+        ValueError, TypeError: shapes, dtypes or devices do not fit, a width is too small.
+    """
+    tensors = {"stored": stored, "slope": slope, "intercept": intercept, "windows": windows}
+    for name, tensor in tensors.items():
+        require_tensor("ct_window", name, tensor)
+    if stored.dtype not in STORED:
+        raise TypeError(f"ct_window: stored must be integer or floating, not {stored.dtype}")
+    if dtype not in FLOATING:
+        raise TypeError(f"ct_window: dtype must be a floating one, not {dtype}")
+    require_one_device("ct_window", **tensors)
+    require_no_grad("ct_window", **tensors)
+    require(
+        stored.ndim == 3 and 0 not in stored.shape[1:],
+        f"ct_window: stored must be (B, H, W) with H and W at least 1, not {tuple(stored.shape)}",
+    )
+    require(
+        slope.shape == intercept.shape == stored.shape[:1],
+        f"ct_window: slope and intercept must be ({stored.shape[0]},), one per image, "
+        f"not {tuple(slope.shape)} and {tuple(intercept.shape)}",
+    )
+    require(
+        windows.ndim == 2 and windows.shape[1] == 2,
+        f"ct_window: windows must be (K, 2), level and width, not {tuple(windows.shape)}",
+    )
+    require(
+        len(size) == 2 and min(size) >= 1,
+        f"ct_window: size must be two positive integers, not {size}",
+    )
+    require(
+        function in FUNCTIONS, f"ct_window: function must be one of {FUNCTIONS}, not {function!r}"
+    )
+    images: Tensor = torch.ops.ichfast.ct_window(
+        stored, slope, intercept, windows, size, function, padding, invert, dtype
+    )
+    return images
+
+
+@torch.library.register_fake("ichfast::ct_window")
+def _(
+    stored: Tensor,
+    slope: Tensor,
+    intercept: Tensor,
+    windows: Tensor,
+    size: list[int],
+    function: str,
+    padding: float | None,
+    invert: bool,
+    dtype: torch.dtype,
+) -> Tensor:
+    return stored.new_empty((stored.shape[0], windows.shape[0], *size), dtype=dtype)

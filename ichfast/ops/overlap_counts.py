@@ -1,0 +1,49 @@
+"""TP, FP and FN in one pass: all that Dice, Jaccard, sensitivity and precision need."""
+
+import torch
+from torch import Tensor
+
+from ichfast.ops._checks import (
+    require,
+    require_floating,
+    require_one_device,
+    require_tensor,
+)
+
+
+def overlap_counts(prediction: Tensor, target: Tensor, threshold: float = 0.5) -> Tensor:
+    """True positive, false positive and false negative voxels per image and channel.
+
+    Args:
+        prediction: (B, C, *spatial), floating; positive where it exceeds ``threshold``. For logits
+            the threshold ½ of the mask is 0.
+        target: the same shape, bool, uint8 or floating; positive where > 0.
+
+    Returns:
+        (B, C, 3) int64: TP, FP, FN; all three −1 where a voxel of the prediction or of a floating
+        target is NaN, so that a broken network cannot pass for one that finds nothing.
+
+    Raises:
+        ValueError, TypeError: shapes, dtypes or devices do not fit.
+    """
+    require_floating("overlap_counts", prediction=prediction)
+    require_tensor("overlap_counts", "target", target)
+    require_one_device("overlap_counts", prediction=prediction, target=target)
+    require(
+        prediction.ndim >= 3 and prediction.shape == target.shape,
+        "overlap_counts: prediction and target must be (B, C, *spatial) of one shape, "
+        f"not {tuple(prediction.shape)} and {tuple(target.shape)}",
+    )
+    if target.dtype not in (torch.bool, torch.uint8) and not target.is_floating_point():
+        raise TypeError(
+            f"overlap_counts: target must be bool, uint8 or floating, not {target.dtype}"
+        )
+    counts: Tensor = torch.ops.ichfast.overlap_counts(
+        prediction.detach(), target.detach(), threshold
+    )
+    return counts
+
+
+@torch.library.register_fake("ichfast::overlap_counts")
+def _(prediction: Tensor, target: Tensor, threshold: float) -> Tensor:
+    return prediction.new_empty((*prediction.shape[:2], 3), dtype=torch.int64)

@@ -1,0 +1,94 @@
+"""Every op in plain PyTorch: the oracle of the tests, the baseline of the benchmarks and the path of
+double backward. Written for reading, not for speed; same arguments and shapes as ``ichfast.ops``.
+"""
+
+import torch
+from torch import Tensor
+
+AIR_HU = -1000.0
+HU_RANGE = (-1024.0, 3071.0)
+
+
+def tversky(
+    prediction: Tensor,
+    target: Tensor,
+    *,
+    alpha: float = 0.5,
+    beta: float = 0.5,
+    smooth_nr: float = 1e-5,
+    smooth_dr: float = 1e-5,
+    sigmoid: bool = False,
+    batch: bool = False,
+) -> Tensor:
+    """1 − (TP + smooth_nr)/(TP + αFP + βFN + smooth_dr); see :func:`ichfast.ops.tversky`."""
+    p = torch.sigmoid(prediction) if sigmoid else prediction
+    t = target.to(p.dtype)
+    dims = [0] * batch + list(range(2, p.ndim))
+    tp = (p * t).sum(dims)
+    fp = (p * (1 - t)).sum(dims)
+    fn = ((1 - p) * t).sum(dims)
+    return 1 - (tp + smooth_nr) / (tp + alpha * fp + beta * fn + smooth_dr)
+
+
+def attention_wmse(
+    image: Tensor, logits: Tensor, reconstruction: Tensor, *, sigmoid_reconstruction: bool = True
+) -> Tensor:
+    """L_u of Wang et al. 2020, Equation 1; see :func:`ichfast.ops.attention_wmse`."""
+    foreground = torch.sigmoid(logits)
+    background = 1 - foreground
+    r = torch.sigmoid(reconstruction) if sigmoid_reconstruction else reconstruction
+    error_b = (image * background - r[:, :1]).square().flatten(1).mean(1)
+    error_f = (image * foreground - r[:, 1:]).square().flatten(1).mean(1)
+    return background.flatten(1).mean(1) * error_b + foreground.flatten(1).mean(1) * error_f
+
+
+def attention_mask(image: Tensor, logits: Tensor) -> Tensor:
+    """x ⊙ (1−m) and x ⊙ m as two channels; see :func:`ichfast.ops.attention_mask`."""
+    foreground = torch.sigmoid(logits)
+    return torch.cat([image * (1 - foreground), image * foreground], 1)
+
+
+def overlap_counts(prediction: Tensor, target: Tensor, threshold: float = 0.5) -> Tensor:
+    """TP, FP, FN per image and channel; see :func:`ichfast.ops.overlap_counts`."""
+    p = prediction > threshold
+    t = target > 0
+    return torch.stack([p & t, p & ~t, ~p & t], 2).flatten(3).sum(3)
+
+
+def area_weights(n_in: int, n_out: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    """(n_out, n_in) weights of the exact area average: the share of output cell i that input cell j covers."""
+    edges = torch.arange(n_out + 1, dtype=torch.float64) * (n_in / n_out)
+    lower = torch.maximum(edges[:-1, None], torch.arange(n_in, dtype=torch.float64))
+    upper = torch.minimum(edges[1:, None], torch.arange(1, n_in + 1, dtype=torch.float64))
+    return ((upper - lower).clamp(min=0) * (n_out / n_in)).to(dtype)
+
+
+def ct_window(
+    stored: Tensor,
+    slope: Tensor,
+    intercept: Tensor,
+    windows: Tensor,
+    size: tuple[int, int],
+    *,
+    function: str = "linear",
+    padding: float | None = None,
+    invert: bool = False,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Padding → air, rescale, clip, area average, window; see :func:`ichfast.ops.ct_window`."""
+    compute = torch.promote_types(stored.dtype, torch.float32)
+    hu = stored.to(compute) * slope.to(compute).view(-1, 1, 1) + intercept.to(compute).view(-1, 1, 1)
+    if padding is not None:
+        hu = torch.where(stored == padding, AIR_HU, hu)
+    hu = hu.clamp(*HU_RANGE)
+    rows = area_weights(hu.shape[1], size[0], compute)
+    columns = area_weights(hu.shape[2], size[1], compute)
+    hu = (rows @ hu @ columns.T)[:, None]
+    level, width = windows.to(compute).view(1, -1, 2, 1, 1).unbind(2)
+    if function == "linear":  # PS3.3 C.11.2.1.2.1
+        y = ((hu - (level - 0.5)) / (width - 1) + 0.5).clamp(0, 1)
+    elif function == "linear_exact":  # C.11.2.1.3.2
+        y = ((hu - level) / width + 0.5).clamp(0, 1)
+    else:  # SIGMOID, C.11.2.1.3.1
+        y = torch.sigmoid(4 * (hu - level) / width)
+    return (1 - y if invert else y).to(dtype)
