@@ -46,6 +46,6 @@ $(VENV)/torch: FORCE
 $(VENV)/built: $(VENV)/torch $(SOURCES)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "ichfast needs Python >= 3.11: PYTHON=python3.11 make $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install '$(TORCH)' 'setuptools>=77' pybind11 ninja
+	$(PIP) install '$(TORCH)' 'setuptools>=77,<82' pybind11 ninja
 	$(PIP) install --no-build-isolation -e '.[test,report,decode,dev]' '$(TORCH)'
 	@touch $@

@@ -24,7 +24,7 @@ if shutil.which(compiler) is None:
         "`apt install g++`), or name yours in CXX."
     )
 
-flags = ["-std=c++20", "-O3", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-Wall"]
+flags = ["-std=c++20", "-O3", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-g0"]
 
 setup(
     ext_modules=[

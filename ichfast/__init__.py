@@ -5,7 +5,7 @@ from typing import Any
 import torch  # noqa: F401  (first: the native library needs libtorch in the process)
 
 try:
-    from ichfast import _C
+    import ichfast._C as _C  # `from ichfast import` would blame a circular import
 except ImportError as error:
     raise ImportError(
         f"ichfast's native library does not load ({error}); build it with "

@@ -119,6 +119,7 @@ class _OverlapLoss(TverskyLoss):
         batch: bool = False,
         **monai_only: Any,
     ) -> None:
+        _refuse_monai_only(type(self).__name__, monai_only)
         super().__init__(
             include_background,
             sigmoid=sigmoid,
@@ -129,7 +130,6 @@ class _OverlapLoss(TverskyLoss):
             smooth_nr=smooth_nr / 2,
             smooth_dr=smooth_dr / 2,
             batch=batch,
-            **monai_only,
         )
 
     def _shape(self, loss: Tensor, input: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ struct Strides {
 inline std::optional<Strides> fold(const Tensor& tensor) {
   int64_t voxel = 1, expected = -1;
   for (int64_t d = tensor.dim() - 1; d >= 2; --d) {
-    if (tensor.size(d) == 1) continue;
+    if (tensor.size(d) < 2) continue;
     if (expected < 0) {
       voxel = expected = tensor.stride(d);
     } else if (tensor.stride(d) != expected) {
@@ -32,6 +32,13 @@ inline std::optional<Strides> fold(const Tensor& tensor) {
 // The tensor itself where it folds, else a contiguous copy.
 inline Tensor foldable(const Tensor& tensor) {
   return fold(tensor) ? tensor : torch::stable::contiguous(tensor);
+}
+
+// Memory for a gradient of `tensor`, which folds. Dense strides in the order of the tensor's own
+// fold too, except those of overlapping windows, whose images lie between each other's rows.
+inline Tensor empty_gradient(const Tensor& tensor) {
+  Tensor result = torch::stable::empty_like(tensor);
+  return fold(result) ? result : torch::stable::new_empty(tensor, tensor.sizes());
 }
 
 inline int64_t voxels(const Tensor& tensor) {

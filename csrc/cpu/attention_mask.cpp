@@ -133,9 +133,9 @@ std::tuple<Tensor, Tensor> attention_mask_backward_cpu(const Tensor& grad_in, co
                   "attention_mask_backward: grad must be (B, 2, *spatial)");
   const Tensor grad = foldable(grad_in), image = foldable(image_in), logits = foldable(logits_in);
   Tensor image_out =
-      image_gradient ? torch::stable::empty_like(image) : torch::stable::new_empty(image, {0});
+      image_gradient ? empty_gradient(image) : torch::stable::new_empty(image, {0});
   Tensor logits_out =
-      logits_gradient ? torch::stable::empty_like(logits) : torch::stable::new_empty(logits, {0});
+      logits_gradient ? empty_gradient(logits) : torch::stable::new_empty(logits, {0});
   const bool wide = is_double(image) || is_double(logits);
   (wide ? backward<double> : backward<float>)(grad, image, logits,
                                               image_gradient ? &image_out : nullptr,

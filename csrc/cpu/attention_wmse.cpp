@@ -179,9 +179,9 @@ std::tuple<Tensor, Tensor> attention_wmse_backward_cpu(
                   "attention_wmse_backward: sums must be what forward returned");
   STD_TORCH_CHECK(grad_loss.dim() == 1 && grad_loss.size(0) == image.size(0),
                   "attention_wmse_backward: grad must be (B,)");
-  Tensor grad_logits = logits_gradient ? torch::stable::empty_like(logits)
+  Tensor grad_logits = logits_gradient ? empty_gradient(logits)
                                        : torch::stable::new_empty(logits, {0});
-  Tensor grad_reconstruction = torch::stable::empty_like(reconstruction);
+  Tensor grad_reconstruction = empty_gradient(reconstruction);
   const bool wide = any_double(image, logits, reconstruction);
   (wide ? backward<double> : backward<float>)(grad_loss, image, logits,
                                               reconstruction, sums, sigmoid_r,

@@ -212,7 +212,9 @@ Tensor ct_window_cpu(const Tensor& stored, const Tensor& slope_in, const Tensor&
                windows = as_double(windows_in);
   Tensor result = torch::stable::new_empty(
       stored, {stored.size(0), windows.size(0), size[0], size[1]}, dtype);
-  if (is_double(stored)) {
+  const ScalarType in = stored.scalar_type();
+  // float32 cannot tell all integers of these two apart, and padding is compared for equality.
+  if (is_double(stored) || in == ScalarType::Int || in == ScalarType::Long) {
     forward(stored, slope, intercept, read_windows<double>(windows, function, invert), padding,
             result);
   } else {

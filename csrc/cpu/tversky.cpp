@@ -142,7 +142,7 @@ Tensor tversky_backward_cpu(const Tensor& grad_loss, const Tensor& prediction_in
   STD_TORCH_CHECK(grad_loss.numel() == rows && is_double(sums) && sums.is_contiguous() &&
                       sums.numel() == rows * kSums,
                   "tversky_backward: grad and sums must have forward's shapes");
-  Tensor result = torch::stable::empty_like(prediction);
+  Tensor result = empty_gradient(prediction);
   const Parameters<double> p{alpha, beta, smooth_nr, smooth_dr};
   (is_double(prediction) ? backward<double> : backward<float>)(grad_loss, prediction, target, sums,
                                                                p, sigmoid, result);

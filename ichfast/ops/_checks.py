@@ -30,6 +30,12 @@ def require_tensor(op: str, name: str, value: object) -> None:
         raise TypeError(f"{op}: {name} must be a torch.Tensor, not {type(value).__name__}")
 
 
+def require_target(op: str, target: Tensor) -> None:
+    require_tensor(op, "target", target)
+    if target.dtype not in (torch.bool, torch.uint8, *FLOATING):
+        raise TypeError(f"{op}: target must be bool, uint8 or floating, not {target.dtype}")
+
+
 def require_one_device(op: str, **tensors: Tensor) -> None:
     """All on one device, and one that this build has kernels for."""
     (first, tensor), *others = tensors.items()

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ichfast.ops import reference
 from ichfast.ops._checks import require, require_floating, require_one_device
-from ichfast.ops._layout import empty_foldable
+from ichfast.ops._layout import empty_gradient
 
 
 def attention_mask(image: Tensor, logits: Tensor) -> Tensor:
@@ -48,9 +48,7 @@ class _AttentionMask(torch.autograd.Function):
         if torch.is_grad_enabled():  # double backward: differentiate the plain form instead
             masked = reference.attention_mask(image, logits)
             wanted = [image] * want_image + [logits] * want_logits
-            grads = iter(
-                torch.autograd.grad(masked, wanted, grad.to(masked.dtype), create_graph=True)
-            )
+            grads = iter(torch.autograd.grad(masked, wanted, grad, create_graph=True))
             return next(grads) if want_image else None, next(grads) if want_logits else None
         grad_image, grad_logits = torch.ops.ichfast.attention_mask_backward(
             grad, image, logits, want_image, want_logits
@@ -68,6 +66,6 @@ def _(
     grad: Tensor, image: Tensor, logits: Tensor, image_gradient: bool, logits_gradient: bool
 ) -> tuple[Tensor, Tensor]:
     return (
-        empty_foldable(image) if image_gradient else image.new_empty((0,)),
-        empty_foldable(logits) if logits_gradient else logits.new_empty((0,)),
+        empty_gradient(image) if image_gradient else image.new_empty((0,)),
+        empty_gradient(logits) if logits_gradient else logits.new_empty((0,)),
     )

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ichfast.ops import reference
 from ichfast.ops._checks import require, require_floating, require_no_grad, require_one_device
-from ichfast.ops._layout import empty_foldable
+from ichfast.ops._layout import empty_gradient
 
 
 def attention_wmse(
@@ -71,9 +71,7 @@ class _AttentionWMSE(torch.autograd.Function):
                 sigmoid_reconstruction=ctx.sigmoid_reconstruction,
             )
             wanted = [logits] * want_logits + [reconstruction] * want_reconstruction
-            grads = iter(
-                torch.autograd.grad(loss, wanted, grad.to(loss.dtype), create_graph=True)
-            )
+            grads = iter(torch.autograd.grad(loss, wanted, grad, create_graph=True))
             return (
                 None,
                 next(grads) if want_logits else None,
@@ -105,5 +103,5 @@ def _(
     s: bool,
     logits_gradient: bool,
 ) -> tuple[Tensor, Tensor]:
-    grad_logits = empty_foldable(logits) if logits_gradient else logits.new_empty((0,))
-    return grad_logits, empty_foldable(reconstruction)
+    grad_logits = empty_gradient(logits) if logits_gradient else logits.new_empty((0,))
+    return grad_logits, empty_gradient(reconstruction)

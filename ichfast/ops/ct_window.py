@@ -56,7 +56,8 @@ def ct_window(
         (B, K, H', W').
 
     Raises:
-        ValueError, TypeError: shapes, dtypes or devices do not fit, a width is too small.
+        ValueError, TypeError: shapes, dtypes or devices do not fit.
+        RuntimeError: a width is too small (found by the kernel, which is the first to look at it).
     """
     tensors = {"stored": stored, "slope": slope, "intercept": intercept, "windows": windows}
     for name, tensor in tensors.items():
@@ -81,8 +82,10 @@ def ct_window(
         f"ct_window: windows must be (K, 2), level and width, not {tuple(windows.shape)}",
     )
     require(
-        len(size) == 2 and min(size) >= 1,
-        f"ct_window: size must be two positive integers, not {size}",
+        isinstance(size, (tuple, list))
+        and len(size) == 2
+        and all(isinstance(n, (int, torch.SymInt)) and n >= 1 for n in size),
+        f"ct_window: size must be two positive integers, not {size!r}",
     )
     require(
         function in FUNCTIONS, f"ct_window: function must be one of {FUNCTIONS}, not {function!r}"

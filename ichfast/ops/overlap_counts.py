@@ -7,7 +7,7 @@ from ichfast.ops._checks import (
     require,
     require_floating,
     require_one_device,
-    require_tensor,
+    require_target,
 )
 
 
@@ -27,17 +27,13 @@ def overlap_counts(prediction: Tensor, target: Tensor, threshold: float = 0.5) -
         ValueError, TypeError: shapes, dtypes or devices do not fit.
     """
     require_floating("overlap_counts", prediction=prediction)
-    require_tensor("overlap_counts", "target", target)
+    require_target("overlap_counts", target)
     require_one_device("overlap_counts", prediction=prediction, target=target)
     require(
         prediction.ndim >= 3 and prediction.shape == target.shape,
         "overlap_counts: prediction and target must be (B, C, *spatial) of one shape, "
         f"not {tuple(prediction.shape)} and {tuple(target.shape)}",
     )
-    if target.dtype not in (torch.bool, torch.uint8) and not target.is_floating_point():
-        raise TypeError(
-            f"overlap_counts: target must be bool, uint8 or floating, not {target.dtype}"
-        )
     counts: Tensor = torch.ops.ichfast.overlap_counts(
         prediction.detach(), target.detach(), threshold
     )

@@ -1,5 +1,6 @@
 """Every op in plain PyTorch: the oracle of the tests, the baseline of the benchmarks and the path of
-double backward. Written for reading, not for speed; same arguments and shapes as ``ichfast.ops``.
+double backward. Written for reading, not for speed; same arguments, shapes and dtypes as
+``ichfast.ops``.
 """
 
 import torch
@@ -7,6 +8,14 @@ from torch import Tensor
 
 AIR_HU = -1000.0
 HU_RANGE = (-1024.0, 3071.0)
+
+
+def _widened(*tensors: Tensor) -> list[Tensor]:
+    """In their common dtype, at least float32: a sum of float16 overflows at 65504."""
+    dtype = torch.float32
+    for tensor in tensors:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return [tensor.to(dtype) for tensor in tensors]
 
 
 def tversky(
@@ -21,7 +30,8 @@ def tversky(
     batch: bool = False,
 ) -> Tensor:
     """1 − (TP + smooth_nr)/(TP + αFP + βFN + smooth_dr); see :func:`ichfast.ops.tversky`."""
-    p = torch.sigmoid(prediction) if sigmoid else prediction
+    (p,) = _widened(prediction)
+    p = torch.sigmoid(p) if sigmoid else p
     t = target.to(p.dtype)
     dims = [0] * batch + list(range(2, p.ndim))
     tp = (p * t).sum(dims)
@@ -34,6 +44,7 @@ def attention_wmse(
     image: Tensor, logits: Tensor, reconstruction: Tensor, *, sigmoid_reconstruction: bool = True
 ) -> Tensor:
     """L_u of Wang et al. 2020, Equation 1; see :func:`ichfast.ops.attention_wmse`."""
+    image, logits, reconstruction = _widened(image, logits, reconstruction)
     foreground = torch.sigmoid(logits)
     background = 1 - foreground
     r = torch.sigmoid(reconstruction) if sigmoid_reconstruction else reconstruction
@@ -44,8 +55,9 @@ def attention_wmse(
 
 def attention_mask(image: Tensor, logits: Tensor) -> Tensor:
     """x ⊙ (1−m) and x ⊙ m as two channels; see :func:`ichfast.ops.attention_mask`."""
-    foreground = torch.sigmoid(logits)
-    return torch.cat([image * (1 - foreground), image * foreground], 1)
+    x, z = _widened(image, logits)
+    foreground = torch.sigmoid(z)
+    return torch.cat([x * (1 - foreground), x * foreground], 1).to(image.dtype)
 
 
 def overlap_counts(prediction: Tensor, target: Tensor, threshold: float = 0.5) -> Tensor:
@@ -77,7 +89,9 @@ def ct_window(
 ) -> Tensor:
     """Padding → air, rescale, clip, area average, window; see :func:`ichfast.ops.ct_window`."""
     compute = torch.promote_types(stored.dtype, torch.float32)
-    hu = stored.to(compute) * slope.to(compute).view(-1, 1, 1) + intercept.to(compute).view(-1, 1, 1)
+    hu = stored.to(compute) * slope.to(compute).view(-1, 1, 1) + intercept.to(compute).view(
+        -1, 1, 1
+    )
     if padding is not None:
         hu = torch.where(stored == padding, AIR_HU, hu)
     hu = hu.clamp(*HU_RANGE)
@@ -86,7 +100,11 @@ def ct_window(
     hu = (rows @ hu @ columns.T)[:, None]
     level, width = windows.to(compute).view(1, -1, 2, 1, 1).unbind(2)
     if function == "linear":  # PS3.3 C.11.2.1.2.1
-        y = ((hu - (level - 0.5)) / (width - 1) + 0.5).clamp(0, 1)
+        x = hu - (level - 0.5)
+        u = torch.where(
+            x == 0, -0.5 * (width == 1), x / (width - 1)
+        )  # width 1 is a step: x <= 0 is 0
+        y = (u + 0.5).clamp(0, 1)
     elif function == "linear_exact":  # C.11.2.1.3.2
         y = ((hu - level) / width + 0.5).clamp(0, 1)
     else:  # SIGMOID, C.11.2.1.3.1

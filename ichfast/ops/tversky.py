@@ -11,9 +11,9 @@ from ichfast.ops._checks import (
     require_floating,
     require_no_grad,
     require_one_device,
-    require_tensor,
+    require_target,
 )
-from ichfast.ops._layout import empty_foldable
+from ichfast.ops._layout import empty_gradient
 
 
 def tversky(
@@ -49,7 +49,7 @@ def tversky(
         ValueError, TypeError: shapes differ, dtypes or devices do not fit, target requires grad.
     """
     require_floating("tversky", prediction=prediction)
-    require_tensor("tversky", "target", target)
+    require_target("tversky", target)
     require_one_device("tversky", prediction=prediction, target=target)
     require_no_grad("tversky", target=target)
     require(
@@ -57,8 +57,6 @@ def tversky(
         "tversky: prediction and target must be (B, C, *spatial) of one shape, "
         f"not {tuple(prediction.shape)} and {tuple(target.shape)}",
     )
-    if target.dtype not in (torch.bool, torch.uint8) and not target.is_floating_point():
-        raise TypeError(f"tversky: target must be bool, uint8 or floating, not {target.dtype}")
     options = (alpha, beta, smooth_nr, smooth_dr, sigmoid, batch)
     loss: Tensor = _Tversky.apply(prediction, target, *options)
     return loss
@@ -87,9 +85,7 @@ class _Tversky(torch.autograd.Function):
                 sigmoid=sigmoid,
                 batch=batch,
             )
-            (result,) = torch.autograd.grad(
-                loss, prediction, grad.to(loss.dtype), create_graph=True
-            )
+            (result,) = torch.autograd.grad(loss, prediction, grad, create_graph=True)
         else:
             result = torch.ops.ichfast.tversky_backward(
                 grad, prediction, target, sums, *ctx.options
@@ -99,7 +95,14 @@ class _Tversky(torch.autograd.Function):
 
 @torch.library.register_fake("ichfast::tversky")
 def _(
-    prediction: Tensor, target: Tensor, a: float, b: float, nr: float, dr: float, s: bool, batch: bool
+    prediction: Tensor,
+    target: Tensor,
+    a: float,
+    b: float,
+    nr: float,
+    dr: float,
+    s: bool,
+    batch: bool,
 ) -> tuple[Tensor, Tensor]:
     wide = torch.promote_types(prediction.dtype, torch.float32)
     loss = prediction.new_empty(prediction.shape[1 if batch else 0 : 2], dtype=wide)
@@ -108,4 +111,4 @@ def _(
 
 @torch.library.register_fake("ichfast::tversky_backward")
 def _(grad: Tensor, prediction: Tensor, target: Tensor, sums: Tensor, *options: Any) -> Tensor:
-    return empty_foldable(prediction)
+    return empty_gradient(prediction)

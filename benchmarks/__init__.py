@@ -1,0 +1,1 @@
+"""Benchmarks: every op beside what else can do its work. ``python -m benchmarks --help``."""

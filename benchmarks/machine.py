@@ -1,0 +1,116 @@
+"""What a result depends on: machine, versions, commit. No names of hosts, users or folders."""
+
+import os
+import platform
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import ichfast
+
+
+def physical_cores() -> int:
+    """Cores that this process may use, hyper-threads counted once."""
+    usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    count = len(usable) if usable else os.cpu_count() or 1
+    cores = {
+        (block.get("physical id"), block.get("core id"))
+        for block in _processors()
+        if "core id" in block and (usable is None or int(block["processor"]) in usable)
+    }
+    return len(cores) or count
+
+
+def machine(threads: int) -> dict[str, Any]:
+    return {
+        "cpu": _cpu_model(),
+        "cores": physical_cores(),
+        "threads": threads,
+        "memory_gib": _memory_gib(),
+        "os": _system(),
+        "transparent_huge_pages": _huge_pages(),
+        "load_average_before": [round(load, 2) for load in os.getloadavg()],
+    }
+
+
+def versions() -> dict[str, str]:
+    build = ichfast.build_info()
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "ichfast": build["version"],
+        "compiler": build["compiler"],
+        "simd": build["simd"],
+    }
+
+
+def commit() -> dict[str, Any]:
+    """The checkout's commit, and whether files that git tracks differ from it."""
+    try:
+        status = _git("status", "--porcelain", "--untracked-files=no")
+        return {"hash": _git("rev-parse", "HEAD"), "dirty": bool(status)}
+    except (OSError, subprocess.CalledProcessError):
+        return {"hash": None, "dirty": None}
+
+
+def slug() -> str:
+    """A file name: "amd-epyc-7742-2-cores"."""
+    name = re.sub(r"\((r|tm)\)|\bcpu\b|@.*", " ", _cpu_model().lower())
+    return re.sub(r"[^a-z0-9]+", "-", f"{name} {physical_cores()} cores").strip("-")
+
+
+def _processors() -> list[dict[str, str]]:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return []
+    blocks = []
+    for block in text.strip().split("\n\n"):
+        pairs = (line.partition(":") for line in block.splitlines())
+        blocks.append({key.strip(): value.strip() for key, _, value in pairs})
+    return blocks
+
+
+def _cpu_model() -> str:
+    for block in _processors():
+        if "model name" in block:
+            return block["model name"]
+    return platform.processor() or platform.machine()
+
+
+def _memory_gib() -> int:
+    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
+
+
+def _system() -> str:
+    try:
+        name = platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        name = f"{platform.system()} {platform.release()}"
+    return f"{name}, {platform.machine()}"
+
+
+def _huge_pages() -> str | None:
+    """Decides what the first touch of a fresh tensor costs."""
+    try:
+        text = Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text()
+    except OSError:
+        return None
+    chosen = re.search(r"\[(\w+)\]", text)
+    return chosen[1] if chosen else None
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments],
+        cwd=Path(__file__).parent,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout.strip()

@@ -1,0 +1,44 @@
+"""Folders and tables on disk: what cannot be listed or opened is said by name."""
+
+import os
+from pathlib import Path
+from typing import TextIO
+
+from ichfast.data.problems import Problems
+from ichfast.errors import DataError
+
+
+def list_folder(folder: Path) -> list[Path]:
+    """Its entries by name, without hidden ones (half-written files, a desktop's notes)."""
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except FileNotFoundError:
+        raise DataError(f"{folder}: no such folder") from None
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed ({error.strerror})") from None
+
+
+def find_files(root: Path, problems: Problems) -> list[Path]:
+    """All regular files under the root, in an order that does not depend on the machine."""
+
+    def report(error: OSError) -> None:
+        problems.add(relative(Path(error.filename), root), "folder cannot be listed")
+
+    found = []
+    for folder, folders, names in os.walk(root, onerror=report):
+        folders.sort()
+        paths = (Path(folder, name) for name in sorted(names) if not name.startswith("."))
+        found += [path for path in paths if os.path.isfile(path)]  # no pipes, no broken links
+    return found
+
+
+def open_table(path: Path) -> TextIO:
+    """A CSV as found: with or without a byte order mark, any bytes, any line ends."""
+    try:
+        return path.open(encoding="utf-8-sig", errors="replace", newline="")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be opened ({error.strerror})") from None
+
+
+def relative(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()

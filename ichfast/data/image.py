@@ -1,0 +1,57 @@
+"""One DICOM CT slice: what its header says, and the pixels on their way to Hounsfield units."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class LookUpTable:
+    """Modality LUT (PS3.3 C.11.1): stored value `first` and below maps to the first entry."""
+
+    first: int
+    entries: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    transfer_syntax: str
+    patient: str
+    study: str
+    series: str
+    position: tuple[float, ...]  # ImagePositionPatient, 3
+    orientation: tuple[float, ...]  # ImageOrientationPatient, 6
+    spacing: tuple[float, ...]  # PixelSpacing, 2
+    gantry_tilt: float  # degrees, 0 when not given; its sign is the vendor's
+    rows: int
+    columns: int
+    bits_allocated: int
+    bits_stored: int
+    high_bit: int
+    signed: bool  # PixelRepresentation
+    photometric: str
+    slope: float
+    intercept: float
+    padding: int | None  # the low BitsAllocated bits of PixelPaddingValue, unsigned
+    padding_limit: int | None  # likewise PixelPaddingRangeLimit
+    padding_vr: str  # SS, US, or "" when implicit
+    windows: int  # how many WindowCenter values
+    table: LookUpTable | None
+    data_offset: int  # of the PixelData element in the file
+
+
+@dataclass(slots=True)
+class Image:
+    """HU = stored·slope + intercept, once the quirks have been through it."""
+
+    header: Header
+    stored: np.ndarray  # (rows, columns), as decoded
+    slope: float
+    intercept: float
+    padding: int | None = None  # stored value that means "outside the field of view"
+    stream_signed: bool | None = None  # what a JPEG 2000 stream says of itself
+
+    def corners(self, side: int = 8) -> np.ndarray:
+        """Four patches that in a head CT show air or padding, never tissue."""
+        s = self.stored
+        return np.stack([s[:side, :side], s[:side, -side:], s[-side:, :side], s[-side:, -side:]])

@@ -1,0 +1,175 @@
+"""Writes a whole cohort: patients in parallel, each from a random stream of its own."""
+
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from ichfast.data.phantom import ct_ich, rsna
+from ichfast.data.phantom.patient import make_scan
+from ichfast.errors import OutputError, RecipeError
+
+VERSION = 1  # raised whenever the same parameters give other files
+MANIFEST = "phantom.json"
+PARTIAL = "phantom.partial.json"
+
+LABELLED, UNLABELLED = 0, 1  # the two streams of seeds
+
+
+@dataclass(frozen=True)
+class Parameters:
+    version: int
+    seed: int
+    patients: int
+    unlabelled_patients: int
+    size: int
+    slices: int
+
+    def check(self) -> None:
+        for name, low, high in (
+            ("seed", 0, 2**63 - 1),
+            ("patients", 1, 9000),
+            ("unlabelled_patients", 0, 100_000),
+            ("size", 64, 512),
+            ("slices", 3, 60),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise RecipeError(f"phantom: {name} is {value}; it must be from {low} to {high}.")
+
+
+def write_phantom(
+    out: Path,
+    *,
+    patients: int,
+    unlabelled_patients: int,
+    size: int = 256,
+    slices: int,
+    seed: int,
+    progress: bool = True,
+    workers: int | None = None,
+) -> None:
+    """Writes `out/labelled` (CT-ICH layout), `out/unlabelled` (RSNA layout), `out/phantom.json`.
+
+    The manifest comes last, so its presence means that all is there; a folder that already holds
+    the same phantom is left as it is. The files do not depend on the number of `workers`.
+    """
+    parameters = Parameters(VERSION, seed, patients, unlabelled_patients, size, slices)
+    parameters.check()
+    if workers is None:
+        workers = _available_cores()
+    if workers < 1:
+        raise RecipeError(f"phantom: workers is {workers}; it must be at least 1.")
+    out = Path(out)
+    try:
+        if _prepare(out, parameters):
+            _write(out, parameters, progress, workers)
+            os.replace(out / PARTIAL, out / MANIFEST)
+    except OSError as error:
+        where = error.filename or out
+        raise OutputError(
+            f"{where}: {error.strerror or error}. Free space or choose another folder with --out."
+        ) from error
+
+
+def patient_stream(seed: int, stream: int, index: int) -> np.random.Generator:
+    """Each patient's own random numbers, whatever else is generated."""
+    seeds = np.random.SeedSequence(seed, spawn_key=(stream, index))
+    return np.random.Generator(np.random.PCG64(seeds))
+
+
+def is_bleeding(index: int) -> bool:
+    """Every seventh patient is free of haemorrhage, never the first."""
+    return index % 7 != 6
+
+
+def _available_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _prepare(out: Path, parameters: Parameters) -> bool:
+    """Makes the folders; False where the phantom is there already."""
+    for name in (MANIFEST, PARTIAL):
+        if (out / name).exists():
+            try:
+                found = json.loads((out / name).read_text())
+            except ValueError:
+                found = None
+            if found != asdict(parameters):
+                raise OutputError(
+                    f"{out} holds a phantom with other parameters ({name}). "
+                    "Choose another folder with --out, or delete that one."
+                )
+            if name == MANIFEST:
+                return False
+            break
+    else:
+        if out.is_dir() and any(out.iterdir()):
+            raise OutputError(
+                f"{out} holds files that are no phantom. Choose an empty or new folder with --out."
+            )
+        out.mkdir(parents=True, exist_ok=True)
+        temporary = out / f".{PARTIAL}.tmp"
+        temporary.write_text(json.dumps(asdict(parameters), indent=2) + "\n")
+        os.replace(temporary, out / PARTIAL)
+    for folder in ("labelled/ct_scans", "labelled/masks", f"unlabelled/{rsna.FOLDER}"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    return True
+
+
+def _write(out: Path, parameters: Parameters, progress: bool, workers: int) -> None:
+    tasks = [(LABELLED, index) for index in range(parameters.patients)]
+    tasks += [(UNLABELLED, index) for index in range(parameters.unlabelled_patients)]
+    results: dict[int, list[Any]] = {LABELLED: [], UNLABELLED: []}
+    write_one = partial(_write_patient, out, parameters)
+    done = _run(write_one, tasks, min(workers, len(tasks)))
+    bar = tqdm(done, total=len(tasks), desc="phantom", unit="patient", disable=not progress)
+    for (stream, _), result in zip(tasks, bar, strict=True):
+        results[stream].append(result)
+    ct_ich.write_tables(out / "labelled", results[LABELLED])
+    rsna.write_table(out / "unlabelled", [row for rows in results[UNLABELLED] for row in rows])
+
+
+def _run(function: Any, tasks: list[tuple[int, int]], workers: int) -> Iterator[Any]:
+    if workers == 1:
+        yield from map(function, tasks)
+        return
+    # Spawned, since forking a process that has loaded torch may deadlock.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, initializer=_ignore_interrupt) as pool:
+        try:
+            yield from pool.map(function, tasks)
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _ignore_interrupt() -> None:
+    """Ctrl-C reaches the whole process group; the parent alone decides."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _write_patient(out: Path, parameters: Parameters, task: tuple[int, int]) -> Any:
+    stream, index = task
+    rng = patient_stream(parameters.seed, stream, index)
+    scan = make_scan(
+        rng,
+        parameters.size,
+        parameters.slices,
+        bleeding=is_bleeding(index),
+        may_tilt=stream == UNLABELLED,
+    )
+    if stream == LABELLED:
+        return ct_ich.write_patient(out / "labelled", index, scan)
+    return rsna.write_patient(out / "unlabelled", index, scan, parameters.seed, rng)

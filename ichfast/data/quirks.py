@@ -1,0 +1,269 @@
+"""Every way in which CT files are known to stray from the plain case, once and by name.
+
+A quirk says how it is recognised and what is done about it; one without a correction is handled by
+the geometry or the decoder and is only reported. A file whose Hounsfield units cannot be known is
+refused, never guessed.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from ichfast.data.image import Image
+from ichfast.data.problems import Refused
+from ichfast.data.series import AIR_HU, Series
+
+T = TypeVar("T", Image, Series)
+
+
+@dataclass(frozen=True)
+class Quirk(Generic[T]):
+    name: str
+    explanation: str
+    detect: Callable[[T], bool]
+    correct: Callable[[T], None] | None = None
+
+
+def correct(image: Image) -> tuple[str, ...]:
+    """Make the image's stored·slope + intercept Hounsfield units; the names of what was odd."""
+    found = []
+    for quirk in IMAGE_QUIRKS:
+        if quirk.detect(image):
+            if quirk.correct:
+                quirk.correct(image)
+            found.append(quirk.name)
+    return tuple(found)
+
+
+def detect(series: Series) -> tuple[str, ...]:
+    """The names of what is odd about a whole scan."""
+    return tuple(quirk.name for quirk in SERIES_QUIRKS if quirk.detect(series))
+
+
+# Bits above BitsStored. Old scanners keep overlays there, some decoders leave them unset on
+# negative numbers. Padding is exempt: writers put 63536 (-2000) into 12-bit images on purpose.
+
+
+def _stray_bits(image: Image) -> bool:
+    h = image.header
+    if h.high_bit != h.bits_stored - 1:
+        return True
+    if h.bits_stored == h.bits_allocated:
+        return False
+    top = 1 << (h.bits_stored - h.signed)
+    return bool(image.stored.max() >= top or (h.signed and image.stored.min() < -top))
+
+
+def _drop_stray_bits(image: Image) -> None:
+    h, stored = image.header, image.stored
+    value = stored.astype(np.int64) >> (h.high_bit + 1 - h.bits_stored)
+    value &= (1 << h.bits_stored) - 1
+    if h.signed:
+        value -= (value >> (h.bits_stored - 1)) << h.bits_stored
+    padding = _padding(image)
+    if padding is not None:
+        value[stored == padding] = padding
+    image.stored = value.astype(np.int32)
+
+
+# Pixel padding (PS3.3 C.7.5.1.1.2): not tissue, whatever number it is.
+
+
+def _padding(image: Image) -> int | None:
+    """PixelPaddingValue in the pixels' own signedness, whatever VR it was written with."""
+    return _as_pixel(image.header.padding, image)
+
+
+def _as_pixel(bits: int | None, image: Image) -> int | None:
+    if bits is None:
+        return None
+    size = image.header.bits_allocated
+    bits &= (1 << size) - 1
+    return bits - (1 << size) if image.header.signed and bits >> (size - 1) else bits
+
+
+def _padding_sign(image: Image) -> bool:
+    h = image.header
+    if h.padding is None or h.padding_vr not in ("US", "SS") or h.padding < 1 << 15:
+        return False
+    return h.signed != (h.padding_vr == "SS")
+
+
+def _has_padding(image: Image) -> bool:
+    padding = _padding(image)
+    if padding is None or image.padding is not None:
+        return False
+    limit = _as_pixel(image.header.padding_limit, image)
+    low, high = sorted((padding, padding if limit is None else limit))
+    s = image.stored
+    return bool((s == low).any() if low == high else ((s >= low) & (s <= high)).any())
+
+
+def _mark_padding(image: Image) -> None:
+    padding = _padding(image)
+    assert padding is not None
+    limit = _as_pixel(image.header.padding_limit, image)
+    if limit is not None and limit != padding:
+        low, high = sorted((padding, limit))
+        inside = (image.stored >= low) & (image.stored <= high)
+        image.stored = np.where(inside, padding, image.stored)
+    # Some writers declare 0 while 0 HU is cerebrospinal fluid. In the corners it is padding indeed,
+    # and then nothing tells it from fluid; elsewhere the declaration is empty.
+    if image.header.table is None and TISSUE_HU[0] < _hu(image, padding) < TISSUE_HU[1]:
+        if (image.corners() == padding).any():
+            raise Refused("PixelPaddingValue lies among the tissues' HU, so the two look the same")
+        return
+    image.padding = padding
+
+
+TISSUE_HU = (-500.0, 3000.0)
+
+
+PADDED = -32768  # no CT number: stands for padding where other values have moved
+
+
+def _pad_again(image: Image, padded: np.ndarray | None) -> None:
+    if padded is not None:
+        image.padding = PADDED
+        image.stored[padded] = PADDED
+
+
+def _hu(image: Image, stored: float) -> float:
+    return stored * image.slope + image.intercept
+
+
+# Wrapped 12-bit files of RSNA 2019: stored = HU mod 4096 (negative numbers written as unsigned).
+# Air at -1000 is then 3096. A proper file with such a header has cut its air off at 0, and has
+# hardly a pixel over 3000.
+
+
+def _wrapped(image: Image) -> bool:
+    h = image.header
+    if h.bits_stored != 12 or h.signed or image.slope != 1 or image.intercept <= -100 or h.table:
+        return False
+    corners = np.median(image.corners(), axis=(1, 2))
+    bright = (image.stored > 3000) & (image.stored < 4096)
+    return bool((np.abs(corners - 3096) <= 50).any() or bright.mean() > 0.05)
+
+
+def _unwrap(image: Image) -> None:
+    # The usual cure adds 1000; 1024 cuts the circle at the bottom of the CT scale instead, so that
+    # noise in air (-1001 ... -1024) does not turn into metal (3095 ... 3072).
+    padded = image.stored == _padding(image) if _has_padding(image) else None
+    image.stored = (image.stored.astype(np.int32) + 1024) & 0xFFF
+    image.slope, image.intercept = 1.0, -1024.0
+    _pad_again(image, padded)
+
+
+# MONOCHROME1 is about display: the rescaled values should be HU as ever. Where they are not, the
+# writer has inverted the pixels as well. Air decides.
+
+
+def _air(image: Image, stored: np.ndarray) -> float:
+    hu = stored * image.slope + image.intercept
+    return float((np.abs(hu - AIR_HU) < 100).mean())
+
+
+def _settle_monochrome1(image: Image) -> None:
+    h = image.header
+    sample = image.stored[::4, ::4]
+    sample = sample[sample != image.padding] if image.padding is not None else sample
+    largest_plus_smallest = -1 if h.signed else (1 << h.bits_stored) - 1
+    mirrored = largest_plus_smallest - sample.astype(np.int32)
+    plain_air, mirrored_air = _air(image, sample), _air(image, mirrored)
+    if not sample.size or max(plain_air, mirrored_air) < 0.02:
+        raise Refused("MONOCHROME1, with air near -1000 HU neither as it is nor inverted")
+    if mirrored_air > plain_air:
+        padded = None if image.padding is None else image.stored == image.padding
+        image.stored = largest_plus_smallest - image.stored.astype(np.int32)
+        _pad_again(image, padded)
+
+
+# Modality LUT Sequence: takes precedence over slope and intercept.
+
+
+def _apply_table(image: Image) -> None:
+    table = image.header.table
+    assert table is not None
+    index = np.clip(image.stored.astype(np.int64) - table.first, 0, len(table.entries) - 1)
+    padded = None if image.padding is None else image.stored == image.padding
+    image.stored, image.slope, image.intercept = table.entries[index], 1.0, 0.0
+    if padded is not None:
+        image.stored[padded] = AIR_HU
+        image.padding = None
+
+
+IMAGE_QUIRKS: tuple[Quirk[Image], ...] = (
+    Quirk(
+        "bits above BitsStored",
+        "masked, and the sign extended; words equal to the padding value stay",
+        _stray_bits,
+        _drop_stray_bits,
+    ),
+    Quirk(
+        "padding of the other sign",
+        "PixelPaddingValue is read with the pixels' signedness, whatever its own VR",
+        _padding_sign,
+    ),
+    Quirk(
+        "wrapped 12-bit",
+        "stored = HU mod 4096: unwrapped when the air shows it",
+        _wrapped,
+        _unwrap,
+    ),
+    Quirk(
+        "pixel padding",
+        "becomes air; refused where it cannot be told from tissue",
+        _has_padding,
+        _mark_padding,
+    ),
+    Quirk(
+        "modality LUT",
+        "applied instead of slope and intercept",
+        lambda image: image.header.table is not None,
+        _apply_table,
+    ),
+    Quirk(
+        "MONOCHROME1",
+        "left as it is when air is near -1000 HU, inverted when its inverse is, else refused",
+        lambda image: image.header.photometric == "MONOCHROME1",
+        _settle_monochrome1,
+    ),
+    Quirk(
+        "JPEG 2000 sign mismatch",
+        "the stream and PixelRepresentation disagree; the header is right",
+        lambda image: image.stream_signed not in (None, image.header.signed),
+    ),
+    Quirk(
+        "several windows",
+        "the file's own windows are not used",
+        lambda image: image.header.windows > 1,
+    ),
+)
+
+
+# Geometry: nothing to correct slice by slice, but worth knowing.
+
+TILT_DEGREES = 0.5
+SPACING_MM = 0.1
+SAME_POSITION_MM = 0.01
+
+SERIES_QUIRKS: tuple[Quirk[Series], ...] = (
+    Quirk(
+        "gantry tilt",
+        "slices are not perpendicular to the patient's long axis; positions are along their normal",
+        lambda series: abs(series.tilt) > TILT_DEGREES,
+    ),
+    Quirk(
+        "uneven spacing",
+        f"distances between neighbouring slices differ by more than {SPACING_MM} mm",
+        lambda series: len(series) > 2 and float(np.ptp(np.diff(series.positions))) > SPACING_MM,
+    ),
+    Quirk(
+        "duplicate positions",
+        "several different slices at one place; all are kept",
+        lambda series: bool((np.diff(series.positions) < SAME_POSITION_MM).any()),
+    ),
+)

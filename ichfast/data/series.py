@@ -1,0 +1,43 @@
+"""One scan as its files hold it, whatever the file format."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+SUBTYPES = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural")
+AIR_HU = -1000.0
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """n axial slices, inferior -> superior along the slice normal; rows run anterior -> posterior
+    and columns from the patient's right to left, as usual. HU = stored·slope + intercept.
+    """
+
+    stored: np.ndarray  # (n, H, W) int16, int32 or float32
+    slope: np.ndarray  # (n,)
+    intercept: np.ndarray  # (n,)
+    padding: float | None  # stored value that means "outside the field of view"
+    mask: np.ndarray | None  # (n, H, W) bool, haemorrhage
+    patient: str
+    study: str
+    series: str
+    positions: np.ndarray  # (n,) mm along the normal, increasing
+    spacing: tuple[float, float]  # mm between rows, between columns
+    tilt: float  # degrees from the slice normal to the patient's long axis
+    sources: tuple[str, ...]  # n, relative to the root; "ct_scans/049.nii#3" is its third slice
+    subtypes: np.ndarray | None = None  # (n, 5) bool in the order of SUBTYPES
+    quirks: tuple[str, ...] = ()  # names from ichfast.data.quirks
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def hu(self) -> np.ndarray:
+        """(n, H, W) float32 Hounsfield units, air where the file has padding."""
+        slope, intercept = (
+            values.astype(np.float32)[:, None, None] for values in (self.slope, self.intercept)
+        )
+        hu = self.stored.astype(np.float32) * slope + intercept
+        if self.padding is not None:
+            hu[self.stored == self.padding] = AIR_HU
+        return hu

@@ -1,0 +1,188 @@
+"""Any folder of DICOM files -> axial CT series: grouped, ordered along the normal, upright."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from ichfast.data import quirks
+from ichfast.data.dicom import read_header, read_image
+from ichfast.data.files import find_files, relative
+from ichfast.data.image import Header
+from ichfast.data.problems import Problems, Refused
+from ichfast.data.series import AIR_HU, Series
+
+MIN_AXIAL = 0.7  # cosine between slice normal and long axis: gantries tilt to 30 degrees, not to 45
+SAME_DIRECTION = 1e-2  # between direction cosines of one stack
+SAME_SPACING_MM = 1e-3
+
+
+@dataclass(frozen=True)
+class Frame:
+    """How a file's rows and columns lie in the patient (DICOM: x to the left, y to the back)."""
+
+    transpose: bool
+    flip_rows: bool
+    flip_columns: bool
+    normal: tuple[float, float, float]  # towards the head, of the upright slice
+
+    def upright(self, pixels: np.ndarray) -> np.ndarray:
+        pixels = pixels.T if self.transpose else pixels
+        return pixels[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1]
+
+
+def frame(orientation: Sequence[float]) -> Frame:
+    """From ImageOrientationPatient: the direction along a row, then the direction down a column."""
+    row, column = np.array(orientation[:3]), np.array(orientation[3:])
+    lengths = np.linalg.norm(row), np.linalg.norm(column)
+    if max(abs(lengths[0] - 1), abs(lengths[1] - 1), abs(row @ column)) > SAME_DIRECTION:
+        raise Refused("ImageOrientationPatient is not a pair of perpendicular unit vectors")
+    if transpose := abs(row[0]) < abs(row[1]):
+        row, column = column, row
+    flip_columns, flip_rows = bool(row[0] < 0), bool(column[1] < 0)
+    normal = np.cross(-row if flip_columns else row, -column if flip_rows else column)
+    if normal[2] < MIN_AXIAL:
+        raise Refused("not an axial slice", skip=True)
+    return Frame(bool(transpose), flip_rows, flip_columns, tuple(normal.tolist()))
+
+
+def tilt(normal: Sequence[float], gantry: float = 0.0) -> float:
+    """Degrees between slice normal and long axis, positive when the slice's front is the higher end
+    (nose up); where the geometry is straight, what the gantry says of itself.
+    """
+    angle = np.degrees(np.arccos(np.clip(normal[2], -1, 1)))
+    if angle > quirks.TILT_DEGREES:
+        return float(np.copysign(angle, normal[1]))
+    return gantry if abs(gantry) <= 45 else 0.0
+
+
+@dataclass
+class Stack:
+    """The files of one series that have the same size and orientation."""
+
+    header: Header  # of its first file
+    frame: Frame
+    files: list[tuple[float, Path]] = field(default_factory=list)  # position along the normal
+
+    def takes(self, header: Header) -> bool:
+        def exact(h: Header) -> tuple[int, int, str, str]:
+            return h.rows, h.columns, h.patient, h.study
+
+        def near(a: Sequence[float], b: Sequence[float], tolerance: float) -> bool:
+            return all(abs(x - y) <= tolerance for x, y in zip(a, b, strict=True))
+
+        return (
+            exact(header) == exact(self.header)
+            and near(header.orientation, self.header.orientation, SAME_DIRECTION)
+            and near(header.spacing, self.header.spacing, SAME_SPACING_MM)
+        )
+
+    def add(self, header: Header, path: Path) -> None:
+        self.files.append((float(np.dot(header.position, self.frame.normal)), path))
+
+
+def read_stacks(
+    root: Path, problems: Problems, files: Sequence[Path] | None = None, *, progress: bool = False
+) -> Iterator[Series]:
+    """Every axial CT series among the files (all under the root, if not given), one at a time.
+
+    Two passes: the headers of all, then the pixels of one series after the other, so that memory
+    holds one series whatever the size of the tree.
+    """
+    files = find_files(root, problems) if files is None else files
+    problems.expect(len(files))
+    hidden = None if progress else True  # None: shown on a terminal only
+    stacks = _group(root, problems, tqdm(files, "headers", unit="file", disable=hidden))
+    total = sum(len(stack.files) for stack in stacks)
+    with tqdm(desc="slices", total=total, unit="slice", disable=hidden) as bar:
+        for stack in stacks:
+            series = _read(root, problems, stack)
+            bar.update(len(stack.files))
+            if series is not None:
+                yield series
+
+
+def _group(root: Path, problems: Problems, files: Iterable[Path]) -> list[Stack]:
+    by_uid: dict[str, list[Stack]] = {}
+    for path in files:
+        try:
+            header = read_header(path)
+            own = frame(header.orientation)
+        except Refused as refused:
+            problems.record(relative(path, root), refused)
+            continue
+        stacks = by_uid.setdefault(header.series, [])
+        stack = next((stack for stack in stacks if stack.takes(header)), None)
+        if stack is None:
+            stacks.append(stack := Stack(header, own))
+        stack.add(header, path)
+    return [stack for stacks in by_uid.values() for stack in stacks]
+
+
+def _read(root: Path, problems: Problems, stack: Stack) -> Series | None:
+    stored: list[np.ndarray] = []
+    slope: list[float] = []
+    intercept: list[float] = []
+    padding: list[int | None] = []
+    positions: list[float] = []
+    sources: list[str] = []
+    found: dict[str, None] = {}  # an ordered set
+    for position, path in sorted(stack.files):
+        source = relative(path, root)
+        try:
+            image = read_image(path)
+            names = quirks.correct(image)
+        except Refused as refused:
+            problems.record(source, refused)
+            continue
+        pixels = stack.frame.upright(image.stored)
+        again = bool(positions) and position - positions[-1] < quirks.SAME_POSITION_MM
+        if again and np.array_equal(pixels, stored[-1]):
+            problems.skip(source, f"the same image as {sources[-1]}")
+            continue
+        stored.append(pixels)
+        slope.append(image.slope)
+        intercept.append(image.intercept)
+        padding.append(image.padding)
+        positions.append(position)
+        sources.append(source)
+        found.update(dict.fromkeys(names))
+    if not stored:
+        return None
+    volume, pad = _common(stored, slope, intercept, padding)
+    spacing = stack.header.spacing[:: -1 if stack.frame.transpose else 1]
+    series = Series(
+        stored=volume,
+        slope=np.array(slope),
+        intercept=np.array(intercept),
+        padding=pad,
+        mask=None,
+        patient=stack.header.patient,
+        study=stack.header.study,
+        series=stack.header.series,
+        positions=np.array(positions),
+        spacing=(spacing[0], spacing[1]),
+        tilt=tilt(stack.frame.normal, stack.header.gantry_tilt),
+        sources=tuple(sources),
+    )
+    return replace(series, quirks=(*found, *quirks.detect(series)))
+
+
+def _common(
+    stored: list[np.ndarray], slope: list[float], intercept: list[float], padding: list[int | None]
+) -> tuple[np.ndarray, float | None]:
+    """One array, int16 where it fits, and one padding value; where slices differ in it, their
+    padding is overwritten with air.
+    """
+    pad = padding[0]
+    if len(set(padding)) > 1:
+        pad = None
+        for i, own in enumerate(padding):
+            if own is not None:
+                air = round((AIR_HU - intercept[i]) / slope[i])
+                stored[i] = np.where(stored[i] == own, np.int32(air), stored[i])
+    low, high = min(int(s.min()) for s in stored), max(int(s.max()) for s in stored)
+    fits = low >= -(2**15) and high < 2**15
+    return np.stack(stored, dtype=np.int16 if fits else np.int32, casting="unsafe"), pad

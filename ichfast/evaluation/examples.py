@@ -1,0 +1,50 @@
+"""Slices to look at: evenly spaced over the range from the worst to the best, never hand-picked."""
+
+import torch
+from torch import Tensor
+
+from ichfast import ops
+from ichfast.data import SliceSet
+from ichfast.errors import DataError
+from ichfast.evaluation.evaluate import Evaluation, Segmenter, inference
+
+
+def examples(
+    model: Segmenter,
+    slices: SliceSet,
+    evaluation: Evaluation,
+    n: int = 8,
+    *,
+    device: torch.device | str = "cpu",
+) -> dict[str, Tensor]:
+    """Up to ``n`` slices with blood at evenly spaced ranks of Dice, from worst to best.
+
+    Returns CPU tensors, n long: ``image``, ``target`` (uint8), ``mask`` (probability), ``dice``,
+    ``rank`` (0 = worst), ``attention`` (x(1−m) and xm) and, where ``model(image)`` gives one,
+    ``reconstruction``. Only if no slice has blood are the others shown.
+    """
+    if slices.masks is None:
+        raise DataError("examples need slices with masks")
+    candidates = slices.positive.nonzero()[:, 0]
+    if len(candidates) == 0:
+        candidates = torch.arange(len(slices))
+    order = candidates[evaluation.dice[candidates].argsort(stable=True)]
+    rank = torch.linspace(0, len(order) - 1, min(n, len(order)), dtype=torch.float64).round().long()
+    index = order[rank]
+
+    image, target = slices.images[index], slices.masks[index]
+    with inference(model):
+        output = model(image.to(device))
+        logits, reconstruction = output if isinstance(output, tuple) else (output, None)
+        attention = ops.attention_mask(image.to(device), logits)
+    pictures = {
+        "image": image,
+        "target": target,
+        "mask": logits.sigmoid(),
+        "dice": evaluation.dice[index],
+        "rank": rank,
+        "attention": attention,
+    }
+    if reconstruction is not None:
+        pictures["reconstruction"] = reconstruction.sigmoid()
+    return {name: tensor.cpu().contiguous() for name, tensor in pictures.items()}

@@ -1,0 +1,113 @@
+"""The reduced U-Net of Wang et al. 2020 (section 5.2): one convolution a level.
+
+The paper gives the numbers of feature maps only in a figure; 64-128-256-512 with three poolings is
+our reading, hence ``channels``.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+DEFAULT_CHANNELS = (64, 128, 256, 512)
+
+
+class Encoder(nn.Module):
+    """Per level a 3×3 convolution, batch normalisation, ReLU; 2×2 max-pooling between levels."""
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
+        # No bias where batch normalisation follows: it would subtract it again.
+        self.levels = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(before, after, 3, padding=1, bias=False),
+                nn.BatchNorm2d(after),
+                nn.ReLU(),
+            )
+            for before, after in pairwise((1, *channels))
+        )
+        self.pool = nn.MaxPool2d(2)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """The features of every level, finest first."""
+        features: list[Tensor] = []
+        x = image
+        for level in self.levels:
+            x = level(self.pool(x) if features else x)
+            features.append(x)
+        return features
+
+
+class Decoder(nn.Module):
+    """Per level a 2×2 transposed convolution with batch normalisation, the encoder's features of
+    that level beside it (``skip``), a 3×3 convolution, ReLU; a 1×1 convolution gives the maps."""
+
+    def __init__(self, channels: Sequence[int], maps: int, *, skip: bool) -> None:
+        super().__init__()
+        self.skip = skip
+        upward = list(pairwise(reversed(channels)))
+        self.up = nn.ModuleList(
+            nn.Sequential(
+                nn.ConvTranspose2d(below, level, 2, stride=2, bias=False), nn.BatchNorm2d(level)
+            )
+            for below, level in upward
+        )
+        self.mix = nn.ModuleList(
+            nn.Sequential(nn.Conv2d((1 + skip) * level, level, 3, padding=1), nn.ReLU())
+            for _, level in upward
+        )
+        self.out = nn.Conv2d(channels[0], maps, 1)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Maps at the finest level's size, before any sigmoid."""
+        x = features[-1]
+        for up, mix, beside in zip(self.up, self.mix, reversed(features[:-1]), strict=True):
+            x = up(x)
+            x = mix(torch.cat([beside, x], 1) if self.skip else x)
+        maps: Tensor = self.out(x)
+        return maps
+
+
+class ReducedUNet(nn.Module):
+    """Images (B, 1, H, W) → haemorrhage logits (B, 1, H, W).
+
+    Weights come from torch's global generator, the encoder's first, then the segmentation's.
+    """
+
+    kind = "unet"
+
+    def __init__(self, channels: Sequence[int] = DEFAULT_CHANNELS) -> None:
+        super().__init__()
+        self.channels = tuple(channels)
+        if not self.channels or min(self.channels) < 1:
+            raise ValueError(f"channels must be positive numbers, one a level; got {channels}.")
+        self.encoder = Encoder(self.channels)
+        self.segmentation = Decoder(self.channels, 1, skip=True)
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """The parameters of each part by its name, for the optimizers."""
+        return {name: list(part.parameters()) for name, part in self.named_children()}
+
+    def segment(self, image: Tensor) -> Tensor:
+        self.check(image)
+        logits: Tensor = self.segmentation(self.encoder(image))
+        return logits
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.segment(image)
+
+    def check(self, image: Tensor) -> None:
+        """Raise where ``image`` is not something this model takes."""
+        if image.ndim != 4 or image.shape[1] != 1:
+            raise ValueError(f"image must have shape (B, 1, H, W); got {tuple(image.shape)}.")
+        multiple = 2 ** (len(self.channels) - 1)
+        height, width = image.shape[2:]
+        if height % multiple or width % multiple or 0 in (height, width):
+            raise ValueError(
+                f"image sides must be multiples of {multiple} ({len(self.channels) - 1} poolings); "
+                f"got {height}×{width}. Resize or pad the image, or use fewer channels."
+            )
+        weights = self.segmentation.out.weight.dtype
+        if image.dtype != weights and not torch.is_autocast_enabled(image.device.type):
+            raise TypeError(f"image must be {weights} as the weights are; got {image.dtype}.")

@@ -1,0 +1,57 @@
+"""Command: writes the phantom, synthetic head CT with haemorrhages in the published layouts."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from ichfast.data.phantom import write_phantom
+from ichfast.errors import IchfastError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m ichfast.phantom",
+        description="Write synthetic head CT with haemorrhages: a labelled set in the layout of "
+        "CT-ICH v1.3.1 (DIR/labelled) and an unlabelled set in that of RSNA 2019 "
+        "(DIR/unlabelled). The same arguments give the same files.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--out", type=Path, metavar="DIR", help="folder: new, empty, or that of the same phantom")
+    add("--patients", type=int, default=40, metavar="N", help="labelled patients")
+    add("--unlabelled", type=int, default=80, metavar="N", help="unlabelled patients")
+    add("--size", type=int, default=256, metavar="N", help="rows and columns of a slice")
+    add("--slices", type=int, default=11, metavar="N", help="slices of a patient")
+    add("--seed", type=int, default=0, metavar="N", help="seed of the whole cohort")
+    add("--workers", type=int, metavar="N", help="processes (default: all cores)")
+    add("--picture", type=Path, metavar="FILE", help="instead draw a montage of patients (PNG)")
+    options = parser.parse_args(arguments)
+    if (options.out is None) == (options.picture is None):
+        parser.error("give --out DIR, or --picture FILE")
+    try:
+        if options.picture is not None:
+            from ichfast.data.phantom.picture import draw
+
+            draw(options.picture, seed=options.seed, size=options.size)
+            return 0
+        write_phantom(
+            options.out,
+            patients=options.patients,
+            unlabelled_patients=options.unlabelled,
+            size=options.size,
+            slices=options.slices,
+            seed=options.seed,
+            workers=options.workers,
+        )
+    except IchfastError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again to finish", file=sys.stderr)
+        return 130
+    print(f"phantom in {options.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

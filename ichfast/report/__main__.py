@@ -1,0 +1,27 @@
+"""``python -m ichfast.report RUN``: make the page of a run again."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from ichfast.errors import IchfastError
+from ichfast.report import write_report
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m ichfast.report",
+        description="Write report.html into a run folder, from the files in it. A run that is "
+        "still going on can be looked at too.",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder that training wrote (--out)")
+    try:
+        print(write_report(parser.parse_args(arguments).run))
+    except IchfastError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

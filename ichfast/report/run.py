@@ -1,0 +1,128 @@
+"""A run folder as the report reads it. Everything is checked here; the page only formats."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from ichfast.errors import DataError, OutputError
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of ``log.jsonl``; a number that was null there is NaN here."""
+
+    epoch: int
+    supervised: bool
+    probability: float
+    loss: float
+    validated: bool
+    validation_loss: float
+    validation_dice: float
+    validation_jaccard: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder says. Only ``recipe.toml`` must be there: a run that was killed has no
+    metrics, one that has just begun has no log."""
+
+    name: str
+    recipe: str
+    log: tuple[Epoch, ...]
+    metrics: dict[str, Any]  # empty where the run wrote none
+    examples: dict[str, NDArray[Any]]  # empty where the run wrote none
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run folder; a missing or broken file is an error that names it."""
+    if not (folder / "recipe.toml").is_file():
+        raise OutputError(
+            f"{folder} is not a run folder: it has no recipe.toml. "
+            "Give the folder that training wrote (its --out)."
+        )
+    return Run(
+        name=folder.resolve().name,
+        recipe=_read_text(folder / "recipe.toml"),
+        log=_read_log(folder / "log.jsonl"),
+        metrics=_read_metrics(folder / "metrics.json"),
+        examples=_read_examples(folder / "examples.safetensors"),
+    )
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}.") from error
+
+
+def _read_log(path: Path) -> tuple[Epoch, ...]:
+    """Epochs in order. A last line without its newline was cut off by a kill and is left out; of an
+    epoch that was run again after a resume the later line counts."""
+    if not path.exists():
+        return ()
+    epochs: dict[int, Epoch] = {}
+    for i, line in enumerate(_read_text(path).split("\n")[:-1], start=1):
+        if not line.strip():
+            continue
+        try:
+            epoch = _parse_epoch(json.loads(line))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise DataError(
+                f"{path}, line {i}, is not an epoch of ichfast ({error!r}). "
+                "Delete the line, or resume the run, and make the report again."
+            ) from error
+        epochs[epoch.epoch] = epoch
+    return tuple(epochs[key] for key in sorted(epochs))
+
+
+def _parse_epoch(record: dict[str, Any]) -> Epoch:
+    validation = record.get("validation") or {}
+    return Epoch(
+        epoch=int(record["epoch"]),
+        supervised=record["step"] == "supervised",
+        probability=number(record.get("probability")),
+        loss=number(record["loss"]),
+        validated=bool(validation),
+        validation_loss=number(validation.get("loss")),
+        validation_dice=number(validation.get("dice")),
+        validation_jaccard=number(validation.get("jaccard")),
+    )
+
+
+def number(value: Any) -> float:
+    """A JSON value as a float: null, and a NaN written as text, are NaN."""
+    return math.nan if value is None else float(value)
+
+
+def _read_metrics(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    fix = "Delete it to see the curves alone, or resume the run so that it is written again."
+    try:
+        metrics = json.loads(_read_text(path))
+    except ValueError as error:
+        raise DataError(f"{path} is not valid JSON ({error}). {fix}") from error
+    if not isinstance(metrics, dict) or "status" not in metrics:
+        raise DataError(f"{path} is not the metrics file of a run: it has no status. {fix}")
+    return metrics
+
+
+def _read_examples(path: Path) -> dict[str, NDArray[Any]]:
+    if not path.exists():
+        return {}
+    fix = "Delete it to make the report without pictures."
+    try:
+        examples: dict[str, NDArray[Any]] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{path} cannot be read ({error}). {fix}") from error
+    missing = {"image", "target", "mask", "dice"} - examples.keys()
+    if missing:
+        raise DataError(f"{path} lacks {', '.join(sorted(missing))}. {fix}")
+    return examples

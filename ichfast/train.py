@@ -1,0 +1,179 @@
+"""``python -m ichfast.train``: train a model, evaluate it, write its report."""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ichfast.errors import IchfastError, RecipeError
+from ichfast.training import PRESETS, Recipe, RunFolder, recipe, run
+from ichfast.training.folder import CHECKPOINT, RECIPE
+
+DESCRIPTION = """\
+Train the semi-supervised U-Net on head CT, evaluate it on patients it has not seen, write a report.
+Without arguments: the demo, on a phantom that is made first, in a few minutes on two cores.
+"""
+
+EPILOG = """\
+examples:
+  python -m ichfast.train
+  python -m ichfast.train --labelled CT-ICH --unlabelled RSNA --preset paper
+  python -m ichfast.train --set training.strategy=supervised --set training.epochs=10
+  python -m ichfast.train --resume runs/demo-20250101-120000
+
+recipe keys for --set and --recipe files (in brackets: the paper preset's value, the demo's):
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    folder: Path | None = None
+    try:
+        device = checked_device(options.device)
+        if options.threads is not None:
+            if options.threads < 1:
+                raise IchfastError(f"--threads {options.threads} must be at least 1.")
+            torch.set_num_threads(options.threads)
+        folder = options.resume or options.out or default_folder(options)
+        run_folder = RunFolder(folder, resume=options.resume is not None)
+        chosen = chosen_recipe(options)
+        with run_folder:
+            if options.resume is None:
+                run_folder.claim()
+            metrics = run(chosen, run_folder, device)
+        return conclude(folder, metrics)
+    except IchfastError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; {how_to_go_on(folder)}", file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m ichfast.train",
+        description=DESCRIPTION,
+        epilog=EPILOG + recipe.listing(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--labelled", type=Path, metavar="DIR", help="CT with masks, as CT-ICH lays it out"
+    )
+    data.add_argument(
+        "--unlabelled",
+        type=Path,
+        metavar="DIR",
+        help="CT without masks: RSNA's layout, or any folder of DICOM series; given alone, the "
+        "phantom stays the labelled set",
+    )
+    settings = parser.add_argument_group("recipe")
+    settings.add_argument("--preset", choices=PRESETS, help="settings to start from (demo)")
+    settings.add_argument("--recipe", type=Path, metavar="FILE", help="TOML file over the preset")
+    settings.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="one key, over everything else; may be repeated",
+    )
+    output = parser.add_argument_group("run")
+    output.add_argument("--out", type=Path, metavar="DIR", help="run folder (runs/NAME-TIME)")
+    output.add_argument(
+        "--resume",
+        type=Path,
+        metavar="RUN",
+        help="go on with this run; with --set training.epochs=N, for longer than planned",
+    )
+    output.add_argument("--device", default="cpu", help="cpu")
+    output.add_argument("--threads", type=int, metavar="N", help="CPU threads (all cores)")
+    return parser
+
+
+def chosen_recipe(options: argparse.Namespace) -> Recipe:
+    """Preset or stored recipe, then the file, then the options, each over the one before."""
+    if options.resume:
+        for name in ("preset", "recipe", "out"):
+            if getattr(options, name) is not None:
+                raise RecipeError(f"--{name} does not go with --resume: the run has its own.")
+        chosen = recipe.read(options.resume / RECIPE, PRESETS["paper"])
+    else:
+        chosen = PRESETS[options.preset or "demo"]
+        if options.recipe:
+            chosen = recipe.read(options.recipe, chosen)
+    folders = {
+        f"data.{name}": str(path.resolve())
+        for name in ("labelled", "unlabelled")
+        if (path := getattr(options, name)) is not None
+    }
+    return recipe.with_settings(recipe.merged(chosen, folders), options.set)
+
+
+def checked_device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type != "cpu":
+        raise IchfastError(f"--device {name} is not supported by this version; use --device cpu.")
+    return device
+
+
+def default_folder(options: argparse.Namespace) -> Path:
+    name = options.recipe.stem if options.recipe else options.preset or "demo"
+    return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def conclude(folder: Path, metrics: dict[str, Any]) -> int:
+    """Say how the run ended; the exit status."""
+    if metrics["test"] is not None:
+        print(table(metrics["test"]))
+        write_report(folder)
+    if metrics["status"] == "interrupted":
+        print(f"stopped after {metrics['epochs']} epochs; {how_to_go_on(folder)}", file=sys.stderr)
+        return 130
+    if metrics["status"] == "diverged":
+        print(
+            f"error: training diverged in epoch {metrics['epochs']}: {metrics['reason']}. The last "
+            f"good checkpoint is in {folder}; lower the learning rate or change the line search.",
+            file=sys.stderr,
+        )
+        return 3
+    return 0
+
+
+def write_report(folder: Path) -> None:
+    try:
+        from ichfast.report import write_report as write
+    except ModuleNotFoundError as error:
+        print(
+            f"no report, as {error.name} is missing: pip install matplotlib jinja2, then "
+            f"python -m ichfast.report {folder}"
+        )
+        return
+    print(f"report: {write(folder)}")
+
+
+def table(test: dict[str, Any]) -> str:
+    lines = [f"test: {test['n_slices']} slices of {test['n_patients']} patients"]
+    lines.append(f"{'':10}{'pooled':>10}{'per slice':>12}{'per patient':>13}")
+    for name in ("dice", "jaccard"):
+        scores = [test[name][kind] for kind in ("pooled", "per_slice", "per_patient")]
+        pooled, by_slice, by_patient = ("-" if s is None else f"{s:.4f}" for s in scores)
+        lines.append(f"{name.capitalize():10}{pooled:>10}{by_slice:>12}{by_patient:>13}")
+    return "\n".join(lines)
+
+
+def how_to_go_on(folder: Path | None) -> str:
+    if folder is not None and (folder / CHECKPOINT).exists():
+        return f"go on with: python -m ichfast.train --resume {folder}"
+    return "nothing was trained yet: start it again."
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,7 @@
+"""Training: recipe, strategies, steps, the loop, and the run around it."""
+
+from ichfast.training.folder import RunFolder
+from ichfast.training.pipeline import run
+from ichfast.training.recipe import PRESETS, Recipe
+
+__all__ = ["PRESETS", "Recipe", "RunFolder", "run"]

@@ -1,0 +1,127 @@
+"""Everything a run is made of between two epochs, in one file."""
+
+import io
+import pickle
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ichfast.errors import CheckpointError, RecipeError
+from ichfast.models import ReducedUNet
+from ichfast.training.folder import CHECKPOINT, RunFolder
+from ichfast.training.recipe import PRESETS, Recipe, differences, parsed, to_toml
+from ichfast.training.steps import Step
+
+FORMAT = 1
+
+MAY_CHANGE = ("data.labelled", "data.unlabelled")
+"""keys that a resume may give anew: where the data lie, but not what they are (fingerprints)"""
+
+
+@dataclass
+class Progress:
+    """How far a run has come, beside its weights and optimizers."""
+
+    epochs: int = 0
+    steps: dict[str, int] = field(default_factory=dict)
+    lowest: dict[str, float] = field(default_factory=dict)
+    start_norm: float = 0.0
+    best_score: float = float("-inf")
+    best_epoch: int | None = None
+    best_model: dict[str, Tensor] | None = None
+    seconds: float = 0.0
+
+    def keep_best(self, model: ReducedUNet, score: float | None) -> None:
+        """Keep the weights if ``score`` is the best so far; None is a score that is undefined."""
+        if score is not None and score > self.best_score:
+            self.best_score, self.best_epoch = score, self.epochs
+            self.best_model = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def advance(self, step: str, loss: float, seconds: float) -> None:
+        self.epochs += 1
+        self.steps[step] = self.steps.get(step, 0) + 1
+        self.lowest[step] = min(loss, self.lowest.get(step, loss))
+        self.seconds += seconds
+
+
+def save(
+    folder: RunFolder,
+    recipe: Recipe,
+    fingerprints: dict[str, str],
+    progress: Progress,
+    model: ReducedUNet,
+    steps: dict[str, Step],
+) -> None:
+    buffer = io.BytesIO()  # torch.save to a path hides a full disk behind a RuntimeError
+    torch.save(
+        {
+            "format": FORMAT,
+            "recipe": to_toml(recipe),
+            "fingerprints": fingerprints,
+            "progress": vars(progress),
+            "model": model.state_dict(),
+            "optimizers": {name: step.optimizer.state_dict() for name, step in steps.items()},
+            "rng": torch.get_rng_state(),
+        },
+        buffer,
+    )
+    folder.write(CHECKPOINT, buffer.getvalue())
+
+
+def read(folder: RunFolder) -> dict[str, Any] | None:
+    """The checkpoint's content; None where the run was stopped before its first."""
+    path = folder / CHECKPOINT
+    if not path.exists():
+        return None
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is no checkpoint of this version of ichfast.")
+    return content
+
+
+def check_recipe(folder: RunFolder, content: dict[str, Any], recipe: Recipe) -> None:
+    """Raise unless ``recipe`` continues the checkpoint's: the same, but for more epochs."""
+    try:
+        former = parsed(content["recipe"], PRESETS["paper"])
+    except RecipeError as error:
+        raise CheckpointError(f"{folder / CHECKPOINT}: {error}") from error
+    allowed: tuple[str, ...] = MAY_CHANGE
+    if recipe.training.epochs >= former.training.epochs:
+        allowed += ("training.epochs",)
+    changed = [text for text in differences(former, recipe) if text.split(" ")[0] not in allowed]
+    if changed:
+        raise CheckpointError(
+            f"{folder.path} was run with another recipe: {', '.join(changed)}. Only "
+            "training.epochs may change, and only grow; start a new run for anything else."
+        )
+
+
+def restore(
+    folder: RunFolder,
+    content: dict[str, Any],
+    fingerprints: dict[str, str],
+    progress: Progress,
+    model: ReducedUNet,
+    steps: dict[str, Step],
+) -> None:
+    """Put everything where the checkpoint left it, torch's generator included."""
+    former = content["fingerprints"]
+    changed = sorted(part for part in former if fingerprints.get(part) != former[part])
+    if changed:
+        raise CheckpointError(
+            f"the {' and '.join(changed)} slices are not those that {folder.path} was trained on; "
+            "give it the same data, or start a new run."
+        )
+    try:
+        model.load_state_dict(content["model"])
+        for name, step in steps.items():
+            step.optimizer.load_state_dict(content["optimizers"][name])
+        torch.set_rng_state(content["rng"])
+        vars(progress).update(content["progress"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{folder / CHECKPOINT} is damaged: {error}.") from error

@@ -1,0 +1,163 @@
+"""Training: one loop for every strategy."""
+
+import math
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from ichfast.errors import DivergedError
+from ichfast.evaluation import evaluate
+from ichfast.models import ReducedUNet
+from ichfast.training import checkpoint
+from ichfast.training.checkpoint import Progress
+from ichfast.training.folder import RunFolder
+from ichfast.training.parts import Parts
+from ichfast.training.recipe import Recipe
+from ichfast.training.steps import Outcome, build_steps, supervised_loss
+from ichfast.training.strategies import Draw, strategy_of
+
+
+def train(
+    model: ReducedUNet,
+    progress: Progress,
+    parts: Parts,
+    recipe: Recipe,
+    folder: RunFolder,
+    device: torch.device,
+) -> bool:
+    """Train ``model`` as the recipe says, going on from the folder's checkpoint if it has one.
+
+    ``progress`` follows the run, its best weights included. False where Ctrl-C ended it early.
+    Raises DivergedError; the last good checkpoint is then still the folder's.
+    """
+    settings = recipe.training
+    strategy = strategy_of(recipe)
+    steps = build_steps(strategy.steps, model, parts.train, parts.unlabelled, recipe, device)
+    fingerprints = parts.fingerprints()
+    torch.manual_seed(settings.seed)
+    progress.start_norm = weight_norm(model)
+    if content := checkpoint.read(folder):
+        checkpoint.restore(folder, content, fingerprints, progress, model, steps)
+    folder.cut_log(progress.epochs)
+
+    with interruptible() as stop, progress_bar(progress.epochs, settings.epochs) as bar:
+        for epoch in bar:
+            start = time.perf_counter()
+            draw = strategy.draw(epoch)
+            moved = epoch > 0 and strategy.draw(epoch - 1).step != draw.step
+            outcome = steps[draw.step].run(epoch, moved=moved)
+            check_divergence(model, progress, recipe, draw.step, outcome.loss)
+            validation = None
+            if (epoch + 1) % settings.validate_every == 0:
+                validation = validate(model, parts, recipe, device)
+                progress.keep_best(model, validation["dice"])
+            seconds = time.perf_counter() - start
+
+            progress.advance(draw.step, outcome.loss, seconds)
+            folder.log(record(epoch, draw, outcome, seconds, validation))
+            last = progress.epochs == settings.epochs
+            if last or stop.is_set() or progress.epochs % settings.checkpoint_every == 0:
+                checkpoint.save(folder, recipe, fingerprints, progress, model, steps)
+            bar.set_postfix_str(
+                f"{draw.step} loss {outcome.loss:.4f}, best Dice {progress.best_score:.3f}",
+                refresh=False,
+            )
+            if stop.is_set() and not last:
+                return False
+    return True
+
+
+def record(
+    epoch: int, draw: Draw, outcome: Outcome, seconds: float, validation: dict[str, Any] | None
+) -> dict[str, Any]:
+    """An epoch's line in the log."""
+    return {
+        "epoch": epoch,
+        "step": draw.step,
+        "probability": draw.probability,
+        "loss": outcome.loss,
+        "evaluations": outcome.evaluations,
+        "seconds": round(seconds, 4),
+        "validation": validation,
+    }
+
+
+def validate(
+    model: ReducedUNet, parts: Parts, recipe: Recipe, device: torch.device
+) -> dict[str, Any]:
+    evaluation = evaluate(
+        model,
+        parts.validation,
+        batch_size=recipe.evaluation.batch_size,
+        threshold=recipe.evaluation.threshold,
+        device=device,
+        loss=supervised_loss(),
+    )
+    return {
+        "loss": evaluation.loss,
+        "dice": evaluation.metrics["dice"]["pooled"],
+        "jaccard": evaluation.metrics["jaccard"]["pooled"],
+    }
+
+
+def check_divergence(
+    model: ReducedUNet, progress: Progress, recipe: Recipe, step: str, loss: float
+) -> None:
+    """Raise where this epoch has ruined the run. Soft Jaccard never exceeds 1, whatever becomes of
+    the weights, so the weights are looked at too."""
+    limit = recipe.training.divergence
+    if not math.isfinite(loss):
+        raise DivergedError(f"the {step} loss is {loss}")
+    lowest = progress.lowest.get(step, math.inf)
+    if progress.steps.get(step, 0) >= recipe.training.grace and loss > limit * lowest:
+        raise DivergedError(f"the {step} loss {loss:.3g} is over {limit:g} × its best {lowest:.3g}")
+    norm = weight_norm(model)
+    start = progress.start_norm
+    if not math.isfinite(norm):
+        raise DivergedError("weights are no longer finite")
+    if norm > limit * start:
+        raise DivergedError(f"the weights' norm {norm:.3g} is over {limit:g} × {start:.3g}")
+
+
+def weight_norm(model: ReducedUNet) -> float:
+    parameters = [parameter.detach().double() for parameter in model.parameters()]
+    return torch.nn.utils.get_total_norm(parameters).item()
+
+
+def progress_bar(done: int, epochs: int) -> tqdm:
+    return tqdm(
+        range(done, epochs),
+        initial=done,
+        total=epochs,
+        unit="epoch",
+        mininterval=0.2 if sys.stderr.isatty() else 20,
+    )
+
+
+@contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """An event that Ctrl-C sets; a second Ctrl-C interrupts at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # only the main thread gets signals
+        return
+
+    def request(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        print("\nstopping after this epoch; Ctrl-C again stops at once", file=sys.stderr)
+
+    former = signal.signal(signal.SIGINT, request)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, former)

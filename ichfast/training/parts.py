@@ -1,0 +1,101 @@
+"""The slices a recipe trains, validates and tests on."""
+
+import hashlib
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ichfast.data import SliceSet, detect_layout, load_slices, split_patients
+from ichfast.errors import RecipeError
+from ichfast.training.recipe import Phantom, Recipe
+from ichfast.training.strategies import strategy_of
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    train: SliceSet
+    validation: SliceSet
+    test: SliceSet
+    unlabelled: SliceSet | None = None
+    problems: int = 0
+    """files that could not be read"""
+
+    def sets(self) -> dict[str, SliceSet]:
+        labelled = {"train": self.train, "validation": self.validation, "test": self.test}
+        return labelled | ({} if self.unlabelled is None else {"unlabelled": self.unlabelled})
+
+    def fingerprints(self) -> dict[str, str]:
+        return {name: slices.fingerprint() for name, slices in self.sets().items()}
+
+    def counts(self) -> dict[str, Any]:
+        sizes = {
+            name: {"patients": len(set(slices.patients)), "slices": len(slices)}
+            for name, slices in self.sets().items()
+        }
+        return sizes | {"problems": self.problems}
+
+
+def load_parts(recipe: Recipe, phantoms: Path) -> Parts:
+    """Read what ``recipe.data`` names; the phantom is written below ``phantoms`` where it is asked
+    for and not there yet."""
+    data = recipe.data
+    semi_supervised = "unsupervised" in strategy_of(recipe).steps
+    if semi_supervised and data.labelled and not data.unlabelled:
+        raise RecipeError(
+            f"strategy {recipe.training.strategy} needs unlabelled slices: give --unlabelled DIR, "
+            "or --set training.strategy=supervised."
+        )
+    phantom = None if data.labelled else phantom_folder(recipe.phantom, phantoms)
+    labelled, unreadable = _load(Path(data.labelled or f"{phantom}/labelled"), recipe, True)
+    shares = {"train": data.train, "validation": data.validation, "test": data.test}
+    split = split_patients(labelled.patients, shares, data.split_seed)
+    parts = {name: labelled.select(indices) for name, indices in split.items()}
+    if not semi_supervised:
+        return Parts(**parts, problems=unreadable)
+    pool, more = _load(Path(data.unlabelled or f"{phantom}/unlabelled"), recipe, False)
+    leaked = set(pool.patients) & (set(parts["validation"].patients) | set(parts["test"].patients))
+    if leaked:
+        print(
+            f"warning: {len(leaked)} patients of the unlabelled set are also validated or tested "
+            "on; the result will be flattered.",
+            file=sys.stderr,
+        )
+    return Parts(**parts, unlabelled=pool, problems=unreadable + more)
+
+
+def _load(root: Path, recipe: Recipe, labelled: bool) -> tuple[SliceSet, int]:
+    """The slices below ``root`` and the number of files that could not be read."""
+    data = recipe.data
+    unsorted = not labelled and detect_layout(root) == "dicom"  # says nothing on haemorrhage
+    slices, problems = load_slices(
+        root,
+        size=data.size,
+        window=data.window,
+        slices="all" if unsorted or data.slices == "all" else "positive",
+        labelled=labelled,
+        limit=None if labelled else data.unlabelled_limit or None,
+        seed=data.split_seed,
+    )
+    if problems.failed:
+        print(problems.summary(), file=sys.stderr)
+    return slices, problems.failed
+
+
+def phantom_folder(phantom: Phantom, parent: Path) -> Path:
+    """The phantom of these parameters below ``parent``, written unless it is complete there."""
+    from ichfast.data.phantom import write_phantom  # needs nibabel and pydicom, real data may not
+
+    parameters = asdict(phantom)
+    digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:8]
+    out = parent / f"phantom-{digest}"
+    write_phantom(
+        out,
+        patients=phantom.patients,
+        unlabelled_patients=phantom.unlabelled,
+        size=phantom.size,
+        slices=phantom.slices,
+        seed=phantom.seed,
+    )
+    return out

@@ -1,0 +1,131 @@
+"""A run from recipe to report. The command and every study over many runs go through here."""
+
+import json
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save as to_safetensors
+
+import ichfast
+from ichfast import models
+from ichfast.errors import DivergedError
+from ichfast.evaluation import Evaluation, evaluate, examples
+from ichfast.models import ReducedUNet
+from ichfast.training import checkpoint
+from ichfast.training.checkpoint import Progress
+from ichfast.training.folder import EXAMPLES, METRICS, RECIPE, WEIGHTS, RunFolder
+from ichfast.training.loop import train
+from ichfast.training.parts import Parts, load_parts
+from ichfast.training.recipe import Recipe, to_toml
+from ichfast.training.strategies import strategy_of
+
+
+def run(
+    recipe: Recipe, folder: RunFolder, device: torch.device, parts: Parts | None = None
+) -> dict[str, Any]:
+    """Train and evaluate ``recipe`` in ``folder``, resuming what is there; the content of
+    metrics.json. ``parts`` saves reading the same slices again."""
+    if content := checkpoint.read(folder):
+        checkpoint.check_recipe(folder, content, recipe)
+    folder.write(RECIPE, to_toml(recipe).encode())
+
+    start = time.perf_counter()
+    parts = parts or load_parts(recipe, folder.path.parent)
+    data_seconds = time.perf_counter() - start
+    print(introduction(recipe, folder, parts), file=sys.stderr)
+
+    kind = strategy_of(recipe).model
+    model = models.build(kind, recipe.model.channels, recipe.training.seed).to(device)
+    progress = Progress()
+    status, reason = "finished", None
+    with exact():
+        try:
+            if not train(model, progress, parts, recipe, folder, device):
+                status = "interrupted"
+        except DivergedError as error:
+            status, reason = "diverged", str(error)
+        metrics: dict[str, Any] = {
+            "status": status,
+            "reason": reason,
+            "strategy": recipe.training.strategy,
+            "seed": recipe.training.seed,
+            "epochs": progress.epochs,
+            "best_epoch": progress.best_epoch,
+            "supervised_epochs": progress.steps.get("supervised", 0),
+            "unsupervised_epochs": progress.steps.get("unsupervised", 0),
+            "validation": None,
+            "test": None,
+            "data": parts.counts(),
+            "versions": versions(),
+            "threads": torch.get_num_threads(),
+            "seconds": {"data": data_seconds, "training": progress.seconds, "evaluation": None},
+        }
+        start = time.perf_counter()
+        if status == "finished" or (status == "diverged" and progress.best_model):
+            validation, test = assess(model, progress, parts, recipe, folder, device)
+            metrics |= {"validation": validation.metrics, "test": test.metrics}
+            metrics["seconds"]["evaluation"] = time.perf_counter() - start
+    folder.write(METRICS, json.dumps(metrics, indent=1).encode())
+    return metrics
+
+
+def assess(
+    model: ReducedUNet,
+    progress: Progress,
+    parts: Parts,
+    recipe: Recipe,
+    folder: RunFolder,
+    device: torch.device,
+) -> tuple[Evaluation, Evaluation]:
+    """Validation and test of the best weights (the last, where no epoch was validated); both
+    weights and example slices go into the folder."""
+    if progress.best_model:
+        model.load_state_dict(progress.best_model)
+    folder.write(WEIGHTS, models.to_bytes(model))
+    validation, test = (
+        evaluate(
+            model,
+            part,
+            batch_size=recipe.evaluation.batch_size,
+            threshold=recipe.evaluation.threshold,
+            device=device,
+        )
+        for part in (parts.validation, parts.test)
+    )
+    folder.write(EXAMPLES, to_safetensors(examples(model, parts.test, test, device=device)))
+    return validation, test
+
+
+@contextmanager
+def exact() -> Iterator[None]:
+    """Same input, same bits; torch's global settings and generator are put back at the end."""
+    former = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        torch.use_deterministic_algorithms(former)
+
+
+def introduction(recipe: Recipe, folder: RunFolder, parts: Parts) -> str:
+    sizes = [
+        f"{name} {len(slices)} slices of {len(set(slices.patients))} patients"
+        for name, slices in parts.sets().items()
+    ]
+    return f"{folder.path}: {recipe.training.strategy}\n" + ", ".join(sizes)
+
+
+def versions() -> dict[str, str]:
+    return {
+        "ichfast": ichfast.__version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }

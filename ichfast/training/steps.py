@@ -1,0 +1,231 @@
+"""The steps an epoch can take. A step knows its loss, its slices and its optimizer; running it for
+one epoch changes the weights and the optimizer and nothing else, and depends on the epoch's number
+and the recipe's seed alone, so that a resumed run repeats it exactly."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ichfast.data import SliceSet
+from ichfast.losses import AttentionWMSELoss, JaccardLoss
+from ichfast.models import ReducedUNet
+from ichfast.training.recipe import Recipe
+from ichfast.training.streams import stream
+
+
+class Outcome(NamedTuple):
+    loss: float
+    evaluations: int
+    """forward and backward passes over the set"""
+
+
+class Step(Protocol):
+    @property
+    def optimizer(self) -> torch.optim.Optimizer: ...
+
+    def run(self, epoch: int, *, moved: bool) -> Outcome:
+        """One epoch. ``moved``: another step has moved the weights since this one last ran."""
+        ...
+
+
+def supervised_loss() -> JaccardLoss:
+    """Soft Jaccard of the whole batch at once: sums are pooled before the ratio, as in the pooled
+    score that the best epoch is chosen by, so a slice weighs as much as its blood."""
+    return JaccardLoss(sigmoid=True, batch=True)
+
+
+class SupervisedLBFGS:
+    """Soft Jaccard by L-BFGS over the whole labelled set.
+
+    The closure is the slice-weighted mean over micro-batches that never change, so it is a
+    deterministic function of the weights, as the line search and the curvature pairs require.
+    """
+
+    def __init__(
+        self, model: ReducedUNet, labelled: SliceSet, recipe: Recipe, device: torch.device
+    ) -> None:
+        self.model, self.labelled, self.device = model, labelled, device
+        order = stream(recipe.training.seed, "micro-batches").permutation(len(labelled))
+        self.batches = batches_of(order, recipe.supervised.batch_size)
+        self.loss = supervised_loss()
+        settings = recipe.lbfgs
+        groups = model.groups()
+        self.optimizer = torch.optim.LBFGS(
+            groups["encoder"] + groups["segmentation"],
+            lr=settings.learning_rate,
+            max_iter=settings.max_iter,
+            history_size=settings.history,
+            line_search_fn=settings.line_search if settings.line_search != "none" else None,
+        )
+
+    def run(self, epoch: int, *, moved: bool) -> Outcome:
+        if moved:
+            self._drop_pending_pair()
+        evaluations = 0
+
+        def closure() -> float:
+            nonlocal evaluations
+            evaluations += 1
+            self.optimizer.zero_grad()
+            return self.full_pass(gradient=True)
+
+        self.model.train()
+        with untracked_statistics(self.model):
+            self.optimizer.step(closure)  # type: ignore[no-untyped-call]
+        # The statistics for inference belong to the weights the step ends with, not to the trial
+        # points of its line search: one more forward pass sets them, and gives the loss there.
+        for norm in batch_norms(self.model.encoder, self.model.segmentation):
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain mean over the micro-batches
+        with torch.no_grad():
+            loss = self.full_pass(gradient=False)
+        for norm in batch_norms(self.model.encoder, self.model.segmentation):
+            norm.momentum = MOMENTUM
+        return Outcome(loss, evaluations)
+
+    def full_pass(self, *, gradient: bool) -> float:
+        """The loss over the labelled set; with ``gradient``, added to the parameters' too."""
+        total = 0.0
+        for batch in self.batches:
+            image, mask = labelled_batch(self.labelled, batch, self.device)
+            loss = self.loss(self.model.segment(image), mask) * (len(batch) / len(self.labelled))
+            if gradient:
+                loss.backward()
+            total += loss.item()
+        return total
+
+    def _drop_pending_pair(self) -> None:
+        """torch's LBFGS forms its next curvature pair from the last step d·t and the gradients at
+        its ends. Where another optimizer has moved the weights in between, the gradient difference
+        belongs to a different step; t = 0 makes yᵀs = 0, for which LBFGS skips the pair."""
+        state = self.optimizer.state[self.optimizer.param_groups[0]["params"][0]]
+        if "t" in state:
+            state["t"] = 0.0
+
+
+class SupervisedAdam:
+    """Soft Jaccard by Adam over shuffled batches: one pass over the labelled set."""
+
+    def __init__(
+        self, model: ReducedUNet, labelled: SliceSet, recipe: Recipe, device: torch.device
+    ) -> None:
+        self.model, self.labelled, self.device = model, labelled, device
+        self.recipe = recipe
+        self.loss = supervised_loss()
+        groups = model.groups()
+        self.optimizer = torch.optim.Adam(
+            groups["encoder"] + groups["segmentation"], lr=recipe.adam.learning_rate
+        )
+
+    def run(self, epoch: int, *, moved: bool) -> Outcome:
+        self.model.train()
+        order = stream(self.recipe.training.seed, "shuffle", epoch).permutation(len(self.labelled))
+        total = 0.0
+        for batch in batches_of(order, self.recipe.supervised.batch_size):
+            image, mask = labelled_batch(self.labelled, batch, self.device)
+            self.optimizer.zero_grad()
+            loss = self.loss(self.model.segment(image), mask)
+            loss.backward()
+            self.optimizer.step()
+            total += loss.item() * len(batch)
+        return Outcome(total / len(self.labelled), 1)
+
+
+class Unsupervised:
+    """L_u by Adam over a random sample of the unlabelled slices, as large as the labelled set."""
+
+    def __init__(
+        self,
+        model: ReducedUNet,
+        unlabelled: SliceSet,
+        sample: int,
+        recipe: Recipe,
+        device: torch.device,
+    ) -> None:
+        self.model, self.unlabelled, self.sample, self.device = model, unlabelled, sample, device
+        self.recipe = recipe
+        mode = recipe.unsupervised.attention_gradient
+        self.loss = AttentionWMSELoss(attention_gradient="stop" if mode == "stop" else "flow")
+        groups = model.groups()
+        # "encoder": gradient passes through the segmentation decoder into the encoder, but the
+        # decoder's own parameters are nobody's to update.
+        self.parameters = [
+            *groups["encoder"],
+            *groups["reconstruction"],
+            *(groups["segmentation"] if mode == "full" else []),
+        ]
+        self.optimizer = torch.optim.Adam(self.parameters, lr=recipe.adam.learning_rate)
+
+    def run(self, epoch: int, *, moved: bool) -> Outcome:
+        self.model.train()
+        chosen = stream(self.recipe.training.seed, "unlabelled", epoch).choice(
+            len(self.unlabelled), self.sample, replace=self.sample > len(self.unlabelled)
+        )
+        total = 0.0
+        for batch in batches_of(chosen, self.recipe.unsupervised.batch_size):
+            image = self.unlabelled.images[torch.from_numpy(batch)].to(self.device)
+            self.optimizer.zero_grad()
+            loss = self.loss(image, *self.model(image))
+            loss.backward(inputs=self.parameters)
+            self.optimizer.step()
+            total += loss.item() * len(batch)
+        return Outcome(total / self.sample, 1)
+
+
+def build_steps(
+    names: tuple[str, ...],
+    model: ReducedUNet,
+    labelled: SliceSet,
+    unlabelled: SliceSet | None,
+    recipe: Recipe,
+    device: torch.device,
+) -> dict[str, Step]:
+    steps: dict[str, Step] = {}
+    for name in names:
+        if name == "supervised":
+            lbfgs = recipe.supervised.optimizer == "lbfgs"
+            supervised = SupervisedLBFGS if lbfgs else SupervisedAdam
+            steps[name] = supervised(model, labelled, recipe, device)
+        else:
+            assert unlabelled is not None
+            steps[name] = Unsupervised(model, unlabelled, len(labelled), recipe, device)
+    return steps
+
+
+def batches_of(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """``order`` in as few batches as ``batch_size`` allows, as even as they can be: a last batch of
+    one slice would have poor batch statistics."""
+    return np.array_split(order, -(-len(order) // batch_size))
+
+
+def labelled_batch(
+    slices: SliceSet, batch: np.ndarray, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    assert slices.masks is not None
+    index = torch.from_numpy(batch)
+    return slices.images[index].to(device), slices.masks[index].to(device)
+
+
+MOMENTUM = 0.1
+"""of batch normalisation's running statistics, torch's default"""
+
+
+def batch_norms(*modules: nn.Module) -> Iterator[nn.BatchNorm2d]:
+    for module in modules:
+        yield from (m for m in module.modules() if isinstance(m, nn.BatchNorm2d))
+
+
+@contextmanager
+def untracked_statistics(model: nn.Module) -> Iterator[None]:
+    """Batch normalisation as in training, leaving the running statistics alone."""
+    for norm in batch_norms(model):
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in batch_norms(model):
+            norm.track_running_stats = True

@@ -1,0 +1,195 @@
+"""Small writers of data sets in the published layouts, and the real head CT where it is at hand."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+from pydicom import config
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.pixels import get_decoder
+from pydicom.tag import Tag
+from pydicom.uid import ExplicitVRLittleEndian
+
+CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
+
+
+def head(size: int = 32) -> np.ndarray:
+    """(size, size) HU, upright and without symmetry: air, skull, brain, and one bright spot in
+    front on the patient's right (upper left of the picture).
+    """
+    y, x = np.mgrid[:size, :size] / (size - 1) * 2 - 1
+    hu = np.full((size, size), -1000)
+    hu[x**2 / 0.6 + y**2 / 0.8 < 1] = 1000
+    hu[x**2 / 0.4 + y**2 / 0.55 < 1] = 35
+    hu[(x + 0.3) ** 2 + (y + 0.3) ** 2 < 0.03] = 70
+    return hu
+
+
+@pytest.fixture(name="head")
+def head_fixture() -> Callable[..., np.ndarray]:
+    return head
+
+
+def dicom(stored: np.ndarray, z: float = 0.0, **tags: Any) -> FileDataset:
+    """A CT slice; `tags` by keyword replace the defaults, None leaves a tag out."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = CT_IMAGE
+    meta.MediaStorageSOPInstanceUID = "1.2.3"
+    meta.TransferSyntaxUID = tags.pop("TransferSyntaxUID", ExplicitVRLittleEndian)
+    defaults = {
+        "SOPClassUID": CT_IMAGE,
+        "SOPInstanceUID": f"1.2.3.{abs(int(z * 1000))}",
+        "Modality": "CT",
+        "PatientID": "patient",
+        "StudyInstanceUID": "1.2",
+        "SeriesInstanceUID": "1.2.3",
+        "ImagePositionPatient": [-100, -100, z],
+        "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+        "PixelSpacing": [0.5, 0.5],
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "Rows": stored.shape[0],
+        "Columns": stored.shape[1],
+        "BitsAllocated": 8 * stored.itemsize,
+        "BitsStored": 8 * stored.itemsize,
+        "PixelRepresentation": int(stored.dtype.kind == "i"),
+        "RescaleSlope": 1,
+        "RescaleIntercept": 0,
+    }
+    values = {**defaults, **tags}
+    values.setdefault("HighBit", values["BitsStored"] - 1 if values["BitsStored"] else None)
+    dataset = FileDataset(
+        "",
+        Dataset(),
+        file_meta=meta,
+        preamble=b"\0" * 128,
+        is_little_endian=meta.TransferSyntaxUID.is_little_endian,
+    )
+    for keyword, value in values.items():
+        if value is None:
+            continue
+        if "UID" in keyword:  # RSNA's are not valid
+            vr = "UI"
+        elif "PixelPadding" in keyword:
+            vr = "SS" if value < 0 else "US"
+        else:
+            setattr(dataset, keyword, value)
+            continue
+        dataset[keyword] = DataElement(Tag(keyword), vr, value, validation_mode=config.IGNORE)
+    if "PixelData" not in tags:
+        dataset.PixelData = stored.tobytes()
+    return dataset
+
+
+@pytest.fixture
+def write_dicom() -> Callable[..., Path]:
+    def write(path: Path, stored: np.ndarray, z: float = 0.0, **tags: Any) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        dataset = dicom(stored, z, **tags)
+        dataset.save_as(path, enforce_file_format=True)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def make_dicom() -> Callable[..., FileDataset]:
+    return dicom
+
+
+TABLE = "hemorrhage_diagnosis_raw_ct.csv"
+COLUMNS = (
+    "PatientNumber,SliceNumber,Intraventricular,Intraparenchymal,Subarachnoid,Epidural,Subdural,"
+    "No_Hemorrhage,Fracture_Yes_No"
+)
+
+
+@pytest.fixture
+def write_ct_ich() -> Callable[..., Path]:
+    """Patients 049, 050, ...: 4 slices each, the third with the spot in its mask (epidural)."""
+
+    def write(
+        root: Path,
+        patients: int = 2,
+        size: int = 32,
+        affine: np.ndarray | None = None,
+        turn: Callable[[np.ndarray], np.ndarray] = lambda volume: volume,
+    ) -> Path:
+        (root / "ct_scans").mkdir(parents=True, exist_ok=True)
+        (root / "masks").mkdir(exist_ok=True)
+        if affine is None:
+            affine = np.diag([-0.5, -0.5, 5.0, 1.0])  # left, back, up: the upright picture itself
+        rows = [COLUMNS]
+        for number in range(49, 49 + patients):
+            upright = np.stack([head(size) + k for k in range(4)])  # k tells the slices apart
+            mask = np.zeros_like(upright)
+            mask[2] = head(size) == 70
+            # Floats in int16 make nibabel choose a scale, as the published masks have one.
+            scan, mask = upright.astype(np.int16), mask * np.float32(255)
+            for folder, volume in (("ct_scans", scan), ("masks", mask)):
+                image = nibabel.Nifti1Image(turn(volume.transpose(2, 1, 0)), affine)
+                image.header.set_data_dtype(np.int16)
+                nibabel.save(image, root / folder / f"{number:03d}.nii")
+            rows += [f"{number},{k + 1},0,0,0,{int(k == 2)},0,{int(k != 2)},0" for k in range(4)]
+        text = "\ufeff" + "\r\n".join(rows) + "\r\n"
+        (root / TABLE).write_bytes(text.encode())
+        return root
+
+    return write
+
+
+@pytest.fixture
+def write_rsna(write_dicom: Callable[..., Path]) -> Callable[..., Path]:
+    """Two patients of 3 slices, names out of order; the last slice of each is subdural."""
+
+    def write(root: Path, size: int = 32) -> Path:
+        rows = ["ID,Label"]
+        for patient in range(2):
+            for k in range(3):
+                name = f"ID_{(patient * 3 + (k * 2) % 3) * 0x123457:09x}"
+                write_dicom(
+                    root / "stage_2_train" / f"{name}.dcm",
+                    (head(size) + 1024 + k).astype(np.uint16),
+                    z=5.0 * k,
+                    BitsStored=12,
+                    RescaleIntercept=-1024,
+                    PatientID=f"ID_{patient:08x}",
+                    StudyInstanceUID=f"ID_{patient:010x}",
+                    SeriesInstanceUID=f"ID_{patient:010x}",
+                    WindowCenter=["00036", "00036"],
+                    WindowWidth=["00080", "00080"],
+                    SOPClassUID=None,
+                )
+                for kind in (
+                    *("epidural", "intraparenchymal", "intraventricular", "subarachnoid"),
+                    *("subdural", "any"),
+                ):
+                    rows.append(f"{name}_{kind},{int(k == 2 and kind in ('subdural', 'any'))}")
+        (root / "stage_2_train.csv").write_text("\n".join(rows) + "\n")
+        return root
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def need_decoder() -> Callable[[str], None]:
+    def need(syntax: str) -> None:
+        if not get_decoder(syntax).is_available:
+            pytest.skip("no decoder for this syntax: pip install ichfast[decode]")
+
+    return need
+
+
+@pytest.fixture(scope="session")
+def head_ct() -> Path:
+    """A real head CT (docs/data.md says which) in ICHFAST_HEAD_CT or beside the project."""
+    beside = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "head-ct-ge"
+    root = Path(os.environ.get("ICHFAST_HEAD_CT", beside))
+    if not root.is_dir():
+        pytest.skip("the real head CT is not here (ICHFAST_HEAD_CT)")
+    return root

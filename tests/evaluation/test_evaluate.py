@@ -1,0 +1,172 @@
+"""Evaluation of a model that can be computed by hand, and examples chosen by rank alone."""
+
+import json
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ichfast import ops
+from ichfast.data import SliceSet
+from ichfast.errors import DataError
+from ichfast.evaluation import evaluate, examples
+from ichfast.models import MultiTaskUNet, ReducedUNet
+
+SIDE = 16
+
+
+class Threshold(nn.Module):
+    """Blood is what is brighter than one half. Counts its batches; one layer is asleep."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(20.0))
+        self.noise = nn.Dropout(0.9)
+        self.asleep = nn.BatchNorm2d(1).eval()
+        self.batches: list[int] = []
+
+    def segment(self, image: Tensor) -> Tensor:
+        self.batches.append(len(image))
+        return self.noise(self.gain * (image - 0.5))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.segment(image)
+
+
+def slices(n: int = 11, *, labelled: bool = True, empty: tuple[int, ...] = (3, 7)) -> SliceSet:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(n, 1, SIDE, SIDE, generator=generator)
+    noise = torch.linspace(0, 1, n).view(-1, 1, 1, 1)
+    other = torch.rand(n, 1, SIDE, SIDE, generator=generator)
+    masks = ((1 - noise) * images + noise * other > 0.5).to(torch.uint8)
+    masks[list(empty)] = 0
+    return SliceSet(
+        images=images,
+        masks=masks if labelled else None,
+        patients=tuple("abc"[i % 3] for i in range(n)),
+        series=("s",) * n,
+        positions=tuple(float(i) for i in range(n)),
+        sources=("f",) * n,
+    )
+
+
+@pytest.fixture
+def model() -> Threshold:
+    return Threshold().train(False).requires_grad_(True)
+
+
+def test_counts_are_those_of_the_whole_set_at_once(model):
+    data = slices()
+    expected = ops.overlap_counts((data.images > 0.5).float(), data.masks)[:, 0]
+    for batch_size in (1, 4, 100):
+        result = evaluate(model, data, batch_size=batch_size)
+        assert torch.equal(result.counts, expected)
+    assert max(model.batches) == 11
+
+
+def test_metrics_are_ready_for_json(model):
+    data = slices()
+    data.images[3] = 0  # slice 3: nothing there, nothing predicted; slice 7 stays a false alarm
+    metrics = evaluate(model, data, batch_size=4, threshold=0.5).metrics
+    assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
+    assert metrics["n_slices"] == 11
+    assert metrics["n_patients"] == 3
+    assert (metrics["empty_rule"], metrics["empty_slices"]) == ("nan", 1)
+    assert metrics["detection"] == {
+        "positive": 9,
+        "missed": 0,
+        "negative": 2,
+        "false_alarms": 1,
+    }
+    assert set(metrics["dice"]) == {"pooled", "per_slice", "per_patient"}
+
+
+def test_undefined_score_is_null(model):
+    data = slices(2, empty=(0, 1))
+    data.images.zero_()
+    result = evaluate(model, data, batch_size=2)
+    assert result.metrics["dice"] == {"pooled": None, "per_slice": None, "per_patient": None}
+
+
+def test_threshold_is_a_probability(model):
+    data = slices()
+    strict = evaluate(model, data, batch_size=4, threshold=0.9).counts
+    loose = evaluate(model, data, batch_size=4, threshold=0.1).counts
+    assert (strict[:, 0] <= loose[:, 0]).all()
+    assert (strict[:, :2].sum(1) < loose[:, :2].sum(1)).all()
+
+
+def test_loss_does_not_depend_on_the_batches(model):
+    def loss(logits: Tensor, target: Tensor) -> Tensor:
+        return (logits.sigmoid() - target).square().mean()
+
+    one, four, all_ = (evaluate(model, slices(), batch_size=b, loss=loss).loss for b in (1, 4, 11))
+    assert one == pytest.approx(four, rel=1e-6) == pytest.approx(all_, rel=1e-6)
+    assert evaluate(model, slices(), batch_size=4).loss is None
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_every_mode_is_restored_and_nothing_is_recorded(training):
+    model = Threshold().train(training)
+    model.asleep.eval()
+    evaluate(model, slices(), batch_size=4)
+    assert (model.training, model.noise.training) == (training, training)
+    assert not model.asleep.training
+    assert model.gain.grad is None
+
+
+def test_modes_are_restored_after_an_error():
+    model = Threshold().train()
+    model.segment = lambda image: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        evaluate(model, slices(), batch_size=4)
+    assert model.training
+    assert torch.is_grad_enabled()
+
+
+def test_same_bits_twice():
+    torch.manual_seed(0)
+    model = MultiTaskUNet((4, 8))
+    one, two = (evaluate(model, slices(), batch_size=4) for _ in range(2))
+    assert torch.equal(one.counts, two.counts)
+    assert one.metrics == two.metrics
+
+
+@pytest.mark.parametrize("data", [slices(labelled=False), slices().select([])])
+def test_nothing_to_compare_with_is_an_error(model, data):
+    with pytest.raises(DataError, match="at least one slice with a mask"):
+        evaluate(model, data, batch_size=4)
+
+
+def test_examples_go_from_worst_to_best(model):
+    data = slices(30, empty=(0, 5))
+    evaluation = evaluate(model, data, batch_size=8)
+    chosen = examples(model, data, evaluation, n=5)
+    defined = evaluation.dice[data.positive.nonzero()[:, 0]]
+    assert chosen["rank"].tolist() == [0, 7, 14, 20, 27]
+    assert torch.equal(chosen["dice"], defined.sort().values[chosen["rank"]])
+    assert "reconstruction" not in chosen
+    for image, target, mask, dice in zip(
+        *(chosen[key] for key in ("image", "target", "mask", "dice")), strict=True
+    ):
+        counts = ops.overlap_counts(mask[None], target[None])[0, 0].tolist()
+        tp, fp, fn = counts
+        assert dice.item() == pytest.approx(2 * tp / (2 * tp + fp + fn))
+        assert target.any()
+        assert image.shape == (1, SIDE, SIDE)
+
+
+def test_examples_of_the_two_decoder_model():
+    torch.manual_seed(0)
+    model, data = MultiTaskUNet((4, 8)), slices(4, empty=(3,))
+    chosen = examples(model, data, evaluate(model, data, batch_size=4), n=8)
+    assert len(chosen["image"]) == 3  # every slice with blood, and no more
+    assert chosen["reconstruction"].shape == (3, 2, SIDE, SIDE)
+    assert 0 <= chosen["reconstruction"].min() <= chosen["reconstruction"].max() <= 1
+    torch.testing.assert_close(chosen["attention"].sum(1, keepdim=True), chosen["image"])
+
+
+def test_examples_without_any_blood():
+    model, data = ReducedUNet((4, 8)), slices(3, empty=(0, 1, 2))
+    chosen = examples(model, data, evaluate(model, data, batch_size=4), n=2)
+    assert len(chosen["image"]) == 2

@@ -1,0 +1,122 @@
+"""The networks: shapes, shared paths, seeds, and what they refuse."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ichfast import models
+from ichfast.errors import CheckpointError
+from ichfast.models import MultiTaskUNet, ReducedUNet
+
+CHANNELS = (2, 3, 4)
+
+
+def test_default_is_the_paper_s_size() -> None:
+    assert ReducedUNet().channels == (64, 128, 256, 512)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.lists(st.integers(1, 4), min_size=1, max_size=4),
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.integers(1, 2),
+)
+def test_shapes(channels: list[int], rows: int, columns: int, batch: int) -> None:
+    model = MultiTaskUNet(channels)
+    multiple = 2 ** (len(channels) - 1)
+    # batch normalisation in training needs more than one value a channel at the deepest level
+    image = torch.rand(batch, 1, 2 * rows * multiple, columns * multiple)
+    logits, reconstruction = model(image)
+    assert logits.shape == image.shape
+    assert reconstruction.shape == (batch, 2, *image.shape[2:])
+    assert model.segment(image).equal(logits)
+
+
+def test_both_models_share_the_segmentation_path() -> None:
+    unet, multitask = models.build("unet", CHANNELS, 7), models.build("multitask", CHANNELS, 7)
+    image = torch.rand(2, 1, 8, 12)
+    assert unet.segment(image).equal(multitask.segment(image))
+    assert unet.state_dict().keys() < multitask.state_dict().keys()
+
+
+def test_groups_are_a_partition_of_the_parameters() -> None:
+    model = MultiTaskUNet(CHANNELS)
+    groups = model.groups()
+    assert list(groups) == ["encoder", "segmentation", "reconstruction"]
+    assert [p for group in groups.values() for p in group] == list(model.parameters())
+
+
+def test_the_reconstruction_has_no_skip_connections() -> None:
+    model = models.build("multitask", (8, 8, 8), 0).eval()
+    features = model.encoder(torch.rand(1, 1, 8, 8))
+    blind = [torch.zeros_like(level) for level in features[:-1]] + features[-1:]
+    assert model.reconstruction(blind).equal(model.reconstruction(features))
+    assert not model.segmentation(blind).equal(model.segmentation(features))
+
+
+def test_weights_depend_on_the_seed_alone() -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = models.build("multitask", CHANNELS, 3)
+    assert torch.get_rng_state().equal(before)
+    torch.manual_seed(2)
+    again, other = models.build("multitask", CHANNELS, 3), models.build("multitask", CHANNELS, 4)
+    pairs = zip(first.parameters(), again.parameters(), strict=True)
+    assert all(a.equal(b) for a, b in pairs)
+    assert not next(first.parameters()).equal(next(other.parameters()))
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 2, 8, 8), (1, 1, 8), (8, 8)])
+def test_wrong_shape(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"\(B, 1, H, W\)"):
+        MultiTaskUNet(CHANNELS)(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("side", [6, 9, 0])
+def test_sides_that_the_pooling_does_not_divide(side: int) -> None:
+    with pytest.raises(ValueError, match="multiples of 4"):
+        ReducedUNet(CHANNELS)(torch.zeros(1, 1, 8, side))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float64, torch.float16])
+def test_wrong_dtype(dtype: torch.dtype) -> None:
+    with pytest.raises(TypeError, match=r"must be torch\.float32"):
+        ReducedUNet(CHANNELS)(torch.zeros(1, 1, 8, 8, dtype=dtype))
+
+
+@pytest.mark.parametrize("channels", [(), (4, 0)])
+def test_wrong_channels(channels: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="channels"):
+        ReducedUNet(channels)
+
+
+@pytest.mark.parametrize("kind", ["unet", "multitask"])
+def test_weights_there_and_back(kind: str, tmp_path) -> None:
+    model = models.build(kind, CHANNELS, 0)
+    model.segment(torch.rand(2, 1, 8, 8))  # moves the running statistics
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(models.to_bytes(model))
+    loaded = models.load(path)
+    assert (loaded.kind, loaded.channels, loaded.training) == (kind, CHANNELS, False)
+    for name, tensor in model.state_dict().items():
+        assert loaded.state_dict()[name].equal(tensor)
+
+
+def test_weights_that_are_not_ours(tmp_path) -> None:
+    from safetensors.torch import save
+
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(save({"weight": torch.zeros(1)}))
+    with pytest.raises(CheckpointError, match="no weights of an ichfast model"):
+        models.load(other)
+    ours = models.to_bytes(ReducedUNet(CHANNELS))
+    other.write_bytes(ours.replace(b"[2, 3, 4]", b"[2, 3, 5]"))
+    with pytest.raises(CheckpointError, match="no weights of an ichfast model"):
+        models.load(other)
+    other.write_bytes(ours[: len(ours) // 2])
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        models.load(other)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        models.load(tmp_path / "missing.safetensors")

@@ -1,0 +1,158 @@
+"""The command: from a phantom to a report, and how it refuses."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_runs import TINY, log_of
+
+from ichfast import models, train
+from ichfast.data.phantom import write_phantom
+from ichfast.errors import RecipeError
+from ichfast.training import PRESETS, parts, pipeline, recipe
+
+PHANTOM = (
+    "phantom.patients=9",
+    "phantom.unlabelled=3",
+    "phantom.slices=4",
+    "phantom.size=64",
+    "data.train=0.4",
+    "data.validation=0.3",
+    "data.test=0.3",
+)
+RUN_FILES = {
+    "recipe.toml",
+    "log.jsonl",
+    "metrics.json",
+    "model.safetensors",
+    "examples.safetensors",
+    "checkpoint.pt",
+    "report.html",
+}
+
+
+def settings(*more: str) -> list[str]:
+    return [word for setting in (*TINY, *PHANTOM, *more) for word in ("--set", setting)]
+
+
+@pytest.fixture(autouse=True)
+def phantom_in_this_process(monkeypatch) -> None:
+    """No worker processes for a handful of slices."""
+
+    def alone(out: Path, **parameters) -> None:
+        write_phantom(out, **parameters, progress=False, workers=1)
+
+    monkeypatch.setattr("ichfast.data.phantom.write_phantom", alone)
+
+
+def test_from_phantom_to_report_and_on(tmp_path, capsys) -> None:
+    out = tmp_path / "run"
+    assert train.main(["--out", str(out), *settings("training.epochs=2")]) == 0
+    printed = capsys.readouterr().out
+    assert "test: " in printed
+    assert "report: " in printed
+    assert {file.name for file in out.iterdir()} - {".lock"} == RUN_FILES
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert (metrics["status"], metrics["strategy"], metrics["epochs"]) == (
+        "finished",
+        "curriculum",
+        2,
+    )
+    assert metrics["supervised_epochs"] + metrics["unsupervised_epochs"] == 2
+    assert metrics["data"]["test"]["slices"] == metrics["test"]["n_slices"]
+    assert models.load(out / "model.safetensors").kind == "multitask"
+    assert len(list(tmp_path.glob("phantom-*"))) == 1
+
+    again = ["--resume", str(out), "--set", "training.epochs=3"]
+    assert train.main(again) == 0
+    assert [line["epoch"] for line in log_of(out)] == [0, 1, 2]
+    assert "epochs = 3" in (out / "recipe.toml").read_text()
+
+    assert train.main(["--out", str(out), *settings()]) == 2
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_unlabelled_alone_stands_beside_the_phantom(tmp_path) -> None:
+    real = Path(__file__).parents[3] / "shared" / "data" / "head-ct-ge"
+    if not real.is_dir():
+        pytest.skip("no real head CT at hand")
+    out = tmp_path / "run"
+    arguments = ["--unlabelled", str(real), "--out", str(out), *settings("training.epochs=1")]
+    assert train.main(arguments) == 0
+    data = json.loads((out / "metrics.json").read_text())["data"]
+    assert data["unlabelled"] == {"patients": 1, "slices": 28}
+    assert str(real.resolve()) in (out / "recipe.toml").read_text()
+
+
+def test_no_report_without_its_extra(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setitem(sys.modules, "ichfast.report", None)
+    train.write_report(tmp_path)
+    assert "pip install" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "training.epoch=1"], "did you mean training.epochs?"),
+        (["--recipe", "nowhere.toml"], "nowhere.toml cannot be read"),
+        (["--resume", "nowhere"], "holds no recipe.toml"),
+        (["--device", "cuda"], "use --device cpu"),
+        (["--device", "toaster"], "use --device cpu"),
+        (["--threads", "0"], "must be at least 1"),
+        (["--labelled", "nowhere"], "give --unlabelled DIR"),
+        (["--labelled", "nowhere", "--set", "training.strategy=supervised"], "nowhere"),
+    ],
+)
+def test_refusals(arguments, message, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert train.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+
+
+def test_resume_has_its_own_recipe(tmp_path, capsys) -> None:
+    (tmp_path / "recipe.toml").write_text(recipe.to_toml(PRESETS["demo"]))
+    assert train.main(["--resume", str(tmp_path), "--preset", "paper"]) == 2
+    assert "--preset does not go with --resume" in capsys.readouterr().err
+
+
+def test_interrupted_and_diverged_are_told(tmp_path, capsys) -> None:
+    metrics = {"status": "interrupted", "epochs": 3, "test": None, "reason": None}
+    assert train.conclude(tmp_path, metrics) == 130
+    assert "start it again" in capsys.readouterr().err
+    (tmp_path / "checkpoint.pt").touch()
+    assert train.conclude(tmp_path, metrics) == 130
+    assert f"python -m ichfast.train --resume {tmp_path}" in capsys.readouterr().err
+    metrics |= {"status": "diverged", "reason": "the supervised loss is nan"}
+    assert train.conclude(tmp_path, metrics) == 3
+    assert "diverged in epoch 3: the supervised loss is nan" in capsys.readouterr().err
+
+
+def test_ctrl_c_before_training(tmp_path, monkeypatch, capsys) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "load_parts", interrupt)
+    assert train.main(["--out", str(tmp_path / "run")]) == 130
+    assert "nothing was trained yet" in capsys.readouterr().err
+
+
+def test_help_names_every_key(capsys) -> None:
+    with pytest.raises(SystemExit):
+        train.main(["--help"])
+    printed = capsys.readouterr().out
+    assert all(name in printed for name, _, _ in recipe.keys(PRESETS["demo"]))
+    assert max(map(len, printed.splitlines())) <= 100
+
+
+def test_a_labelled_folder_needs_an_unlabelled_one(tmp_path) -> None:
+    real = recipe.merged(PRESETS["demo"], {"data.labelled": "somewhere"})
+    with pytest.raises(RecipeError, match="--unlabelled DIR"):
+        parts.load_parts(real, tmp_path)
+
+
+def test_only_the_cpu_yet() -> None:
+    assert train.checked_device("cpu") == torch.device("cpu")

@@ -1,0 +1,82 @@
+"""A run that is ruined stops, says why, and keeps what was good."""
+
+import json
+import math
+
+import pytest
+import torch
+from tiny_runs import log_of, same, state_of, tiny
+
+from ichfast import models
+from ichfast.errors import DivergedError
+from ichfast.training import steps
+from ichfast.training.checkpoint import Progress
+from ichfast.training.loop import check_divergence
+from ichfast.training.steps import Outcome
+
+
+def checked(loss: float, *, scale: float = 1.0, epochs: int = 9, lowest: float = 0.5) -> None:
+    model = models.build("unet", (2, 3), 0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(scale)
+    progress = Progress(start_norm=2.0, steps={"supervised": epochs}, lowest={"supervised": lowest})
+    check_divergence(model, progress, tiny("training.divergence=100"), "supervised", loss)
+
+
+def test_sound_epochs_pass() -> None:
+    checked(0.5)
+    checked(49.0)
+    checked(1e9, epochs=4)  # within the grace
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
+def test_non_finite_loss(loss: float) -> None:
+    with pytest.raises(DivergedError, match="the supervised loss is"):
+        checked(loss)
+
+
+def test_exploding_loss() -> None:
+    with pytest.raises(DivergedError, match=r"loss 51 is over 100 × its best 0\.5"):
+        checked(51.0)
+
+
+@pytest.mark.parametrize("scale", [math.nan, math.inf])
+def test_weights_that_are_not_finite_behind_a_bounded_loss(scale: float) -> None:
+    with pytest.raises(DivergedError, match="no longer finite"):
+        checked(0.9, scale=scale)
+
+
+def test_exploding_weights_behind_a_bounded_loss() -> None:
+    with pytest.raises(DivergedError, match="weights' norm"):
+        checked(0.9, scale=1e5)
+
+
+def test_a_diverged_run_keeps_its_last_good_checkpoint(start, tmp_path, monkeypatch) -> None:
+    def run(self, epoch: int, *, moved: bool) -> Outcome:
+        outcome = sound(self, epoch, moved=moved)
+        return Outcome(math.nan, 1) if epoch == 3 else outcome
+
+    sound = steps.SupervisedAdam.run
+    settings = ["training.strategy=supervised", "supervised.optimizer=adam"]
+    start(tmp_path / "good", *settings, "training.epochs=3")
+    with monkeypatch.context() as patch:
+        patch.setattr(steps.SupervisedAdam, "run", run)
+        metrics = start(tmp_path / "bad", *settings)
+    assert (metrics["status"], metrics["epochs"]) == ("diverged", 3)
+    assert metrics["reason"] == "the supervised loss is nan"
+    assert json.loads((tmp_path / "bad" / "metrics.json").read_text()) == metrics
+    assert len(log_of(tmp_path / "bad")) == 3
+    assert same(state_of(tmp_path / "bad")["model"], state_of(tmp_path / "good")["model"])
+    good = json.loads((tmp_path / "good" / "metrics.json").read_text())
+    assert metrics["test"] == good["test"]  # the best weights are still worth something
+
+
+def test_a_run_that_diverges_before_any_validation(start, tmp_path, monkeypatch) -> None:
+    def run(self, epoch: int, *, moved: bool) -> Outcome:
+        return Outcome(math.inf, 1)
+
+    monkeypatch.setattr(steps.SupervisedLBFGS, "run", run)
+    metrics = start(tmp_path / "run", "training.strategy=supervised")
+    assert (metrics["status"], metrics["epochs"], metrics["test"]) == ("diverged", 0, None)
+    assert not (tmp_path / "run" / "model.safetensors").exists()

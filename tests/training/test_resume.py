@@ -1,0 +1,267 @@
+"""Exactness: a run that is stopped in whatever way and resumed ends where one left alone ends."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_runs import log_of, same, state_of, tiny
+
+from ichfast import models
+from ichfast.errors import CheckpointError, OutputError
+from ichfast.training import RunFolder, checkpoint, loop, run
+from ichfast.training.folder import PARTIAL
+
+KINDS = [
+    (strategy, optimizer)
+    for strategy in ("supervised", "curriculum")
+    for optimizer in ("lbfgs", "adam")
+]
+
+
+def assert_same_end(one: Path, other: Path) -> None:
+    assert same(state_of(one), state_of(other))
+    assert (one / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
+    logs = [[line | {"seconds": 0} for line in log_of(folder)] for folder in (one, other)]
+    assert logs[0] == logs[1]
+    metrics = [json.loads((folder / "metrics.json").read_text()) for folder in (one, other)]
+    assert metrics[0]["test"] == metrics[1]["test"]
+
+
+@pytest.mark.parametrize(("strategy", "optimizer"), KINDS)
+def test_train_6_equals_train_3_and_resume_3(strategy, optimizer, start, tmp_path) -> None:
+    settings = [f"training.strategy={strategy}", f"supervised.optimizer={optimizer}"]
+    start(tmp_path / "whole", *settings)
+    start(tmp_path / "halves", *settings, "training.epochs=3")
+    torch.manual_seed(99)  # the global generator must not matter
+    start(tmp_path / "halves", *settings)
+    assert_same_end(tmp_path / "whole", tmp_path / "halves")
+    steps = {line["step"] for line in log_of(tmp_path / "whole")}
+    assert steps == {"supervised", "unsupervised"} or strategy == "supervised"
+
+
+def test_every_optimizer_s_state_is_in_the_checkpoint(start, tmp_path) -> None:
+    start(tmp_path / "run")
+    optimizers = state_of(tmp_path / "run")["optimizers"]
+    assert len(optimizers["supervised"]["state"][0]["old_dirs"]) > 0
+    assert optimizers["unsupervised"]["state"][0]["step"] > 0
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(start, tmp_path) -> None:
+    start(tmp_path / "one")
+    start(tmp_path / "two")
+    start(tmp_path / "other", "training.seed=1")
+    assert_same_end(tmp_path / "one", tmp_path / "two")
+    assert not same(state_of(tmp_path / "one")["model"], state_of(tmp_path / "other")["model"])
+
+
+def test_global_settings_are_left_as_they_were(start, tmp_path) -> None:
+    before = torch.get_rng_state(), torch.are_deterministic_algorithms_enabled()
+    start(tmp_path / "run", "training.epochs=1")
+    assert same(before, (torch.get_rng_state(), torch.are_deterministic_algorithms_enabled()))
+
+
+CHILD = """
+import sys, torch
+sys.path[:0] = [{tests!r}]
+from pathlib import Path
+from tiny_runs import synthetic, tiny
+from ichfast.training import RunFolder, run
+from ichfast.training.parts import Parts
+torch.set_num_threads(1)
+parts = Parts(synthetic("train", 7), synthetic("validation", 4), synthetic("test", 6),
+              synthetic("unlabelled", 20, masks=False))
+folder = Path(sys.argv[1])
+with RunFolder(folder, resume=(folder / "recipe.toml").exists()) as held:
+    run(tiny(*sys.argv[2:]), held, torch.device("cpu"), parts)
+"""
+
+
+def test_killed_at_random_moments_and_resumed(start, tmp_path) -> None:
+    settings = ["training.epochs=50", "training.checkpoint_every=2"]
+    start(tmp_path / "whole", *settings)
+    killed = tmp_path / "killed"
+    program = CHILD.format(tests=str(Path(__file__).parent))
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    chance = random.Random(0)
+    kills = 0
+    for goal in (1, 9, 18):
+        child = subprocess.Popen(
+            [sys.executable, "-c", program, str(killed), *settings],
+            env=environment,
+            stderr=subprocess.DEVNULL,
+        )
+        log = killed / "log.jsonl"
+        while child.poll() is None and (
+            not log.exists() or log.read_bytes().count(b"\n") < goal + chance.randrange(5)
+        ):
+            time.sleep(0.002)
+        time.sleep(chance.uniform(0, 0.01))
+        child.send_signal(signal.SIGKILL)
+        kills += child.wait() == -signal.SIGKILL
+    assert kills >= 2
+    start(killed, *settings)
+    assert_same_end(tmp_path / "whole", killed)
+    assert not list(killed.glob(f"*{PARTIAL}"))
+
+
+@pytest.mark.parametrize("failing", ["write", "fsync", "replace"])
+def test_a_full_disk_leaves_the_former_checkpoint(failing, start, tmp_path, monkeypatch) -> None:
+    folder = tmp_path / "run"
+    start(folder, "training.epochs=2")
+    former = (folder / "checkpoint.pt").read_bytes()
+    full = OSError(28, "No space left on device")
+
+    def fail(*_: object) -> None:
+        raise full
+
+    def torn(self: RunFolder, name: str, data: bytes) -> None:
+        if name == "checkpoint.pt":
+            (self.path / (name + PARTIAL)).write_bytes(data[:100])
+            self._writing(name, fail)
+        else:
+            write(self, name, data)
+
+    write = RunFolder.write
+    with monkeypatch.context() as patch:
+        if failing == "write":
+            patch.setattr(RunFolder, "write", torn)
+        else:
+            real = getattr(os, failing)
+
+            def only_checkpoints(*arguments) -> None:
+                if (folder / f"checkpoint.pt{PARTIAL}").exists():
+                    fail()
+                real(*arguments)
+
+            patch.setattr(os, failing, only_checkpoints)
+        with pytest.raises(OutputError, match=r"checkpoint\.pt could not be written: No space"):
+            start(folder)
+    assert (folder / "checkpoint.pt").read_bytes() == former
+    start(folder)
+    start(tmp_path / "whole")
+    assert_same_end(tmp_path / "whole", folder)
+
+
+def test_resume_with_another_recipe(start, tmp_path) -> None:
+    folder = tmp_path / "run"
+    start(folder, "training.epochs=2")
+    with pytest.raises(CheckpointError, match=r"curriculum\.k \(1\.0, now 2\.0\)"):
+        start(folder, "training.epochs=2", "curriculum.k=2")
+    with pytest.raises(CheckpointError, match=r"training\.epochs \(2, now 1\)"):
+        start(folder, "training.epochs=1")
+    assert "k = 1.0" in (folder / "recipe.toml").read_text()
+
+
+def test_resume_on_other_data(start, parts, tmp_path) -> None:
+    folder = tmp_path / "run"
+    start(folder, "training.epochs=1")
+    other = replace(parts, test=parts.test.select([0, 1, 2]))
+    with (
+        pytest.raises(CheckpointError, match="the test slices are not those"),
+        RunFolder(folder, resume=True) as held,
+    ):
+        run(tiny("training.epochs=1"), held, torch.device("cpu"), other)
+
+
+@pytest.mark.parametrize("damage", ["half", "foreign", "text"])
+def test_a_checkpoint_that_is_not_ours(damage, start, tmp_path) -> None:
+    folder = tmp_path / "run"
+    start(folder, "training.epochs=1")
+    path = folder / "checkpoint.pt"
+    if damage == "half":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif damage == "foreign":
+        torch.save({"weights": torch.zeros(3)}, path)
+    else:
+        path.write_text("not a checkpoint")
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt"):
+        start(folder, "training.epochs=1")
+
+
+def test_one_process_at_a_time(tmp_path) -> None:
+    with (
+        RunFolder(tmp_path / "run", resume=False),
+        pytest.raises(OutputError, match=f"in use by process {os.getpid()}"),
+        RunFolder(tmp_path / "run", resume=False),
+    ):
+        pass
+    with RunFolder(tmp_path / "run", resume=False) as held:
+        held.claim()
+
+
+def test_folders_that_are_not_free(start, tmp_path) -> None:
+    start(tmp_path / "run", "training.epochs=1")
+    with (
+        RunFolder(tmp_path / "run", resume=False) as held,
+        pytest.raises(OutputError, match="--resume"),
+    ):
+        held.claim()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.doc").touch()
+    with (
+        RunFolder(tmp_path / "other", resume=False) as held,
+        pytest.raises(OutputError, match="not empty"),
+    ):
+        held.claim()
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(OutputError, match="could not be written"),
+        RunFolder(tmp_path / "file", resume=False),
+    ):
+        pass
+    with pytest.raises(CheckpointError, match=r"no recipe\.toml"):
+        RunFolder(tmp_path / "nowhere", resume=True)
+
+
+def test_ctrl_c_ends_the_epoch_and_saves(start, tmp_path, monkeypatch) -> None:
+    check = loop.check_divergence
+
+    def interrupt(model, progress, *rest) -> None:
+        if progress.epochs == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        check(model, progress, *rest)
+
+    settings = ["training.checkpoint_every=100"]
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "check_divergence", interrupt)
+        metrics = start(tmp_path / "run", *settings)
+    assert (metrics["status"], metrics["epochs"], metrics["test"]) == ("interrupted", 3, None)
+    assert state_of(tmp_path / "run")["progress"]["epochs"] == 3
+    start(tmp_path / "run", *settings)
+    start(tmp_path / "whole", *settings)
+    assert_same_end(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_second_ctrl_c_stops_at_once() -> None:
+    former = signal.getsignal(signal.SIGINT)
+    with loop.interruptible() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.wait(1)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is former
+
+
+def test_the_best_weights_are_those_of_the_best_validation(start, parts, tmp_path) -> None:
+    metrics = start(tmp_path / "run", "training.epochs=8", "supervised.optimizer=adam")
+    dice = [line["validation"]["dice"] for line in log_of(tmp_path / "run")]
+    assert metrics["best_epoch"] == dice.index(max(dice))
+    assert metrics["validation"]["dice"]["pooled"] == max(dice)
+    model = models.load(tmp_path / "run" / "model.safetensors")
+    assert same(dict(model.state_dict()), state_of(tmp_path / "run")["progress"]["best_model"])
+
+
+def test_checkpoints_load_without_pickled_code(start, tmp_path) -> None:
+    start(tmp_path / "run", "training.epochs=1")
+    with RunFolder(tmp_path / "run", resume=True) as held:
+        content = checkpoint.read(held)
+    assert content is not None
+    assert content["format"] == checkpoint.FORMAT

@@ -1,0 +1,65 @@
+"""Runs small enough to be repeated often: 16×16 slices with a bright blob, three levels."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ichfast.data import SliceSet
+from ichfast.training import PRESETS, Recipe, recipe
+
+TINY = (
+    "training.epochs=6",
+    "training.divergence=1e6",
+    "model.channels=[2, 3, 4]",
+    "supervised.batch_size=3",
+    "unsupervised.batch_size=3",
+    "lbfgs.max_iter=3",
+    "curriculum.k=1",
+    "data.size=16",
+)
+
+
+def synthetic(prefix: str, count: int, *, masks: bool = True, size: int = 16) -> SliceSet:
+    random = np.random.default_rng(len(prefix) * 1000 + count)
+    rows, columns = np.mgrid[:size, :size]
+    centre = random.uniform(4, size - 4, (2, count, 1, 1))
+    blob = np.hypot(rows - centre[0], columns - centre[1]) < random.uniform(2, 4, (count, 1, 1))
+    images = 0.5 * blob + random.uniform(0, 0.5, (count, size, size))
+    patients = tuple(f"{prefix}{i // 2}" for i in range(count))
+    return SliceSet(
+        images=torch.from_numpy(images).float()[:, None],
+        masks=torch.from_numpy(blob.astype(np.uint8))[:, None] if masks else None,
+        patients=patients,
+        series=patients,
+        positions=tuple(float(i) for i in range(count)),
+        sources=patients,
+    )
+
+
+def tiny(*settings: str) -> Recipe:
+    return recipe.with_settings(PRESETS["demo"], [*TINY, *settings])
+
+
+def log_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equality bit for bit through nested containers of tensors."""
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and one.dtype == other.dtype and one.equal(other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
+
+
+def state_of(folder: Path) -> dict[str, Any]:
+    """The checkpoint, less its clock."""
+    content: dict[str, Any] = torch.load(folder / "checkpoint.pt", weights_only=True)
+    del content["progress"]["seconds"]
+    return content
