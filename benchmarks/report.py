@@ -11,6 +11,7 @@ TITLES = {
     "compile": "torch.compile",
     "numpy": "NumPy",
     "numpy tight": "NumPy, tight",
+    "eager tight": "eager, tight",
 }
 
 

@@ -1,6 +1,6 @@
 """Losses as modules, over the fused ops of :mod:`ichfast.ops`.
 
-``DiceLoss``, ``JaccardLoss`` and ``TverskyLoss`` take MONAI's argument names and give MONAI's numbers
+``DiceLoss``, ``JaccardLoss`` and ``TverskyLoss`` take MONAI's argument names and give its numbers
 (MONAI's ``DiceLoss(jaccard=True)`` is ``JaccardLoss``), so a training script can swap the import.
 Arguments of MONAI that they do not have raise a TypeError that says what to do instead.
 """

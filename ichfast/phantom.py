@@ -14,16 +14,21 @@ def main(arguments: list[str] | None = None) -> int:
         description="Write synthetic head CT with haemorrhages: a labelled set in the layout of "
         "CT-ICH v1.3.1 (DIR/labelled) and an unlabelled set in that of RSNA 2019 "
         "(DIR/unlabelled). The same arguments give the same files.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
     add("--out", type=Path, metavar="DIR", help="folder: new, empty, or that of the same phantom")
-    add("--patients", type=int, default=40, metavar="N", help="labelled patients")
-    add("--unlabelled", type=int, default=80, metavar="N", help="unlabelled patients")
-    add("--size", type=int, default=256, metavar="N", help="rows and columns of a slice")
-    add("--slices", type=int, default=11, metavar="N", help="slices of a patient")
-    add("--seed", type=int, default=0, metavar="N", help="seed of the whole cohort")
-    add("--workers", type=int, metavar="N", help="processes (default: all cores)")
+    add("--patients", type=int, default=40, metavar="N", help="labelled patients (%(default)s)")
+    add("--unlabelled", type=int, default=80, metavar="N", help="unlabelled patients (%(default)s)")
+    add(
+        "--size",
+        type=int,
+        default=256,
+        metavar="N",
+        help="rows and columns of a slice (%(default)s)",
+    )
+    add("--slices", type=int, default=11, metavar="N", help="slices of a patient (%(default)s)")
+    add("--seed", type=int, default=0, metavar="N", help="seed of the whole cohort (%(default)s)")
+    add("--workers", type=int, metavar="N", help="processes (one a core)")
     add("--picture", type=Path, metavar="FILE", help="instead draw a montage of patients (PNG)")
     options = parser.parse_args(arguments)
     if (options.out is None) == (options.picture is None):

@@ -73,8 +73,8 @@ class Problems:
     def record(self, source: str, refused: Refused) -> None:
         (self.skip if refused.skip else self.add)(source, str(refused))
 
-    def summary(self, names: int = 3) -> str:
-        """One clause per reason, the commonest first, each with the first few names."""
+    def summary(self, reasons: int = 8, names: int = 3) -> str:
+        """The commonest reasons, failures first, each with the first few names."""
         by_reason: dict[tuple[bool, str], list[str]] = defaultdict(list)
         for item in self.items:
             by_reason[item.skip, item.reason].append(item.source)
@@ -82,6 +82,8 @@ class Problems:
         for (_, reason), sources in sorted(by_reason.items(), key=lambda i: (i[0][0], -len(i[1]))):
             more = f" and {len(sources) - names} more" if len(sources) > names else ""
             clauses.append(f"{', '.join(sources[:names])}{more}: {reason}")
+        if len(clauses) > reasons:
+            clauses[reasons:] = [f"and {len(clauses) - reasons} more reasons"]
         count = f"{self.failed} not read, {len(self.items) - self.failed} left out or odd"
         return f"{count} ({'; '.join(clauses)})" if clauses else "no problems"
 

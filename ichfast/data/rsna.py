@@ -92,5 +92,5 @@ def read_labels(table: Path, problems: Problems) -> dict[str, int]:
     if malformed:
         problems.skip(table.name, f"{malformed} lines are not ID_<image>_<type>,0 or 1")
     for image in sorted(contradictory):
-        problems.skip(table.name, f"{image} has contradictory rows; taken as positive")
+        problems.skip(image, "contradictory rows in the table; taken as positive")
     return labels

@@ -1,4 +1,7 @@
-"""The ops: differentiable functions over fused native kernels (``ichfast.ops.reference`` has each in plain PyTorch)."""
+"""The ops: differentiable functions over fused native kernels.
+
+:mod:`ichfast.ops.reference` has each of them in plain PyTorch.
+"""
 
 from ichfast.ops.attention_mask import attention_mask
 from ichfast.ops.attention_wmse import attention_wmse

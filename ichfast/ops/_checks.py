@@ -1,4 +1,4 @@
-"""Argument checks that the ops share: each error names the argument, what it was and what is wanted.
+"""Argument checks that the ops share: an error names the argument, what it was and what is due.
 
 They look at shapes, dtypes and devices only, never at values, so they cost microseconds, cause no
 host sync and trace under ``torch.compile``.

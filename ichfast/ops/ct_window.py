@@ -81,12 +81,12 @@ def ct_window(
         windows.ndim == 2 and windows.shape[1] == 2,
         f"ct_window: windows must be (K, 2), level and width, not {tuple(windows.shape)}",
     )
-    require(
+    if not (
         isinstance(size, (tuple, list))
         and len(size) == 2
-        and all(isinstance(n, (int, torch.SymInt)) and n >= 1 for n in size),
-        f"ct_window: size must be two positive integers, not {size!r}",
-    )
+        and all(isinstance(n, (int, torch.SymInt)) and n >= 1 for n in size)
+    ):
+        raise ValueError(f"ct_window: size must be two positive integers, not {size!r}")
     require(
         function in FUNCTIONS, f"ct_window: function must be one of {FUNCTIONS}, not {function!r}"
     )

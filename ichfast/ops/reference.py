@@ -1,6 +1,5 @@
-"""Every op in plain PyTorch: the oracle of the tests, the baseline of the benchmarks and the path of
-double backward. Written for reading, not for speed; same arguments, shapes and dtypes as
-``ichfast.ops``.
+"""Every op in plain PyTorch: the oracle of tests, the baseline of benchmarks, the path of double
+backward. Written for reading, not for speed; same arguments, shapes and dtypes as ``ichfast.ops``.
 """
 
 import torch
@@ -68,7 +67,7 @@ def overlap_counts(prediction: Tensor, target: Tensor, threshold: float = 0.5) -
 
 
 def area_weights(n_in: int, n_out: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    """(n_out, n_in) weights of the exact area average: the share of output cell i that input cell j covers."""
+    """(n_out, n_in) weights of the exact area average: the share of cell i that input j covers."""
     edges = torch.arange(n_out + 1, dtype=torch.float64) * (n_in / n_out)
     lower = torch.maximum(edges[:-1, None], torch.arange(n_in, dtype=torch.float64))
     upper = torch.minimum(edges[1:, None], torch.arange(1, n_in + 1, dtype=torch.float64))

@@ -332,9 +332,8 @@ PRESETS = {
     "demo": Recipe(
         training=Training(epochs=24),
         model=Model((8, 16, 32, 64)),
-        unsupervised=Unsupervised(batch_size=4),
         curriculum=Curriculum(k=6.0),
-        adam=Adam(4e-3),
+        adam=Adam(1e-3),
         data=Data(size=128, train=0.2, validation=0.15, test=0.65),
         phantom=Phantom(patients=40, unlabelled=40, slices=10, size=256),
     ),

@@ -341,6 +341,19 @@ def test_too_many_bad_files_stop(tmp_path, write_dicom, head):
         list(read_series(tmp_path, Problems()))
 
 
+def test_summary_stays_short():
+    problems = Problems()
+    problems.expect(1000)
+    for i in range(90):
+        problems.add(f"{i}.dcm", "empty file")
+        problems.skip(f"{i}.txt", f"reason {i}")
+    text = problems.summary()
+    assert text.startswith(
+        "90 not read, 90 left out or odd (0.dcm, 1.dcm, 2.dcm and 87 more: empty"
+    )
+    assert text.endswith("and 83 more reasons)")
+
+
 def test_no_patient_in_messages(tmp_path, write_dicom, head, caplog, recwarn, capfd):
     pixels = head().astype(np.int16)
     tags = {"PatientID": "Jane\nRoe", "PatientName": "Roe^Jane"}

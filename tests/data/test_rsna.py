@@ -80,7 +80,7 @@ def test_duplicate_and_malformed_rows(tmp_path):
     assert read_labels(table, problems)["ID_000012345"] & 63 == 32
     assert [item.reason for item in problems.items] == [
         "2 lines are not ID_<image>_<type>,0 or 1",
-        "ID_000012345 has contradictory rows; taken as positive",
+        "contradictory rows in the table; taken as positive",
     ]
 
 

@@ -24,7 +24,7 @@ class Bounds:
 # which for few distinct values (the Tversky gradient of a binary target has two) is a bias.
 BOUNDS = {
     torch.float64: Bounds(element=1e-11, l2=1e-12, bias=1e-12),
-    torch.float32: Bounds(element=4e-6, l2=1e-6, bias=2e-7),
+    torch.float32: Bounds(element=4e-6, l2=1e-6, bias=5e-7),
     torch.float16: Bounds(element=2.0**-10, l2=2.0**-11, bias=2.0**-11),
     torch.bfloat16: Bounds(element=2.0**-7, l2=2.0**-8, bias=2.0**-8),
 }
@@ -52,7 +52,7 @@ def assert_close(actual: Tensor, expected: Tensor, name: str = "value") -> None:
         f"{name}: L2 error {error.norm().item() / norm:.3e}"
     )
     bias = error.sum().abs().item() / e.abs().sum().item()
-    chance = 2 * bounds.l2 / e.numel() ** 0.5  # what is left of errors without a direction
+    chance = 3 * bounds.l2 / e.numel() ** 0.5  # what is left of errors without a direction
     assert bias <= max(bounds.bias, chance), f"{name}: bias {bias:.3e}"
 
 

@@ -80,7 +80,7 @@ def paint_brain(
     paint(hu, fluid, head.csf)
     _falx(hu, head, plane, 1 - cerebellum)
     paint(hu, sheet * inside, head.dura)
-    surface = inside * (1 - brain) * edge(gap - 0.8)
+    surface = inside * (1 - brain) * min(gap - 0.3, 1.0)
     return Spaces(
         ventricles,
         np.maximum(subarachnoid, surface),
@@ -141,14 +141,14 @@ def _matter(head: Head, plane: Plane, cortex: Array, cerebellum: Array) -> Array
         inside = tube(plane, *nucleus)
         if inside is not None:
             grey = np.maximum(grey, 0.9 * edge(inside, 2.5))
-    insula = tube(plane, *SYLVIAN[1])
+    insula = tube(plane, *SYLVIAN[1], margin=6)
     if insula is not None:
         grey = np.maximum(grey, 0.9 * edge(insula + 4, 2.0))
     texture = 0.8 * head.texture(plane)
     value = head.white + (head.grey - head.white) * grey + texture
     if head.atrophy > 0.5:  # leukoaraiosis: pale caps around the ventricles of the old
         for part in LATERAL_VENTRICLE[:3]:
-            inside = tube(plane, *part)
+            inside = tube(plane, *part, margin=12)
             if inside is not None:
                 value -= 8 * head.atrophy * edge(inside + 7, 9) * (1 - grey)
     folia = head.white + 6 + 2.5 * head.fine(plane)
@@ -164,9 +164,9 @@ def _ventricles(head: Head, plane: Plane, dilation: float) -> Array:
     right, left = (size * dilation for size in head.ventricles)
     size = np.where(plane.brain_x > 0, left, right)
     for part in LATERAL_VENTRICLE:
-        inside = tube(plane, *part)
+        radius = 0.5 * (part[2][0] + part[2][1])
+        inside = tube(plane, *part, margin=max(0.0, (max(right, left) - 1) * radius) + 1)
         if inside is not None:
-            radius = 0.5 * (part[2][0] + part[2][1])
             coverage = np.maximum(coverage, edge(inside + (size - 1) * radius, 1.5))
     # Only the septum between the frontal horns and bodies parts right from left.
     coverage *= edge(np.abs(plane.brain_x) - 0.8, 1.5)
@@ -188,7 +188,7 @@ def _cisterns(head: Head, plane: Plane, widening: Array | float) -> Array:
         inside = tube(plane, *part)
         if inside is not None:
             coverage = np.maximum(coverage, 0.9 * edge(inside + 0.7 * wider, 1.5))
-    stem = tube(plane, *BRAINSTEM, mirror=False)
+    stem = tube(plane, *BRAINSTEM, mirror=False, margin=6)
     if stem is not None:
         half = 0.7 + 0.5 * wider + 0.8 * head.bend[0](plane)  # here wide, there a mere slit
         shell = edge(half - np.abs(stem + 2), 2.0) * edge(plane.brain_y + 34, 4)

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -74,6 +75,11 @@ def write_phantom(
         if _prepare(out, parameters):
             _write(out, parameters, progress, workers)
             os.replace(out / PARTIAL, out / MANIFEST)
+    except BrokenProcessPool as error:
+        raise OutputError(
+            "A process that drew the phantom was killed, perhaps for want of memory. "
+            "Run it again with fewer workers."
+        ) from error
     except OSError as error:
         where = error.filename or out
         raise OutputError(

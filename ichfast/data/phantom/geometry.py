@@ -71,19 +71,18 @@ def tube(
     radii: tuple[float, float],
     tall: float = 1.0,
     mirror: bool = True,
+    margin: float = 4.0,
 ) -> Array | None:
     """Signed distance (mm, positive inside) to a tapered capsule in the brain's coordinates.
 
-    `tall` stretches its cross-section upwards; `mirror` puts its twin on the other side. None where
-    the slice does not meet it.
+    `tall` stretches its cross-section upwards; `mirror` puts its twin on the other side. It is
+    right up to `margin` outside, and -FAR in rows further away; None where the slice is.
     """
-    reach = tall * (max(radii) + 3.0)
-    if not plane.holds(min(start[2], end[2]) - reach, max(start[2], end[2]) + reach):
+    reach = max(radii) + margin
+    if not plane.holds(min(start[2], end[2]) - tall * reach, max(start[2], end[2]) + tall * reach):
         return None
-    # Only rows that come near it are worked out; the others are far outside.
-    margin = max(radii) + 8.0
-    near = plane.brain_y.max(axis=1) > min(start[1], end[1]) - margin
-    near &= plane.brain_y.min(axis=1) < max(start[1], end[1]) + margin
+    near = plane.brain_y.max(axis=1) > min(start[1], end[1]) - reach
+    near &= plane.brain_y.min(axis=1) < max(start[1], end[1]) + reach
     if not near.any():
         return None
     rows = np.flatnonzero(near)

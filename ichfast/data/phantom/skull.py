@@ -51,7 +51,7 @@ def paint_base(hu: Array, head: Head, plane: Plane, cells: Noise) -> Array:
     """Paints the bones of the skull base over the brain; returns their coverage."""
     coverage = np.zeros_like(hu)
     for i, part in enumerate(SKULL_BASE):
-        inside = tube(plane, *part)
+        inside = tube(plane, *part, margin=8)
         if inside is None:
             continue
         bone = edge(inside + 2.0 * head.texture(plane), 2.5)

@@ -1,0 +1,221 @@
+// Value and derivative of every csrc/math header, without torch: derivatives against central
+// differences, float against double, and what becomes of NaN and ∞.
+#include <algorithm>
+#include <limits>
+#include <utility>
+#include <vector>
+
+#include "check.h"
+#include "math/attention_mask.h"
+#include "math/attention_wmse.h"
+#include "math/ct_window.h"
+#include "math/overlap_counts.h"
+#include "math/tversky.h"
+
+namespace {
+
+using namespace ichfast;
+
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr float kNaNf = std::numeric_limits<float>::quiet_NaN();
+constexpr float kInfinityf = std::numeric_limits<float>::infinity();
+
+float float_of(uint32_t bits) {
+  float x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+// Every exponent and sign, a million numbers.
+void test_exponential() {
+  double worst = 0;
+  for (uint64_t bits = 0; bits < 1ull << 32; bits += 4093) {
+    const float x = float_of(uint32_t(bits));
+    const float y = exponential(x);
+    if (std::isnan(x)) {
+      CHECK(std::isnan(y));
+      continue;
+    }
+    CHECK(y > 0 && y < kInfinityf);
+    if (std::abs(x) > 87.33f) {
+      CHECK(y == exponential(std::copysign(87.33654f, x)));
+      continue;
+    }
+    const double exact = std::exp(double(x));
+    const float rounded = float(exact);
+    const double ulp = double(std::nextafter(rounded, kInfinityf)) - rounded;
+    worst = std::max(worst, std::abs(y - exact) / ulp);
+  }
+  std::printf("exponential: %.2f ulp at worst\n", worst);
+  CHECK(worst <= 2);
+  CHECK(exponential(0.0f) == 1);
+}
+
+void test_sigmoid() {
+  for (double x = -30; x <= 30; x += 0.37) {
+    const double y = sigmoid(x);
+    CHECK_NEAR(sigmoid_slope(y), derivative(sigmoid<double>, x), 1e-9);
+    CHECK_NEAR(sigmoid(float(x)), sigmoid(double(float(x))), 1.5e-7 * y);
+    CHECK_NEAR(y + sigmoid(-x), 1, 1e-15);
+  }
+  CHECK(sigmoid(kInfinityf) == 1 && sigmoid(kInfinity) == 1);
+  CHECK(sigmoid(-kInfinityf) < 1.2e-38f && sigmoid(-kInfinity) == 0);
+  CHECK(std::isnan(sigmoid(kNaNf)) && std::isnan(sigmoid(kNaN)));
+}
+
+void test_tversky() {
+  using namespace tversky;
+  const std::vector<double> targets{0, 1, 0.25, 1, 0};
+  std::vector<double> predictions{0.9, 0.7, 0.2, 0.05, 0.4};
+  for (const Parameters<double> p : {Parameters<double>{0.5, 0.5, 1e-5, 1e-5},
+                                     {1, 1, 0.5, 0.25},
+                                     {0.3, 0.8, 0, 0},
+                                     {0, 1, 1, 2}}) {
+    const auto sums_of = [&](double* sums) {
+      std::fill(sums, sums + kSums, 0.0);
+      for (size_t i = 0; i < targets.size(); ++i) {
+        sums[kTP] += predictions[i] * targets[i];
+        sums[kFP] += predictions[i] * (1 - targets[i]);
+        sums[kFN] += (1 - predictions[i]) * targets[i];
+      }
+    };
+    const auto loss_with = [&](size_t i, double value) {
+      const double before = std::exchange(predictions[i], value);
+      double sums[kSums];
+      sums_of(sums);
+      predictions[i] = before;
+      return loss(sums, p);
+    };
+    double sums[kSums];
+    sums_of(sums);
+    const Gradient<double> g = gradient(sums, p, 3.0);
+    for (size_t i = 0; i < targets.size(); ++i) {
+      const auto f = [&](double x) { return loss_with(i, x); };
+      CHECK_NEAR(g.constant + g.slope * targets[i], 3 * derivative(f, predictions[i]), 1e-8);
+    }
+  }
+  const double nothing[kSums] = {0, 0, 0}, spoiled[kSums] = {1, kNaN, 1};
+  CHECK(loss(nothing, Parameters<double>{1, 1, 1e-5, 1e-5}) == 0);
+  CHECK(std::isnan(loss(spoiled, Parameters<double>{1, 1, 1e-5, 1e-5})));
+}
+
+struct Pixel {
+  double image, logit, background, foreground;
+};
+
+double wmse(const std::vector<Pixel>& pixels, bool sigmoid_r, double* sums) {
+  using namespace attention_wmse;
+  std::fill(sums, sums + kSums, 0.0);
+  for (const Pixel& p : pixels) {
+    const auto v = voxel(p.image, p.logit, p.background, p.foreground, sigmoid_r);
+    sums[kMask] += v.mask;
+    sums[kBackground] += v.residual_b * v.residual_b;
+    sums[kForeground] += v.residual_f * v.residual_f;
+  }
+  return loss(sums, double(pixels.size())).value;
+}
+
+void test_attention_wmse() {
+  using namespace attention_wmse;
+  std::vector<Pixel> pixels{{0.1, -2, 0.3, 1}, {0.9, 0.5, -1, 0.2}, {0.5, 3, 0, -0.4}};
+  for (const bool sigmoid_r : {true, false}) {
+    double sums[kSums], scratch[kSums];
+    wmse(pixels, sigmoid_r, sums);
+    const double n = double(pixels.size());
+    const Scale<double> s = scale(loss(sums, n), -1.5, n);
+    for (Pixel& p : pixels) {
+      const auto along = [&](double& input) {
+        const double at = input;
+        const auto f = [&](double x) {
+          input = x;
+          return wmse(pixels, sigmoid_r, scratch);
+        };
+        const double slope = -1.5 * derivative(f, at);
+        input = at;
+        return slope;
+      };
+      const auto v = voxel(p.image, p.logit, p.background, p.foreground, sigmoid_r);
+      CHECK_NEAR(grad_background(v, s, sigmoid_r), along(p.background), 1e-9);
+      CHECK_NEAR(grad_foreground(v, s, sigmoid_r), along(p.foreground), 1e-9);
+      CHECK_NEAR(grad_logit(p.image, v, s), along(p.logit), 1e-9);
+    }
+  }
+  for (int spoiled = 0; spoiled < 4; ++spoiled) {
+    double in[4] = {0.5, 0.5, 0.5, 0.5}, sums[kSums];
+    in[spoiled] = kNaN;
+    CHECK(std::isnan(wmse({{in[0], in[1], in[2], in[3]}}, true, sums)));
+  }
+}
+
+void test_attention_mask() {
+  using namespace attention_mask;
+  const Pair<double> g{0.7, -1.3};
+  for (double z = -5; z <= 5; z += 0.5) {
+    const double x = 0.8;
+    const auto dot = [&](double image, double logit) {
+      const Pair<double> pair = masked(image, logit);
+      return g.background * pair.background + g.foreground * pair.foreground;
+    };
+    CHECK_NEAR(grad_image(z, g), derivative([&](double image) { return dot(image, z); }, x), 1e-9);
+    CHECK_NEAR(grad_logit(x, z, g), derivative([&](double logit) { return dot(x, logit); }, z),
+               1e-9);
+    CHECK_NEAR(masked(x, z).background + masked(x, z).foreground, x, 1e-15);
+  }
+  CHECK(std::isnan(masked(kNaNf, 0.0f).background) && std::isnan(masked(0.5f, kNaNf).foreground));
+}
+
+template <class T>
+void test_ct_window() {
+  using namespace ct_window;
+  const T e = std::numeric_limits<T>::epsilon();
+  const auto brain = window(T(40), T(80), Function::kLinear, false);
+  CHECK(linear(T(0), brain) <= 4 * e);  // 39.5 - 79/2
+  CHECK(linear(T(79), brain) == 1 && linear(T(-1000), brain) == 0 && linear(T(3071), brain) == 1);
+  CHECK_NEAR(linear(T(40), brain), 0.5 + 0.5 / 79, 2 * e);
+  const auto step = window(T(40), T(1), Function::kLinear, false);
+  CHECK(linear(T(39.5), step) == 0 && linear(T(39.75), step) == 1 && linear(T(39), step) == 0);
+  const auto exact = window(T(40), T(80), Function::kLinearExact, true);
+  CHECK(linear(T(0), exact) == 1 && linear(T(20), exact) == T(0.75) && linear(T(80), exact) == 0);
+  const auto soft = window(T(40), T(80), Function::kSigmoid, false);
+  CHECK(sigmoidal(T(40), soft) == T(0.5));
+  CHECK_NEAR(sigmoidal(T(60), soft), 1 / (1 + std::exp(-1.0)), 2 * e);
+  const T nan = std::numeric_limits<T>::quiet_NaN(), infinity = std::numeric_limits<T>::infinity();
+  for (const auto& w : {brain, step, exact})
+    CHECK(std::isnan(linear(nan, w)) && linear(infinity, w) == !w.invert);
+  CHECK(std::isnan(sigmoidal(nan, soft)));
+  CHECK(hounsfield(infinity, T(1), T(0)) == T(3071) &&
+        hounsfield(-infinity, T(1), T(0)) == T(-1024));
+  CHECK(std::isnan(hounsfield(nan, T(1), T(0))));
+  CHECK(hounsfield(T(100), T(2), T(-24)) == 176);
+}
+
+void test_overlap_counts() {
+  using namespace overlap_counts;
+  const auto counted = [](float p, float t, int32_t tp, int32_t fp, int32_t fn, int32_t nan) {
+    int32_t counts[kCounts] = {};
+    count(p, t, 0.5f, counts);
+    return counts[kTP] == tp && counts[kFP] == fp && counts[kFN] == fn && counts[kNaN] == nan;
+  };
+  CHECK(counted(0.6f, 1, 1, 0, 0, 0));
+  CHECK(counted(0.6f, 0, 0, 1, 0, 0));
+  CHECK(counted(0.5f, 0.1f, 0, 0, 1, 0));  // exceeds, not reaches; any target above 0
+  CHECK(counted(0.5f, 0, 0, 0, 0, 0));
+  CHECK(counted(kInfinityf, -1, 0, 1, 0, 0));
+  CHECK(counted(kNaNf, 0, 0, 0, 0, 1) && counted(0, kNaNf, 0, 0, 0, 1));
+}
+
+}  // namespace
+
+int main() {
+  test_exponential();
+  test_sigmoid();
+  test_tversky();
+  test_attention_wmse();
+  test_attention_mask();
+  test_ct_window<float>();
+  test_ct_window<double>();
+  test_overlap_counts();
+  std::printf("%s\n", failures ? "FAILED" : "all hold");
+  return failures != 0;
+}
