@@ -1,4 +1,4 @@
-"""Fused kernels and trainer for semi-supervised segmentation of intracranial haemorrhage in head CT."""
+"""Fused kernels and trainer for semi-supervised segmentation of haemorrhage in head CT."""
 
 from typing import Any
 
@@ -16,5 +16,5 @@ __version__ = "0.1.0"
 
 
 def build_info() -> dict[str, Any]:
-    """How the native library was built: version, compiler, torch target, SIMD level in use, cuda."""
+    """How the native library was built: version, compiler, torch target, SIMD in use, cuda."""
     return {"version": __version__, **_C.build_info()}

@@ -133,7 +133,7 @@ def conclude(folder: Path, metrics: dict[str, Any]) -> int:
     """Say how the run ended; the exit status."""
     if metrics["test"] is not None:
         print(table(metrics["test"]))
-        write_report(folder)
+    write_report(folder)
     if metrics["status"] == "interrupted":
         print(f"stopped after {metrics['epochs']} epochs; {how_to_go_on(folder)}", file=sys.stderr)
         return 130
@@ -148,6 +148,7 @@ def conclude(folder: Path, metrics: dict[str, Any]) -> int:
 
 
 def write_report(folder: Path) -> None:
+    """The report, or why there is none: that changes nothing about how the run ended."""
     try:
         from ichfast.report import write_report as write
     except ModuleNotFoundError as error:
@@ -156,7 +157,10 @@ def write_report(folder: Path) -> None:
             f"python -m ichfast.report {folder}"
         )
         return
-    print(f"report: {write(folder)}")
+    try:
+        print(f"report: {write(folder)}")
+    except IchfastError as error:
+        print(f"no report: {error}")
 
 
 def table(test: dict[str, Any]) -> str:

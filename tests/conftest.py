@@ -1,7 +1,31 @@
-"""Settings for all tests."""
+"""Settings and fixtures for all tests."""
 
+from collections.abc import Iterator
+
+import pytest
+import torch
 from hypothesis import settings
+
+import ichfast
+
+pytest.register_assert_rewrite("harness", "comparison")  # of tests/ops
 
 # The same examples on every machine; a slow machine is no failure.
 settings.register_profile("ichfast", derandomize=True, deadline=None, max_examples=40)
 settings.load_profile("ichfast")
+
+CUDA = bool(ichfast.build_info()["cuda"]) and torch.cuda.is_available()
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)] if CUDA else ["cpu"])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Each device that this build has kernels for."""
+    return torch.device(request.param)
+
+
+@pytest.fixture(autouse=True)
+def _seed_and_threads() -> Iterator[None]:
+    torch.manual_seed(0)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)

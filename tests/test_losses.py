@@ -42,7 +42,11 @@ def test_numbers_of_monai(
     for over_batch in (False, True):
         for background in (True, False):
             for reduction in ("mean", "sum", "none"):
-                shared = {"sigmoid": sigmoid, "batch": over_batch, "reduction": reduction}
+                shared: dict[str, Any] = {
+                    "sigmoid": sigmoid,
+                    "batch": over_batch,
+                    "reduction": reduction,
+                }
                 shared |= {"include_background": background, **smoothing}
                 one, other = loss(**shared, **ours), getattr(monai_losses, name)(**shared, **theirs)
                 a, b = input.clone().requires_grad_(), input.clone().requires_grad_()

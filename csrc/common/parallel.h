@@ -9,6 +9,7 @@
 namespace ichfast {
 
 constexpr int64_t kChunk = 16 * kTile;
+constexpr int64_t kGrain = 2 * kChunk;  // voxels that are worth waking a thread for
 
 struct Chunks {
   int64_t rows, voxels;  // a row is one image, or one (image, channel)
@@ -16,10 +17,12 @@ struct Chunks {
   int64_t per_row() const { return (voxels + kChunk - 1) / kChunk; }
   int64_t count() const { return rows * per_row(); }
 
-  // Calls tile(row, first, n, chunk) for each tile; tiles of one chunk come in order, on one thread.
+  // Calls tile(row, first, n, chunk) for each tile; tiles of one chunk come in order, on one
+  // thread.
   template <class F>
   void for_each_tile(const F& tile) const {
-    torch::stable::parallel_for(0, count(), 1, [&](int64_t begin, int64_t end) {
+    const int64_t grain = kGrain / std::clamp<int64_t>(voxels, 1, kChunk);
+    torch::stable::parallel_for(0, count(), grain, [&](int64_t begin, int64_t end) {
       for (int64_t chunk = begin; chunk < end; ++chunk) {
         const int64_t row = chunk / per_row();
         const int64_t start = chunk % per_row() * kChunk;
@@ -50,6 +53,8 @@ inline Tensor zeros(const Tensor& like, std::initializer_list<int64_t> size) {
   return torch::stable::zero_(result);
 }
 
-inline bool is_double(const Tensor& tensor) { return tensor.scalar_type() == ScalarType::Double; }
+inline bool is_double(const Tensor& tensor) {
+  return tensor.scalar_type() == ScalarType::Double;
+}
 
 }  // namespace ichfast

@@ -14,6 +14,9 @@
 #define ICHFAST_SIMD __attribute__((noinline))
 #endif
 
+// For the templates that ICHFAST_SIMD functions are made of: each copy must contain their body.
+#define ICHFAST_INLINE inline __attribute__((always_inline))
+
 namespace ichfast {
 
 // The level that ICHFAST_SIMD functions run at on this machine.

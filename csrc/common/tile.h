@@ -48,8 +48,8 @@ class Sink {
  public:
   explicit Sink(Tensor& tensor)
       : dtype_(tensor.scalar_type()), data_(tensor.mutable_data_ptr()), strides_(*fold(tensor)) {
-    direct_ = strides_.voxel == 1 && dtype_ == (sizeof(A) == 8 ? ScalarType::Double
-                                                               : ScalarType::Float);
+    direct_ =
+        strides_.voxel == 1 && dtype_ == (sizeof(A) == 8 ? ScalarType::Double : ScalarType::Float);
   }
 
   A* place(int64_t image, int64_t channel, int64_t first, A* buffer) const {
@@ -57,8 +57,7 @@ class Sink {
   }
 
   void put(int64_t image, int64_t channel, int64_t first, int64_t n, const A* values) const {
-    if (!direct_)
-      store(dtype_, data_, element(image, channel, first), strides_.voxel, n, values);
+    if (!direct_) store(dtype_, data_, element(image, channel, first), strides_.voxel, n, values);
   }
 
  private:

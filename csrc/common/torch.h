@@ -1,4 +1,5 @@
-// The stable part of libtorch: a library built on it runs on every torch from the target version on.
+// The stable part of libtorch: a library built on it runs on every torch from the target version
+// on.
 #pragma once
 
 // 2.11.0. Defined here and not on the command line, since the pybind11 headers that some torch

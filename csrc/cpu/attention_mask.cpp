@@ -10,8 +10,8 @@ namespace {
 using namespace attention_mask;
 
 template <class A>
-inline __attribute__((always_inline)) void mask_tile(const A* image, const A* logits, int64_t n,
-                                                     A* background, A* foreground) {
+ICHFAST_INLINE void mask_tile(const A* image, const A* logits, int64_t n, A* background,
+                              A* foreground) {
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
     const Pair<A> pair = masked(image[i], logits[i]);
@@ -31,8 +31,8 @@ void mask(const double* image, const double* logits, int64_t n, double* backgrou
 }
 
 template <class A>
-inline __attribute__((always_inline)) void image_tile(const A* logits, const A* background,
-                                                      const A* foreground, int64_t n, A* out) {
+ICHFAST_INLINE void image_tile(const A* logits, const A* background, const A* foreground, int64_t n,
+                               A* out) {
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i)
     out[i] = grad_image(logits[i], Pair<A>{background[i], foreground[i]});
@@ -43,15 +43,14 @@ ICHFAST_SIMD void image_grad(const float* logits, const float* background, const
   image_tile(logits, background, foreground, n, out);
 }
 
-void image_grad(const double* logits, const double* background, const double* foreground,
-                int64_t n, double* out) {
+void image_grad(const double* logits, const double* background, const double* foreground, int64_t n,
+                double* out) {
   image_tile(logits, background, foreground, n, out);
 }
 
 template <class A>
-inline __attribute__((always_inline)) void logit_tile(const A* image, const A* logits,
-                                                      const A* background, const A* foreground,
-                                                      int64_t n, A* out) {
+ICHFAST_INLINE void logit_tile(const A* image, const A* logits, const A* background,
+                               const A* foreground, int64_t n, A* out) {
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i)
     out[i] = grad_logit(image[i], logits[i], Pair<A>{background[i], foreground[i]});
@@ -124,16 +123,16 @@ Tensor attention_mask_cpu(const Tensor& image_in, const Tensor& logits_in) {
   return result;
 }
 
-std::tuple<Tensor, Tensor> attention_mask_backward_cpu(const Tensor& grad_in, const Tensor& image_in,
-                                                       const Tensor& logits_in,
-                                                       bool image_gradient, bool logits_gradient) {
+std::tuple<Tensor, Tensor> attention_mask_backward_cpu(const Tensor& grad_in,
+                                                       const Tensor& image_in,
+                                                       const Tensor& logits_in, bool image_gradient,
+                                                       bool logits_gradient) {
   check(image_in, logits_in);
   STD_TORCH_CHECK(grad_in.dim() == image_in.dim() && grad_in.size(0) == image_in.size(0) &&
                       grad_in.size(1) == 2 && voxels(grad_in) == voxels(image_in),
                   "attention_mask_backward: grad must be (B, 2, *spatial)");
   const Tensor grad = foldable(grad_in), image = foldable(image_in), logits = foldable(logits_in);
-  Tensor image_out =
-      image_gradient ? empty_gradient(image) : torch::stable::new_empty(image, {0});
+  Tensor image_out = image_gradient ? empty_gradient(image) : torch::stable::new_empty(image, {0});
   Tensor logits_out =
       logits_gradient ? empty_gradient(logits) : torch::stable::new_empty(logits, {0});
   const bool wide = is_double(image) || is_double(logits);

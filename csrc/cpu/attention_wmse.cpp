@@ -18,7 +18,7 @@ struct Inputs {  // passed by value: read through a reference, the pointers woul
 };
 
 template <bool kSigmoid, class A>
-inline __attribute__((always_inline)) void sum_tile(const Inputs<A> in, int64_t n, A* sums) {
+ICHFAST_INLINE void sum_tile(const Inputs<A> in, int64_t n, A* sums) {
   A mask = 0, background = 0, foreground = 0;
 #pragma omp simd reduction(+ : mask, background, foreground)
   for (int64_t i = 0; i < n; ++i) {
@@ -46,8 +46,8 @@ struct Outputs {
 };
 
 template <bool kSigmoid, bool kLogits, class A>
-inline __attribute__((always_inline)) void grad_tile(const Inputs<A> in, const Scale<A> s,
-                                                     int64_t n, const Outputs<A> out) {
+ICHFAST_INLINE void grad_tile(const Inputs<A> in, const Scale<A> s, int64_t n,
+                              const Outputs<A> out) {
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
     const auto v = voxel(in.image[i], in.logits[i], in.background[i], in.foreground[i], kSigmoid);
@@ -58,9 +58,8 @@ inline __attribute__((always_inline)) void grad_tile(const Inputs<A> in, const S
 }
 
 template <class A>
-inline __attribute__((always_inline)) void grad_tile(const Inputs<A>& in, const Scale<A>& s,
-                                                     bool sigmoid_r, int64_t n,
-                                                     const Outputs<A>& out) {
+ICHFAST_INLINE void grad_tile(const Inputs<A>& in, const Scale<A>& s, bool sigmoid_r, int64_t n,
+                              const Outputs<A>& out) {
   if (out.logits) {
     sigmoid_r ? grad_tile<true, true>(in, s, n, out) : grad_tile<false, true>(in, s, n, out);
   } else {
@@ -116,8 +115,8 @@ void forward(const Tensor& image, const Tensor& logits, const Tensor& reconstruc
 
 template <class A>
 void backward(const Tensor& grad_loss, const Tensor& image, const Tensor& logits,
-              const Tensor& reconstruction, const Tensor& sums, bool sigmoid_r,
-              Tensor* grad_logits, Tensor& grad_reconstruction) {
+              const Tensor& reconstruction, const Tensor& sums, bool sigmoid_r, Tensor* grad_logits,
+              Tensor& grad_reconstruction) {
   const Reader<A> reader(image, logits, reconstruction);
   const Sink<A> r_sink(grad_reconstruction);
   const auto z_sink = grad_logits ? std::optional<Sink<A>>(*grad_logits) : std::nullopt;
@@ -179,13 +178,12 @@ std::tuple<Tensor, Tensor> attention_wmse_backward_cpu(
                   "attention_wmse_backward: sums must be what forward returned");
   STD_TORCH_CHECK(grad_loss.dim() == 1 && grad_loss.size(0) == image.size(0),
                   "attention_wmse_backward: grad must be (B,)");
-  Tensor grad_logits = logits_gradient ? empty_gradient(logits)
-                                       : torch::stable::new_empty(logits, {0});
+  Tensor grad_logits =
+      logits_gradient ? empty_gradient(logits) : torch::stable::new_empty(logits, {0});
   Tensor grad_reconstruction = empty_gradient(reconstruction);
   const bool wide = any_double(image, logits, reconstruction);
-  (wide ? backward<double> : backward<float>)(grad_loss, image, logits,
-                                              reconstruction, sums, sigmoid_r,
-                                              logits_gradient ? &grad_logits : nullptr,
+  (wide ? backward<double> : backward<float>)(grad_loss, image, logits, reconstruction, sums,
+                                              sigmoid_r, logits_gradient ? &grad_logits : nullptr,
                                               grad_reconstruction);
   return {grad_logits, grad_reconstruction};
 }

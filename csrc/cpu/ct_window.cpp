@@ -1,8 +1,8 @@
 // CT windowing on the CPU: stored values in, windowed and averaged images out, one pass.
 //
 // The area average is separable. For each output row the input rows under it are rescaled, clipped
-// and added into one row of HU (a loop over columns, which vectorises); then neighbouring columns
-// are averaged, and the window is applied to the few samples that remain.
+// and added into one row (a loop over columns, which vectorises); then neighbouring columns are
+// averaged, and the window is applied to the few samples that remain.
 #include "math/ct_window.h"
 
 #include <string>
@@ -25,7 +25,7 @@ struct Coverage {
   };
 
   Coverage(int64_t n_in, int64_t n_out) : cells(n_out) {
-    const double ratio = double(n_in) / double(n_out);
+    const double covers = double(n_in) / double(n_out);
     weights.reserve(n_in + 2 * n_out);  // each edge is shared by at most two cells: never grows
     for (int64_t i = 0; i < n_out; ++i) {
       // Exact in integers: cell i covers [i·n_in/n_out, (i+1)·n_in/n_out).
@@ -33,60 +33,66 @@ struct Coverage {
       cells[i] = {first, last - first, weights.data() + weights.size()};
       for (int64_t j = first; j < last; ++j) {
         const double covered =
-            std::min<double>(j + 1, (i + 1) * ratio) - std::max<double>(j, i * ratio);
-        weights.push_back(A(covered / ratio));
+            std::min<double>(j + 1, (i + 1) * covers) - std::max<double>(j, i * covers);
+        weights.push_back(A(covered / covers));
       }
     }
-    pairs = n_in == 2 * n_out;
+    this->ratio = n_in % n_out ? 0 : n_in / n_out;
   }
 
   std::vector<A> weights;
   std::vector<Cell> cells;
-  bool pairs;  // the common halving, which has a loop of its own
+  int64_t ratio;  // n_in / n_out, or 0 where that is no integer
 };
 
 template <class A>
 struct Rescale {
-  A slope, intercept;
-  bool has_padding;
-  A padding;
+  A slope, intercept;  // to h, see math/ct_window.h
+  std::optional<A> padding;
 };
 
-template <bool kFirst, bool kPadding, class A>
-inline __attribute__((always_inline)) void add_row(const A* stored, const Rescale<A> r, A weight,
-                                                   int64_t n, A* sum) {
+template <bool kNoNaN, bool kFirst, bool kPadding, class T, class A>
+ICHFAST_INLINE void add_row(const T* stored, const Rescale<A> r, A weight, int64_t n, A* sum) {
+  const A padding = r.padding.value_or(A(0));
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
-    A hu = hounsfield(stored[i], r.slope, r.intercept);
-    if constexpr (kPadding) hu = stored[i] == r.padding ? A(kAir) : hu;
-    sum[i] = kFirst ? weight * hu : sum[i] + weight * hu;
+    const A value = A(stored[i]);
+    A h = rescale<kNoNaN>(value, r.slope, r.intercept);
+    if constexpr (kPadding) h = value == padding ? A(kAir) : h;
+    sum[i] = kFirst ? weight * h : sum[i] + weight * h;
   }
 }
 
-template <class A>
-inline __attribute__((always_inline)) void add_row(const A* stored, const Rescale<A>& r, A weight,
-                                                   bool first, int64_t n, A* sum) {
-  if (r.has_padding) {
-    first ? add_row<true, true>(stored, r, weight, n, sum)
-          : add_row<false, true>(stored, r, weight, n, sum);
+template <bool kNoNaN, class T, class A>
+ICHFAST_INLINE void add_row(const T* stored, const Rescale<A> r, A weight, bool first, int64_t n,
+                            A* sum) {
+  if (r.padding) {
+    first ? add_row<kNoNaN, true, true>(stored, r, weight, n, sum)
+          : add_row<kNoNaN, false, true>(stored, r, weight, n, sum);
   } else {
-    first ? add_row<true, false>(stored, r, weight, n, sum)
-          : add_row<false, false>(stored, r, weight, n, sum);
+    first ? add_row<kNoNaN, true, false>(stored, r, weight, n, sum)
+          : add_row<kNoNaN, false, false>(stored, r, weight, n, sum);
   }
+}
+
+// int16 is what CT comes as, and goes without a conversion pass; all else is loaded as A first.
+ICHFAST_SIMD void add(const int16_t* stored, const Rescale<float>& r, float weight, bool first,
+                      int64_t n, float* sum) {
+  add_row<true>(stored, r, weight, first, n, sum);
 }
 
 ICHFAST_SIMD void add(const float* stored, const Rescale<float>& r, float weight, bool first,
                       int64_t n, float* sum) {
-  add_row(stored, r, weight, first, n, sum);
+  add_row<false>(stored, r, weight, first, n, sum);
 }
 
 void add(const double* stored, const Rescale<double>& r, double weight, bool first, int64_t n,
          double* sum) {
-  add_row(stored, r, weight, first, n, sum);
+  add_row<false>(stored, r, weight, first, n, sum);
 }
 
 template <class A>
-inline __attribute__((always_inline)) void average_pairs(const A* row, int64_t n_out, A* out) {
+ICHFAST_INLINE void average_pairs(const A* row, int64_t n_out, A* out) {
 #pragma omp simd
   for (int64_t i = 0; i < n_out; ++i) out[i] = A(0.5) * (row[2 * i] + row[2 * i + 1]);
 }
@@ -95,72 +101,117 @@ ICHFAST_SIMD void halve(const float* row, int64_t n_out, float* out) {
   average_pairs(row, n_out, out);
 }
 
-void halve(const double* row, int64_t n_out, double* out) { average_pairs(row, n_out, out); }
+void halve(const double* row, int64_t n_out, double* out) {
+  average_pairs(row, n_out, out);
+}
 
+// Averages neighbouring columns; the result is in `out`, or `row` itself where the width stays.
 template <class A>
-void average(const A* row, const Coverage<A>& columns, A* out) {
+const A* average(const A* row, const Coverage<A>& columns, A* out) {
   const int64_t n_out = columns.cells.size();
-  if (columns.pairs) return halve(row, n_out, out);
+  if (columns.ratio == 1) return row;
+  if (columns.ratio == 2) {
+    halve(row, n_out, out);
+    return out;
+  }
   for (int64_t i = 0; i < n_out; ++i) {
     const auto& cell = columns.cells[i];
     A sum = 0;
     for (int64_t j = 0; j < cell.count; ++j) sum += cell.weights[j] * row[cell.first + j];
     out[i] = sum;
   }
+  return out;
 }
 
-template <class A>
-inline __attribute__((always_inline)) void window_row(const A* hu, const Window<A> w, int64_t n,
-                                                      A* out) {
-  if (w.function == Function::kSigmoid) {
+template <bool kNoNaN, class A>
+ICHFAST_INLINE void window_row(const A* h, const Window<A> w, int64_t n, A* out) {
+  switch (w.function) {
+    case Function::kStep:
+      for (int64_t i = 0; i < n; ++i) out[i] = step(h[i], w);
+      break;
+    case Function::kSigmoid:
 #pragma omp simd
-    for (int64_t i = 0; i < n; ++i) out[i] = sigmoidal(hu[i], w);
-  } else {
+      for (int64_t i = 0; i < n; ++i) out[i] = sigmoidal(h[i], w);
+      break;
+    default:
 #pragma omp simd
-    for (int64_t i = 0; i < n; ++i) out[i] = linear(hu[i], w);
+      for (int64_t i = 0; i < n; ++i) out[i] = linear<kNoNaN>(h[i], w);
   }
 }
 
-ICHFAST_SIMD void apply(const float* hu, const Window<float>& w, int64_t n, float* out) {
-  window_row(hu, w, n, out);
+ICHFAST_SIMD void apply(const float* h, const Window<float>& w, bool no_nan, int64_t n,
+                        float* out) {
+  no_nan ? window_row<true>(h, w, n, out) : window_row<false>(h, w, n, out);
 }
 
-void apply(const double* hu, const Window<double>& w, int64_t n, double* out) {
-  window_row(hu, w, n, out);
+void apply(const double* h, const Window<double>& w, bool, int64_t n, double* out) {
+  window_row<false>(h, w, n, out);
+}
+
+// What is the same for all rows.
+template <class A>
+struct Plan {
+  const Tensor& stored;
+  const std::vector<Window<A>>& windows;
+  std::vector<Rescale<A>> rescales;  // per image
+  Coverage<A> rows, columns;
+};
+
+// One output row of image b, all windows.
+template <class A>
+void window_output_row(const Plan<A>& plan, int64_t b, int64_t y, A* buffer, A* sum, A* averaged,
+                       A* windowed, Tensor& result) {
+  const Tensor& stored = plan.stored;
+  const int64_t width = stored.size(2), out_width = result.size(3);
+  const ScalarType dtype = stored.scalar_type(), out_dtype = result.scalar_type();
+  const Rescale<A>& r = plan.rescales[b];
+  // Integers rescaled by finite numbers cannot become NaN.
+  const bool fast = sizeof(A) == sizeof(float) && dtype == ScalarType::Short &&
+                    stored.stride(2) == 1 && std::isfinite(r.slope) && std::isfinite(r.intercept);
+  const auto& cell = plan.rows.cells[y];
+  for (int64_t j = 0; j < cell.count; ++j) {
+    const int64_t element = b * stored.stride(0) + (cell.first + j) * stored.stride(1);
+    const A weight = cell.weights[j];
+    if constexpr (sizeof(A) == sizeof(float)) {
+      if (fast) {
+        add(static_cast<const int16_t*>(stored.const_data_ptr()) + element, r, weight, j == 0,
+            width, sum);
+        continue;
+      }
+    }
+    add(load(dtype, stored.const_data_ptr(), element, stored.stride(2), width, buffer), r, weight,
+        j == 0, width, sum);
+  }
+  const A* const h = average(sum, plan.columns, averaged);
+  const int64_t k_windows = int64_t(plan.windows.size());
+  constexpr ScalarType kDirect = sizeof(A) == 8 ? ScalarType::Double : ScalarType::Float;
+  for (int64_t k = 0; k < k_windows; ++k) {
+    const int64_t element = ((b * k_windows + k) * result.size(2) + y) * out_width;
+    const bool direct = out_dtype == kDirect;
+    A* const out = direct ? static_cast<A*>(result.mutable_data_ptr()) + element : windowed;
+    apply(h, plan.windows[k], fast, out_width, out);
+    if (!direct) store(out_dtype, result.mutable_data_ptr(), element, 1, out_width, out);
+  }
 }
 
 template <class A>
 void forward(const Tensor& stored, const Tensor& slope, const Tensor& intercept,
              const std::vector<Window<A>>& windows, std::optional<double> padding, Tensor& result) {
-  const int64_t images = stored.size(0), height = stored.size(1), width = stored.size(2);
+  const int64_t images = stored.size(0), width = stored.size(2);
   const int64_t out_height = result.size(2), out_width = result.size(3);
-  if (images == 0 || out_height == 0 || out_width == 0) return;
-  const Coverage<A> rows(height, out_height), columns(width, out_width);
-  const double* const slopes = slope.const_data_ptr<double>();
-  const double* const intercepts = intercept.const_data_ptr<double>();
-  const ScalarType in_dtype = stored.scalar_type(), out_dtype = result.scalar_type();
-  const void* const in = stored.const_data_ptr();
-  void* const out = result.mutable_data_ptr();
-  const int64_t kRows = 16;  // output rows that one task works on
-  torch::stable::parallel_for(0, images * out_height, kRows, [&](int64_t begin, int64_t end) {
-    std::vector<A> buffer(width), sum(width), hu(out_width), windowed(out_width);
-    for (int64_t row = begin; row < end; ++row) {
-      const int64_t b = row / out_height, y = row % out_height;
-      const Rescale<A> rescale{A(slopes[b]), A(intercepts[b]), padding.has_value(),
-                               A(padding.value_or(0))};
-      const auto& cell = rows.cells[y];
-      for (int64_t j = 0; j < cell.count; ++j) {
-        const int64_t element = b * stored.stride(0) + (cell.first + j) * stored.stride(1);
-        const A* const values = load(in_dtype, in, element, stored.stride(2), width, buffer.data());
-        add(values, rescale, cell.weights[j], j == 0, width, sum.data());
-      }
-      average(sum.data(), columns, hu.data());
-      for (size_t k = 0; k < windows.size(); ++k) {
-        apply(hu.data(), windows[k], out_width, windowed.data());
-        const int64_t element = ((b * int64_t(windows.size()) + int64_t(k)) * out_height + y) * out_width;
-        store(out_dtype, out, element, 1, out_width, windowed.data());
-      }
-    }
+  Plan<A> plan{stored, windows, {}, {stored.size(1), out_height}, {width, out_width}};
+  for (int64_t b = 0; b < images; ++b) {
+    plan.rescales.push_back({A(slope.const_data_ptr<double>()[b]),
+                             A(intercept.const_data_ptr<double>()[b] + double(kOffset)),
+                             padding ? std::optional<A>(A(*padding)) : std::nullopt});
+  }
+  const int64_t row_pixels = std::max<int64_t>(1, stored.size(1) / out_height) * width;
+  const int64_t grain = std::max<int64_t>(1, kGrain / row_pixels);
+  torch::stable::parallel_for(0, images * out_height, grain, [&](int64_t begin, int64_t end) {
+    std::vector<A> buffer(width), sum(width), averaged(out_width), windowed(out_width);
+    for (int64_t row = begin; row < end; ++row)
+      window_output_row(plan, row / out_height, row % out_height, buffer.data(), sum.data(),
+                        averaged.data(), windowed.data(), result);
   });
 }
 
@@ -171,10 +222,15 @@ std::vector<Window<A>> read_windows(const Tensor& windows, Function function, bo
   const double least = function == Function::kLinear ? 1.0 : 0.0;
   for (int64_t k = 0; k < windows.size(0); ++k) {
     const double level = values[2 * k], width = values[2 * k + 1];
-    STD_TORCH_CHECK(width >= least && width > 0,
-                    "ct_window: a window's width must be positive, and at least 1 for 'linear'; got ",
-                    width);
-    result.push_back(window(A(level), A(width), function, invert));
+    STD_TORCH_CHECK(
+        width >= least && width > 0,
+        "ct_window: a window's width must be positive, and at least 1 for 'linear'; got ", width);
+    const Window<A> w = window(A(level), A(width), function, invert);
+    // The clip that takes NaN for granted absent relies on this.
+    STD_TORCH_CHECK(std::isfinite(w.centre) && std::isfinite(w.scale),
+                    "ct_window: a window's level must be finite and its width not tiny; got ",
+                    level, " and ", width);
+    result.push_back(w);
   }
   return result;
 }
@@ -198,9 +254,9 @@ Tensor ct_window_cpu(const Tensor& stored, const Tensor& slope_in, const Tensor&
                   "ct_window: slope and intercept must be (B,)");
   STD_TORCH_CHECK(windows_in.dim() == 2 && windows_in.size(1) == 2,
                   "ct_window: windows must be (K, 2), level and width");
-  STD_TORCH_CHECK(size.size() == 2 && size[0] > 0 && size[1] > 0 && stored.size(1) > 0 &&
-                      stored.size(2) > 0,
-                  "ct_window: size must be two positive integers, and images not empty");
+  STD_TORCH_CHECK(
+      size.size() == 2 && size[0] > 0 && size[1] > 0 && stored.size(1) > 0 && stored.size(2) > 0,
+      "ct_window: size must be two positive integers, and images not empty");
   STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Half ||
                       dtype == ScalarType::BFloat16 || dtype == ScalarType::Double,
                   "ct_window: dtype must be a floating one");
@@ -210,8 +266,8 @@ Tensor ct_window_cpu(const Tensor& stored, const Tensor& slope_in, const Tensor&
   };
   const Tensor slope = as_double(slope_in), intercept = as_double(intercept_in),
                windows = as_double(windows_in);
-  Tensor result = torch::stable::new_empty(
-      stored, {stored.size(0), windows.size(0), size[0], size[1]}, dtype);
+  Tensor result =
+      torch::stable::new_empty(stored, {stored.size(0), windows.size(0), size[0], size[1]}, dtype);
   const ScalarType in = stored.scalar_type();
   // float32 cannot tell all integers of these two apart, and padding is compared for equality.
   if (is_double(stored) || in == ScalarType::Int || in == ScalarType::Long) {
@@ -226,6 +282,8 @@ Tensor ct_window_cpu(const Tensor& stored, const Tensor& slope_in, const Tensor&
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(ichfast, CPU, m) { m.impl("ct_window", TORCH_BOX(&ct_window_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(ichfast, CPU, m) {
+  m.impl("ct_window", TORCH_BOX(&ct_window_cpu));
+}
 
 }  // namespace ichfast

@@ -12,8 +12,8 @@ namespace {
 using namespace overlap_counts;
 
 template <class A>
-inline __attribute__((always_inline)) void count_tile(const A* prediction, const A* target,
-                                                      A threshold, int64_t n, int64_t* counts) {
+ICHFAST_INLINE void count_tile(const A* prediction, const A* target, A threshold, int64_t n,
+                               int64_t* counts) {
   int32_t tp = 0, fp = 0, fn = 0, nan = 0;
 #pragma omp simd reduction(+ : tp, fp, fn, nan)
   for (int64_t i = 0; i < n; ++i) {
@@ -65,8 +65,8 @@ Tensor overlap_counts_cpu(const Tensor& prediction_in, const Tensor& target_in, 
   STD_TORCH_CHECK(prediction_in.dim() >= 3 && prediction_in.sizes().equals(target_in.sizes()),
                   "overlap_counts: prediction and target must be (B, C, *spatial) of one shape");
   const Tensor prediction = foldable(prediction_in), target = foldable(target_in);
-  Tensor result = torch::stable::new_empty(
-      prediction, {prediction.size(0), prediction.size(1), 3}, ScalarType::Long);
+  Tensor result = torch::stable::new_empty(prediction, {prediction.size(0), prediction.size(1), 3},
+                                           ScalarType::Long);
   (is_double(prediction) ? forward<double> : forward<float>)(prediction, target, threshold,
                                                              result.mutable_data_ptr<int64_t>());
   return result;

@@ -56,19 +56,19 @@ uint16_t narrow_half(float x) {
   return uint16_t(sign | half);
 }
 
-#define ICHFAST_WIDEN(name, T, expression)                                               \
-  ICHFAST_SIMD void name(const T* in, int64_t stride, int64_t n, float* out) {           \
-    if (stride == 1) {                                                                   \
-      for (int64_t i = 0; i < n; ++i) {                                                  \
-        const T x = in[i];                                                               \
-        out[i] = expression;                                                             \
-      }                                                                                  \
-    } else {                                                                             \
-      for (int64_t i = 0; i < n; ++i) {                                                  \
-        const T x = in[i * stride];                                                      \
-        out[i] = expression;                                                             \
-      }                                                                                  \
-    }                                                                                    \
+#define ICHFAST_WIDEN(name, T, expression)                                     \
+  ICHFAST_SIMD void name(const T* in, int64_t stride, int64_t n, float* out) { \
+    if (stride == 1) {                                                         \
+      for (int64_t i = 0; i < n; ++i) {                                        \
+        const T x = in[i];                                                     \
+        out[i] = expression;                                                   \
+      }                                                                        \
+    } else {                                                                   \
+      for (int64_t i = 0; i < n; ++i) {                                        \
+        const T x = in[i * stride];                                            \
+        out[i] = expression;                                                   \
+      }                                                                        \
+    }                                                                          \
   }
 ICHFAST_WIDEN(from_bool, uint8_t, float(x != 0))
 ICHFAST_WIDEN(from_uint8, uint8_t, float(x))
@@ -97,18 +97,30 @@ const T* at(const void* data, int64_t element) {
 void widen(ScalarType dtype, const void* data, int64_t element, int64_t stride, int64_t n,
            float* out) {
   switch (dtype) {
-    case ScalarType::Bool: return from_bool(at<uint8_t>(data, element), stride, n, out);
-    case ScalarType::Byte: return from_uint8(at<uint8_t>(data, element), stride, n, out);
-    case ScalarType::Short: return from_int16(at<int16_t>(data, element), stride, n, out);
-    case ScalarType::UInt16: return from_uint16(at<uint16_t>(data, element), stride, n, out);
-    case ScalarType::BFloat16: return from_bfloat16(at<uint16_t>(data, element), stride, n, out);
-    case ScalarType::Half: return from_half(at<uint16_t>(data, element), stride, n, out);
-    case ScalarType::Float: return from_float(at<float>(data, element), stride, n, out);
-    case ScalarType::Char: return gather(at<int8_t>(data, element), stride, n, out);
-    case ScalarType::Int: return gather(at<int32_t>(data, element), stride, n, out);
-    case ScalarType::Long: return gather(at<int64_t>(data, element), stride, n, out);
-    case ScalarType::Double: return gather(at<double>(data, element), stride, n, out);
-    default: STD_TORCH_CHECK(false, "ichfast: unsupported dtype");
+    case ScalarType::Bool:
+      return from_bool(at<uint8_t>(data, element), stride, n, out);
+    case ScalarType::Byte:
+      return from_uint8(at<uint8_t>(data, element), stride, n, out);
+    case ScalarType::Short:
+      return from_int16(at<int16_t>(data, element), stride, n, out);
+    case ScalarType::UInt16:
+      return from_uint16(at<uint16_t>(data, element), stride, n, out);
+    case ScalarType::BFloat16:
+      return from_bfloat16(at<uint16_t>(data, element), stride, n, out);
+    case ScalarType::Half:
+      return from_half(at<uint16_t>(data, element), stride, n, out);
+    case ScalarType::Float:
+      return from_float(at<float>(data, element), stride, n, out);
+    case ScalarType::Char:
+      return gather(at<int8_t>(data, element), stride, n, out);
+    case ScalarType::Int:
+      return gather(at<int32_t>(data, element), stride, n, out);
+    case ScalarType::Long:
+      return gather(at<int64_t>(data, element), stride, n, out);
+    case ScalarType::Double:
+      return gather(at<double>(data, element), stride, n, out);
+    default:
+      STD_TORCH_CHECK(false, "ichfast: unsupported dtype");
   }
 }
 
@@ -130,8 +142,12 @@ const double* load<double>(ScalarType dtype, const void* data, int64_t element, 
       if (stride == 1) return at<double>(data, element);
       gather(at<double>(data, element), stride, n, buffer);
       break;
-    case ScalarType::Int: gather(at<int32_t>(data, element), stride, n, buffer); break;
-    case ScalarType::Long: gather(at<int64_t>(data, element), stride, n, buffer); break;
+    case ScalarType::Int:
+      gather(at<int32_t>(data, element), stride, n, buffer);
+      break;
+    case ScalarType::Long:
+      gather(at<int64_t>(data, element), stride, n, buffer);
+      break;
     default: {  // everything else fits a float exactly
       float narrow[kTile];
       for (int64_t i = 0; i < n; i += kTile) {
@@ -146,13 +162,13 @@ const double* load<double>(ScalarType dtype, const void* data, int64_t element, 
 
 namespace {
 
-#define ICHFAST_NARROW(name, convert)                                                   \
-  ICHFAST_SIMD void name(const float* in, int64_t stride, int64_t n, uint16_t* out) {   \
-    if (stride == 1) {                                                                  \
-      for (int64_t i = 0; i < n; ++i) out[i] = convert(in[i]);                          \
-    } else {                                                                            \
-      scatter(in, stride, n, out, convert);                                             \
-    }                                                                                   \
+#define ICHFAST_NARROW(name, convert)                                                 \
+  ICHFAST_SIMD void name(const float* in, int64_t stride, int64_t n, uint16_t* out) { \
+    if (stride == 1) {                                                                \
+      for (int64_t i = 0; i < n; ++i) out[i] = convert(in[i]);                        \
+    } else {                                                                          \
+      scatter(in, stride, n, out, convert);                                           \
+    }                                                                                 \
   }
 ICHFAST_NARROW(to_bfloat16, narrow_bfloat16)
 ICHFAST_NARROW(to_half, narrow_half)
@@ -176,16 +192,17 @@ void store(ScalarType dtype, void* data, int64_t element, int64_t stride, int64_
       if constexpr (sizeof(A) == sizeof(float)) {
         return convert(values, stride, n, out);
       } else {
-      float narrow[kTile];
-      for (int64_t i = 0; i < n; i += kTile) {
-        const int64_t m = n - i < kTile ? n - i : kTile;
-        for (int64_t j = 0; j < m; ++j) narrow[j] = float(values[i + j]);
-        convert(narrow, stride, m, out + i * stride);
-      }
-      return;
+        float narrow[kTile];
+        for (int64_t i = 0; i < n; i += kTile) {
+          const int64_t m = n - i < kTile ? n - i : kTile;
+          for (int64_t j = 0; j < m; ++j) narrow[j] = float(values[i + j]);
+          convert(narrow, stride, m, out + i * stride);
+        }
+        return;
       }
     }
-    default: STD_TORCH_CHECK(false, "ichfast: unsupported dtype");
+    default:
+      STD_TORCH_CHECK(false, "ichfast: unsupported dtype");
   }
 }
 

@@ -13,8 +13,7 @@ namespace {
 using namespace tversky;
 
 template <bool kSigmoid, class A>
-inline __attribute__((always_inline)) void sum_tile(const A* prediction, const A* target, int64_t n,
-                                                    A* sums) {
+ICHFAST_INLINE void sum_tile(const A* prediction, const A* target, int64_t n, A* sums) {
   A tp = 0, fp = 0, fn = 0;
 #pragma omp simd reduction(+ : tp, fp, fn)
   for (int64_t i = 0; i < n; ++i) {
@@ -40,8 +39,8 @@ void sum(const double* prediction, const double* target, bool sigmoid, int64_t n
 }
 
 template <bool kSigmoid, class A>
-inline __attribute__((always_inline)) void grad_tile(const A* prediction, const A* target,
-                                                     const Gradient<A> g, int64_t n, A* out) {
+ICHFAST_INLINE void grad_tile(const A* prediction, const A* target, const Gradient<A> g, int64_t n,
+                              A* out) {
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
     const A along = g.constant + g.slope * target[i];

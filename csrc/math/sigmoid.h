@@ -9,8 +9,9 @@
 
 namespace ichfast {
 
-// e^x = 2^k·e^r with k = round(x·log2 e) and |r| ≤ ½ ln 2; within 2 ulp for |x| ≤ 87.33, beyond which
-// x counts as ±87.33 (e^x = 8e37 or 1e-38). The polynomial is the one of Moshier's Cephes library.
+// e^x = 2^k·e^r with k = round(x·log2 e) and |r| ≤ ½ ln 2; within 2 ulp for |x| ≤ 87.33, beyond
+// which x counts as ±87.33 (e^x = 8e37 or 1e-38). The polynomial is the one of Moshier's Cephes
+// library.
 //
 // The clamp and the NaN are done on the bits: written as comparisons of floats, GCC turns them into
 // branches and the loops around stay scalar.
@@ -51,7 +52,9 @@ ICHFAST_HD float exponential(float x) {
 #endif
 }
 
-ICHFAST_HD double exponential(double x) { return ::exp(x); }
+ICHFAST_HD double exponential(double x) {
+  return ::exp(x);
+}
 
 template <class T>
 ICHFAST_HD T sigmoid(T x) {

@@ -24,8 +24,7 @@ struct Parameters {
 template <class T>
 ICHFAST_HD T loss(const T* sums, const Parameters<T>& p) {
   const T intersection = sums[kTP] + p.smooth_nr;
-  return T(1) -
-         intersection / (sums[kTP] + p.alpha * sums[kFP] + p.beta * sums[kFN] + p.smooth_dr);
+  return T(1) - intersection / (sums[kTP] + p.alpha * sums[kFP] + p.beta * sums[kFN] + p.smooth_dr);
 }
 
 // ∂L/∂p = constant + slope·t, both already times the gradient that arrives at L.

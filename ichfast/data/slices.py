@@ -47,7 +47,7 @@ class SliceSet:
         """(N,) bool: the slice's mask is not empty at this size."""
         if self.masks is None:
             raise DataError("these slices have no masks, so which are positive is unknown")
-        return self.masks.flatten(1).any(1)
+        return self.masks.flatten(1).bool().any(1)
 
     def fingerprint(self) -> str:
         """sha256 over pixels, masks and index: equal exactly when the set is the same."""

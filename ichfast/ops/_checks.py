@@ -10,11 +10,6 @@ from torch import Tensor
 FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
-def require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
-
-
 def require_floating(op: str, **tensors: Tensor) -> None:
     for name, tensor in tensors.items():
         require_tensor(op, name, tensor)
@@ -40,11 +35,11 @@ def require_one_device(op: str, **tensors: Tensor) -> None:
     """All on one device, and one that this build has kernels for."""
     (first, tensor), *others = tensors.items()
     for name, other in others:
-        require(
-            other.device == tensor.device,
-            f"{op}: {name} is on {other.device} but {first} is on {tensor.device}; "
-            "move both to one device",
-        )
+        if other.device != tensor.device:
+            raise ValueError(
+                f"{op}: {name} is on {other.device} but {first} is on {tensor.device}; "
+                "move both to one device"
+            )
     if tensor.device.type not in ("cpu", "meta"):
         raise NotImplementedError(
             f"{op}: this build of ichfast has CPU kernels only, and {first} is on {tensor.device}; "
@@ -55,7 +50,5 @@ def require_one_device(op: str, **tensors: Tensor) -> None:
 def require_no_grad(op: str, **tensors: Tensor) -> None:
     """For arguments whose gradient the op does not define."""
     for name, tensor in tensors.items():
-        require(
-            not tensor.requires_grad,
-            f"{op}: has no gradient for {name}; pass {name}.detach()",
-        )
+        if tensor.requires_grad:
+            raise ValueError(f"{op}: has no gradient for {name}; pass {name}.detach()")

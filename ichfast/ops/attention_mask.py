@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ichfast.ops import reference
-from ichfast.ops._checks import require, require_floating, require_one_device
+from ichfast.ops._checks import require_floating, require_one_device
 from ichfast.ops._layout import empty_gradient
 
 
@@ -25,11 +25,11 @@ def attention_mask(image: Tensor, logits: Tensor) -> Tensor:
     """
     require_floating("attention_mask", image=image, logits=logits)
     require_one_device("attention_mask", image=image, logits=logits)
-    require(
-        image.ndim >= 3 and image.shape[1] == 1 and image.shape == logits.shape,
-        "attention_mask: image and logits must be (B, 1, *spatial) of one shape, "
-        f"not {tuple(image.shape)} and {tuple(logits.shape)}",
-    )
+    if not (image.ndim >= 3 and image.shape[1] == 1 and image.shape == logits.shape):
+        raise ValueError(
+            "attention_mask: image and logits must be (B, 1, *spatial) of one shape, "
+            f"not {tuple(image.shape)} and {tuple(logits.shape)}"
+        )
     masked: Tensor = _AttentionMask.apply(image, logits)
     return masked
 

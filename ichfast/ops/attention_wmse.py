@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ichfast.ops import reference
-from ichfast.ops._checks import require, require_floating, require_no_grad, require_one_device
+from ichfast.ops._checks import require_floating, require_no_grad, require_one_device
 from ichfast.ops._layout import empty_gradient
 
 
@@ -38,15 +38,17 @@ def attention_wmse(
     require_floating("attention_wmse", **tensors)
     require_one_device("attention_wmse", **tensors)
     require_no_grad("attention_wmse", image=image)
-    require(
+    if not (
         image.ndim >= 3
         and image.shape[1] == 1
         and image.shape == logits.shape
-        and reconstruction.shape == (image.shape[0], 2, *image.shape[2:]),
-        "attention_wmse: image and logits must be (B, 1, *spatial) and reconstruction "
-        f"(B, 2, *spatial), not {tuple(image.shape)}, {tuple(logits.shape)} and "
-        f"{tuple(reconstruction.shape)}",
-    )
+        and reconstruction.shape == (image.shape[0], 2, *image.shape[2:])
+    ):
+        raise ValueError(
+            "attention_wmse: image and logits must be (B, 1, *spatial) and reconstruction "
+            f"(B, 2, *spatial), not {tuple(image.shape)}, {tuple(logits.shape)} and "
+            f"{tuple(reconstruction.shape)}"
+        )
     loss: Tensor = _AttentionWMSE.apply(image, logits, reconstruction, sigmoid_reconstruction)
     return loss
 
@@ -54,6 +56,7 @@ def attention_wmse(
 class _AttentionWMSE(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, image: Tensor, logits: Tensor, reconstruction: Tensor, s: bool) -> Tensor:
+        loss: Tensor
         loss, sums = torch.ops.ichfast.attention_wmse(image, logits, reconstruction, s)
         ctx.save_for_backward(image, logits, reconstruction, sums)
         ctx.sigmoid_reconstruction = s

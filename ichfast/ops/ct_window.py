@@ -5,7 +5,6 @@ from torch import Tensor
 
 from ichfast.ops._checks import (
     FLOATING,
-    require,
     require_no_grad,
     require_one_device,
     require_tensor,
@@ -68,28 +67,28 @@ def ct_window(
         raise TypeError(f"ct_window: dtype must be a floating one, not {dtype}")
     require_one_device("ct_window", **tensors)
     require_no_grad("ct_window", **tensors)
-    require(
-        stored.ndim == 3 and 0 not in stored.shape[1:],
-        f"ct_window: stored must be (B, H, W) with H and W at least 1, not {tuple(stored.shape)}",
-    )
-    require(
-        slope.shape == intercept.shape == stored.shape[:1],
-        f"ct_window: slope and intercept must be ({stored.shape[0]},), one per image, "
-        f"not {tuple(slope.shape)} and {tuple(intercept.shape)}",
-    )
-    require(
-        windows.ndim == 2 and windows.shape[1] == 2,
-        f"ct_window: windows must be (K, 2), level and width, not {tuple(windows.shape)}",
-    )
+    if stored.ndim != 3 or 0 in stored.shape[1:]:
+        raise ValueError(
+            "ct_window: stored must be (B, H, W) with H and W at least 1, "
+            f"not {tuple(stored.shape)}"
+        )
+    if not slope.shape == intercept.shape == stored.shape[:1]:
+        raise ValueError(
+            f"ct_window: slope and intercept must be ({stored.shape[0]},), one per image, "
+            f"not {tuple(slope.shape)} and {tuple(intercept.shape)}"
+        )
+    if windows.ndim != 2 or windows.shape[1] != 2:
+        raise ValueError(
+            f"ct_window: windows must be (K, 2), level and width, not {tuple(windows.shape)}"
+        )
     if not (
         isinstance(size, (tuple, list))
         and len(size) == 2
         and all(isinstance(n, (int, torch.SymInt)) and n >= 1 for n in size)
     ):
         raise ValueError(f"ct_window: size must be two positive integers, not {size!r}")
-    require(
-        function in FUNCTIONS, f"ct_window: function must be one of {FUNCTIONS}, not {function!r}"
-    )
+    if function not in FUNCTIONS:
+        raise ValueError(f"ct_window: function must be one of {FUNCTIONS}, not {function!r}")
     images: Tensor = torch.ops.ichfast.ct_window(
         stored, slope, intercept, windows, size, function, padding, invert, dtype
     )

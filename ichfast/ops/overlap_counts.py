@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 from ichfast.ops._checks import (
-    require,
     require_floating,
     require_one_device,
     require_target,
@@ -29,11 +28,11 @@ def overlap_counts(prediction: Tensor, target: Tensor, threshold: float = 0.5) -
     require_floating("overlap_counts", prediction=prediction)
     require_target("overlap_counts", target)
     require_one_device("overlap_counts", prediction=prediction, target=target)
-    require(
-        prediction.ndim >= 3 and prediction.shape == target.shape,
-        "overlap_counts: prediction and target must be (B, C, *spatial) of one shape, "
-        f"not {tuple(prediction.shape)} and {tuple(target.shape)}",
-    )
+    if not (prediction.ndim >= 3 and prediction.shape == target.shape):
+        raise ValueError(
+            "overlap_counts: prediction and target must be (B, C, *spatial) of one shape, "
+            f"not {tuple(prediction.shape)} and {tuple(target.shape)}"
+        )
     counts: Tensor = torch.ops.ichfast.overlap_counts(
         prediction.detach(), target.detach(), threshold
     )

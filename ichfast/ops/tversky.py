@@ -7,7 +7,6 @@ from torch import Tensor
 
 from ichfast.ops import reference
 from ichfast.ops._checks import (
-    require,
     require_floating,
     require_no_grad,
     require_one_device,
@@ -52,11 +51,11 @@ def tversky(
     require_target("tversky", target)
     require_one_device("tversky", prediction=prediction, target=target)
     require_no_grad("tversky", target=target)
-    require(
-        prediction.ndim >= 3 and prediction.shape == target.shape,
-        "tversky: prediction and target must be (B, C, *spatial) of one shape, "
-        f"not {tuple(prediction.shape)} and {tuple(target.shape)}",
-    )
+    if not (prediction.ndim >= 3 and prediction.shape == target.shape):
+        raise ValueError(
+            "tversky: prediction and target must be (B, C, *spatial) of one shape, "
+            f"not {tuple(prediction.shape)} and {tuple(target.shape)}"
+        )
     options = (alpha, beta, smooth_nr, smooth_dr, sigmoid, batch)
     loss: Tensor = _Tversky.apply(prediction, target, *options)
     return loss
@@ -65,6 +64,7 @@ def tversky(
 class _Tversky(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, prediction: Tensor, target: Tensor, *options: Any) -> Tensor:
+        loss: Tensor
         loss, sums = torch.ops.ichfast.tversky(prediction, target, *options)
         ctx.save_for_backward(prediction, target, sums)
         ctx.options = options

@@ -11,8 +11,10 @@ template <class T>
 __device__ void each(const T* in, T* out, int32_t* counts, bool flag) {
   const auto function = flag ? ct_window::Function::kLinear : ct_window::Function::kSigmoid;
   const auto window = ct_window::window(in[0], in[1], function, flag);
-  const T hu = ct_window::hounsfield(in[0], in[1], in[2]);
-  out[0] = ct_window::linear(hu, window) + ct_window::sigmoidal(hu, window);
+  const T h = ct_window::rescale<false>(in[0], in[1], in[2]);
+  const T fast = ct_window::linear<true>(ct_window::rescale<true>(in[0], in[1], in[2]), window);
+  out[0] = fast + ct_window::linear<false>(h, window) + ct_window::sigmoidal(h, window) +
+           ct_window::step(h, window);
 
   const auto pair = attention_mask::masked(in[0], in[1]);
   out[1] = attention_mask::grad_image(in[1], pair) + attention_mask::grad_logit(in[0], in[1], pair);

@@ -16,9 +16,9 @@ namespace {
 
 using namespace ichfast;
 
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+constexpr double kQuietNaN = std::numeric_limits<double>::quiet_NaN();
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-constexpr float kNaNf = std::numeric_limits<float>::quiet_NaN();
+constexpr float kQuietNaNf = std::numeric_limits<float>::quiet_NaN();
 constexpr float kInfinityf = std::numeric_limits<float>::infinity();
 
 float float_of(uint32_t bits) {
@@ -29,6 +29,7 @@ float float_of(uint32_t bits) {
 
 // Every exponent and sign, a million numbers.
 void test_exponential() {
+  const float limit = float_of(0x42aeac50);  // 87.33654785
   double worst = 0;
   for (uint64_t bits = 0; bits < 1ull << 32; bits += 4093) {
     const float x = float_of(uint32_t(bits));
@@ -38,8 +39,8 @@ void test_exponential() {
       continue;
     }
     CHECK(y > 0 && y < kInfinityf);
-    if (std::abs(x) > 87.33f) {
-      CHECK(y == exponential(std::copysign(87.33654f, x)));
+    if (std::abs(x) > limit) {
+      CHECK(y == exponential(std::copysign(limit, x)));
       continue;
     }
     const double exact = std::exp(double(x));
@@ -61,7 +62,7 @@ void test_sigmoid() {
   }
   CHECK(sigmoid(kInfinityf) == 1 && sigmoid(kInfinity) == 1);
   CHECK(sigmoid(-kInfinityf) < 1.2e-38f && sigmoid(-kInfinity) == 0);
-  CHECK(std::isnan(sigmoid(kNaNf)) && std::isnan(sigmoid(kNaN)));
+  CHECK(std::isnan(sigmoid(kQuietNaNf)) && std::isnan(sigmoid(kQuietNaN)));
 }
 
 void test_tversky() {
@@ -95,7 +96,7 @@ void test_tversky() {
       CHECK_NEAR(g.constant + g.slope * targets[i], 3 * derivative(f, predictions[i]), 1e-8);
     }
   }
-  const double nothing[kSums] = {0, 0, 0}, spoiled[kSums] = {1, kNaN, 1};
+  const double nothing[kSums] = {0, 0, 0}, spoiled[kSums] = {1, kQuietNaN, 1};
   CHECK(loss(nothing, Parameters<double>{1, 1, 1e-5, 1e-5}) == 0);
   CHECK(std::isnan(loss(spoiled, Parameters<double>{1, 1, 1e-5, 1e-5})));
 }
@@ -143,7 +144,7 @@ void test_attention_wmse() {
   }
   for (int spoiled = 0; spoiled < 4; ++spoiled) {
     double in[4] = {0.5, 0.5, 0.5, 0.5}, sums[kSums];
-    in[spoiled] = kNaN;
+    in[spoiled] = kQuietNaN;
     CHECK(std::isnan(wmse({{in[0], in[1], in[2], in[3]}}, true, sums)));
   }
 }
@@ -162,32 +163,54 @@ void test_attention_mask() {
                1e-9);
     CHECK_NEAR(masked(x, z).background + masked(x, z).foreground, x, 1e-15);
   }
-  CHECK(std::isnan(masked(kNaNf, 0.0f).background) && std::isnan(masked(0.5f, kNaNf).foreground));
+  CHECK(std::isnan(masked(kQuietNaNf, 0.0f).background) &&
+        std::isnan(masked(0.5f, kQuietNaNf).foreground));
+}
+
+// The window in HU; both clips where there is no NaN.
+template <class T>
+T windowed(T hu, const ct_window::Window<T>& w) {
+  const T h = hu + ct_window::kOffset;
+  if (w.function == ct_window::Function::kStep) return step(h, w);
+  if (w.function == ct_window::Function::kSigmoid) return sigmoidal(h, w);
+  const T y = ct_window::linear<false>(h, w);
+  if (!std::isnan(hu)) CHECK(y == ct_window::linear<true>(h, w));
+  return y;
 }
 
 template <class T>
 void test_ct_window() {
   using namespace ct_window;
-  const T e = std::numeric_limits<T>::epsilon();
-  const auto brain = window(T(40), T(80), Function::kLinear, false);
-  CHECK(linear(T(0), brain) <= 4 * e);  // 39.5 - 79/2
-  CHECK(linear(T(79), brain) == 1 && linear(T(-1000), brain) == 0 && linear(T(3071), brain) == 1);
-  CHECK_NEAR(linear(T(40), brain), 0.5 + 0.5 / 79, 2 * e);
-  const auto step = window(T(40), T(1), Function::kLinear, false);
-  CHECK(linear(T(39.5), step) == 0 && linear(T(39.75), step) == 1 && linear(T(39), step) == 0);
-  const auto exact = window(T(40), T(80), Function::kLinearExact, true);
-  CHECK(linear(T(0), exact) == 1 && linear(T(20), exact) == T(0.75) && linear(T(80), exact) == 0);
-  const auto soft = window(T(40), T(80), Function::kSigmoid, false);
-  CHECK(sigmoidal(T(40), soft) == T(0.5));
-  CHECK_NEAR(sigmoidal(T(60), soft), 1 / (1 + std::exp(-1.0)), 2 * e);
+  const T eps = std::numeric_limits<T>::epsilon();
   const T nan = std::numeric_limits<T>::quiet_NaN(), infinity = std::numeric_limits<T>::infinity();
-  for (const auto& w : {brain, step, exact})
-    CHECK(std::isnan(linear(nan, w)) && linear(infinity, w) == !w.invert);
-  CHECK(std::isnan(sigmoidal(nan, soft)));
-  CHECK(hounsfield(infinity, T(1), T(0)) == T(3071) &&
-        hounsfield(-infinity, T(1), T(0)) == T(-1024));
-  CHECK(std::isnan(hounsfield(nan, T(1), T(0))));
-  CHECK(hounsfield(T(100), T(2), T(-24)) == 176);
+  for (const bool invert : {false, true}) {
+    const auto check_at = [&](const Window<T>& w, double hu, double y, double tolerance) {
+      CHECK_NEAR(windowed(T(hu), w), invert ? 1 - y : y, tolerance);
+    };
+    const auto brain = window(T(40), T(80), Function::kLinear, invert);
+    for (const double hu : {-1024.0, -5.0, 0.0}) check_at(brain, hu, 0, 2 * eps);
+    for (const double hu : {79.0, 80.0, 3071.0}) check_at(brain, hu, 1, 2 * eps);
+    check_at(brain, 40, 0.5 + 0.5 / 79, 2 * eps);
+    const auto step = window(T(40), T(1), Function::kLinear, invert);
+    CHECK(step.function == Function::kStep);
+    for (const double hu : {-1024.0, 39.0, 39.5}) check_at(step, hu, 0, 0);
+    for (const double hu : {39.75, 40.0, 3071.0}) check_at(step, hu, 1, 0);
+    const auto exact = window(T(40), T(80), Function::kLinearExact, invert);
+    for (const double hu : {-50.0, 0.0, 20.0, 40.0, 75.0, 80.0, 90.0})
+      check_at(exact, hu, std::clamp(hu / 80, 0.0, 1.0), 2 * eps);
+    const auto soft = window(T(40), T(80), Function::kSigmoid, invert);
+    for (const double hu : {-1000.0, 20.0, 40.0, 60.0, 3000.0})
+      check_at(soft, hu, 1 / (1 + std::exp(-(hu - 40) / 20)), 4 * eps);
+    for (const auto& w : {brain, step, exact, soft}) CHECK(std::isnan(windowed(nan, w)));
+  }
+  const T offset = T(kOffset);
+  CHECK(rescale<false>(T(100), T(2), T(-24) + offset) == 176 + offset);
+  for (const T stored : {T(-32768), T(-2000), T(0), T(5000), T(32767), infinity, -infinity}) {
+    const T h = rescale<false>(stored, T(1), offset);
+    CHECK(h == std::clamp(stored, T(-1024), T(3071)) + offset);
+    CHECK(h == rescale<true>(stored, T(1), offset));
+  }
+  CHECK(std::isnan(rescale<false>(nan, T(1), offset)));
 }
 
 void test_overlap_counts() {
@@ -202,7 +225,7 @@ void test_overlap_counts() {
   CHECK(counted(0.5f, 0.1f, 0, 0, 1, 0));  // exceeds, not reaches; any target above 0
   CHECK(counted(0.5f, 0, 0, 0, 0, 0));
   CHECK(counted(kInfinityf, -1, 0, 1, 0, 0));
-  CHECK(counted(kNaNf, 0, 0, 0, 0, 1) && counted(0, kNaNf, 0, 0, 0, 1));
+  CHECK(counted(kQuietNaNf, 0, 0, 0, 0, 1) && counted(0, kQuietNaNf, 0, 0, 0, 1));
 }
 
 }  // namespace

@@ -90,7 +90,7 @@ def peak_memory(function: Callable[[], Any]) -> int:
     assert profile.profiler is not None
     events = profile.profiler.kineto_results.events()
     changes = [event.nbytes() for event in events if event.name() == "[memory]"]
-    return max(itertools.accumulate(changes))
+    return int(max(itertools.accumulate(changes)))
 
 
 def _filled(view: Tensor, values: Tensor) -> Tensor:
@@ -295,11 +295,10 @@ class GradientTester(OpTester):
             return list(torch.autograd.grad(squares, wrt))
 
         expected = penalty(call.reference, {n: t.cpu().double() for n, t in call.tensors.items()})
+        # The plain form rounds at every step, the half types the gradient in between too.
+        tolerance = {torch.float64: 1e-12, torch.float32: 1e-5}.get(dtype, 0.02)
         for actual, e in zip(penalty(call.op, call.tensors), expected, strict=True):
-            if dtype in HALF:  # the gradient in between is rounded too, so bounds per tensor
-                assert (actual.double() - e).norm() <= 0.02 * e.norm()
-            else:
-                assert_close(actual, e)
+            assert (actual.cpu().double() - e).norm() <= tolerance * e.norm()
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
     def test_not_finite(self, device: torch.device, value: float) -> None:

@@ -46,8 +46,7 @@ class TestAttentionWMSE(GradientTester):
     def test_options(
         self, device: torch.device, sigmoid_reconstruction: bool, spatial: tuple[int, ...]
     ) -> None:
-        options = {"sigmoid_reconstruction": sigmoid_reconstruction}
-        call = self.make(device, spatial=spatial, **options)
+        call = self.make(device, spatial=spatial, sigmoid_reconstruction=sigmoid_reconstruction)
         call.check()
         dataclasses.replace(call, wrt=("reconstruction",)).check()
 
@@ -64,7 +63,7 @@ class TestAttentionWMSE(GradientTester):
         assert attention_wmse(image, logits, reconstruction).item() == pytest.approx(expected)
 
     def test_depends_on_the_image(self, device: torch.device) -> None:
-        """What the published code of the method lacks: see the reference of the method's loss."""
+        """Not so in published code, which compares with the reconstruction of another batch."""
         call = self.make(device)
         changed = call.replace(image=call.tensors["image"].flip(-1))
         assert (changed.run()[0] != call.run()[0]).all()
@@ -104,10 +103,9 @@ class TestAttentionWMSE(GradientTester):
     def test_more_voxels_than_int32(self, device: torch.device) -> None:
         n = 2**31 + 11
         image = torch.ones((), device=device).expand(1, 1, n)
+        logits = torch.zeros((), device=device).expand(1, 1, n)
         r = torch.full((), 0.25, device=device).expand(1, 2, n)
-        loss = attention_wmse(
-            image, 0 * image[..., :1].expand(1, 1, n), r, sigmoid_reconstruction=False
-        )
+        loss = attention_wmse(image, logits, r, sigmoid_reconstruction=False)
         assert loss.item() == pytest.approx(0.0625, rel=1e-6)
 
 

@@ -1,5 +1,6 @@
 """ichfast.ops.ct_window against its plain form and against DICOM's formulas in NumPy."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -55,10 +56,12 @@ def in_numpy(
 
 
 def _average(x: Array, n_out: int, axis: int) -> Array:
-    """Each cell n_out times, then means of as many as there were cells: exact for any sizes."""
-    n_in = x.shape[axis]
-    fine = np.repeat(x, n_out, axis)
-    return fine.reshape(*x.shape[:axis], n_out, n_in, *x.shape[axis + 1 :]).mean(axis + 1)
+    """Each cell so many times that a mean of whole cells is one of the result: exact."""
+    common = math.gcd(x.shape[axis], n_out)
+    n_in = x.shape[axis] // common
+    fine = np.repeat(x, n_out // common, axis)
+    cells = fine.reshape(*x.shape[:axis], n_out, n_in, *x.shape[axis + 1 :])
+    return np.asarray(cells.mean(axis + 1))
 
 
 class TestCTWindow(OpTester):
@@ -96,9 +99,9 @@ class TestCTWindow(OpTester):
     def check(self, call: Call) -> Tensor:
         (actual,) = call.run()
         (plain,) = call.expected()
-        expected = torch.from_numpy(
-            in_numpy(*(x.cpu() for x in call.tensors.values()), **call.options)
-        )
+        tensors = {name: tensor.cpu() for name, tensor in call.tensors.items()}
+        arguments: dict[str, Any] = {**tensors, **call.options}
+        expected = torch.from_numpy(in_numpy(**arguments))
         if not expected.isnan().any():  # the plain form's matrix product spreads NaN: 0 · NaN
             torch.testing.assert_close(plain, expected, rtol=0, atol=1e-9)
         # A window of width w magnifies the rounding of its input, up to 3071 HU, by 1/w.
@@ -316,6 +319,12 @@ GOOD = {"stored": S, "slope": ONE, "intercept": NONE, "windows": W, "size": (2, 
             "width must be .* at least 1 for 'linear'",
         ),
         ({"windows": torch.tensor([[40.0, float("nan")]])}, RuntimeError, "width must be positive"),
+        ({"windows": torch.tensor([[float("nan"), 80.0]])}, RuntimeError, "level must be finite"),
+        (
+            {"windows": torch.tensor([[40.0, 1e-40]]), "function": "sigmoid"},
+            RuntimeError,
+            "width not tiny",
+        ),
         ({"windows": W * 0, "function": "sigmoid"}, RuntimeError, "width must be positive"),
         ({"size": 2}, ValueError, "size must be two positive integers, not 2"),
         ({"size": (2, 0)}, ValueError, r"size must be two positive integers, not \(2, 0\)"),
