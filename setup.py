@@ -13,8 +13,8 @@ try:
     from torch.utils.cpp_extension import BuildExtension, CppExtension
 except ImportError as error:
     sys.exit(
-        f"ichfast: building needs {error.name}: run `pip install 'torch>=2.11' pybind11 ninja` first, "
-        "or leave out --no-build-isolation."
+        f"ichfast: building needs {error.name}: run `pip install 'torch>=2.11' pybind11 ninja` "
+        "first, or leave out --no-build-isolation."
     )
 
 compiler = shlex.split(os.environ.get("CXX", "c++"))[0]
@@ -24,7 +24,9 @@ if shutil.which(compiler) is None:
         "`apt install g++`), or name yours in CXX."
     )
 
-flags = ["-std=c++20", "-O3", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-g0"]
+# Neither errno nor floating-point traps are looked at, and without them more loops vectorise; the
+# results stay what IEEE says.
+flags = ["-std=c++20", "-O3", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math"]
 
 setup(
     ext_modules=[
@@ -32,7 +34,7 @@ setup(
             "ichfast._C",
             ["csrc/module.cpp", "csrc/ops.cpp", *map(str, sorted(Path("csrc/cpu").glob("*.cpp")))],
             include_dirs=[pybind11.get_include(), str(Path("csrc").resolve())],
-            extra_compile_args=flags,
+            extra_compile_args=[*flags, "-Wall", "-g0"],
         )
     ],
     cmdclass={"build_ext": BuildExtension},

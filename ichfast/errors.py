@@ -1,4 +1,4 @@
-"""The errors that ichfast raises on purpose: each message names the file or argument and the fix."""
+"""The errors that ichfast raises on purpose: each names the file or argument, and the fix."""
 
 
 class IchfastError(Exception):

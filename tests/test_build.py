@@ -14,7 +14,13 @@ HEAVY = ("pydicom", "nibabel", "matplotlib", "jinja2", "scipy", "monai", "safete
 
 
 def python(code: str, *, path: Path) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(path)!r})\n{code}"]
+    """Run ``code`` with ``path`` as the only place that ichfast can come from."""
+    # An editable install would find the missing submodule in the working tree all the same.
+    prepare = (
+        "import sys; sys.meta_path = [f for f in sys.meta_path if 'editable' not in f.__module__]\n"
+        f"sys.path.insert(0, {str(path)!r})\n"
+    )
+    command = [sys.executable, "-c", prepare + code]
     return subprocess.run(command, cwd=path, capture_output=True, text=True, check=False)
 
 

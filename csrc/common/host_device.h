@@ -4,7 +4,6 @@
 #if defined(__CUDACC__)
 #define ICHFAST_HD __host__ __device__ __forceinline__
 #else
-// Forced, because a loop compiled for AVX2 must not call a copy of the function compiled without
-// it.
+// Forced: a loop compiled for AVX2 must not call a copy of the function compiled without it.
 #define ICHFAST_HD inline __attribute__((always_inline))
 #endif

@@ -17,8 +17,7 @@ struct Chunks {
   int64_t per_row() const { return (voxels + kChunk - 1) / kChunk; }
   int64_t count() const { return rows * per_row(); }
 
-  // Calls tile(row, first, n, chunk) for each tile; tiles of one chunk come in order, on one
-  // thread.
+  // Calls tile(row, first, n, chunk) for each tile; those of a chunk in order, on one thread.
   template <class F>
   void for_each_tile(const F& tile) const {
     const int64_t grain = kGrain / std::clamp<int64_t>(voxels, 1, kChunk);

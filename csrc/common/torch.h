@@ -1,5 +1,4 @@
-// The stable part of libtorch: a library built on it runs on every torch from the target version
-// on.
+// The stable part of libtorch: what is built on it runs on every torch from the target version on.
 #pragma once
 
 // 2.11.0. Defined here and not on the command line, since the pybind11 headers that some torch

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.utils.deterministic
 from safetensors.torch import save as to_safetensors
 
 import ichfast
@@ -105,13 +106,18 @@ def assess(
 @contextmanager
 def exact() -> Iterator[None]:
     """Same input, same bits; torch's global settings and generator are put back at the end."""
-    former = torch.are_deterministic_algorithms_enabled()
+    deterministic: Any = torch.utils.deterministic  # its stub lacks the property
+    former = torch.are_deterministic_algorithms_enabled(), deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
+    # The fill only unmasks code that reads memory it never wrote. Every layer and op here writes
+    # its whole output, and the fill would cost a fifth of the time of training.
+    deterministic.fill_uninitialized_memory = False
     try:
         with torch.random.fork_rng(devices=[]):
             yield
     finally:
-        torch.use_deterministic_algorithms(former)
+        algorithms, deterministic.fill_uninitialized_memory = former
+        torch.use_deterministic_algorithms(algorithms)
 
 
 def introduction(recipe: Recipe, folder: RunFolder, parts: Parts) -> str:

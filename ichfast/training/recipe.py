@@ -330,12 +330,15 @@ def _listed(words: Sequence[str]) -> str:
 
 PRESETS = {
     "demo": Recipe(
-        training=Training(epochs=24),
+        training=Training(epochs=26),
         model=Model((8, 16, 32, 64)),
-        curriculum=Curriculum(k=6.0),
+        supervised=Supervised(batch_size=8),
+        unsupervised=Unsupervised(batch_size=8),
+        curriculum=Curriculum(k=8.0),
+        lbfgs=LBFGS(max_iter=10),
         adam=Adam(1e-3),
-        data=Data(size=128, train=0.2, validation=0.15, test=0.65),
-        phantom=Phantom(patients=40, unlabelled=40, slices=10, size=256),
+        data=Data(size=128, train=0.25, validation=0.2, test=0.55),
+        phantom=Phantom(patients=52, unlabelled=30, slices=10, size=256),
     ),
     "paper": Recipe(training=Training(checkpoint_every=10)),
 }

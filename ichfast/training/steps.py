@@ -49,8 +49,7 @@ class SupervisedLBFGS:
         self, model: ReducedUNet, labelled: SliceSet, recipe: Recipe, device: torch.device
     ) -> None:
         self.model, self.labelled, self.device = model, labelled, device
-        order = stream(recipe.training.seed, "micro-batches").permutation(len(labelled))
-        self.batches = batches_of(order, recipe.supervised.batch_size)
+        self.batches = micro_batches(labelled, recipe)
         self.loss = supervised_loss()
         settings = recipe.lbfgs
         groups = model.groups()
@@ -78,13 +77,8 @@ class SupervisedLBFGS:
             self.optimizer.step(closure)  # type: ignore[no-untyped-call]
         # The statistics for inference belong to the weights the step ends with, not to the trial
         # points of its line search: one more forward pass sets them, and gives the loss there.
-        for norm in batch_norms(self.model.encoder, self.model.segmentation):
-            norm.reset_running_stats()
-            norm.momentum = None  # a plain mean over the micro-batches
-        with torch.no_grad():
+        with torch.no_grad(), renewed_statistics(self.model):
             loss = self.full_pass(gradient=False)
-        for norm in batch_norms(self.model.encoder, self.model.segmentation):
-            norm.momentum = MOMENTUM
         return Outcome(loss, evaluations)
 
     def full_pass(self, *, gradient: bool) -> float:
@@ -136,18 +130,23 @@ class SupervisedAdam:
 
 
 class Unsupervised:
-    """L_u by Adam over a random sample of the unlabelled slices, as large as the labelled set."""
+    """L_u by Adam over a random sample of the unlabelled slices, as large as the labelled set.
+
+    It moves the encoder, so the segmentation path's statistics, which inference uses, are taken
+    anew from the labelled slices at the end.
+    """
 
     def __init__(
         self,
         model: ReducedUNet,
         unlabelled: SliceSet,
-        sample: int,
+        labelled: SliceSet,
         recipe: Recipe,
         device: torch.device,
     ) -> None:
-        self.model, self.unlabelled, self.sample, self.device = model, unlabelled, sample, device
-        self.recipe = recipe
+        self.model, self.unlabelled, self.labelled = model, unlabelled, labelled
+        self.recipe, self.device = recipe, device
+        self.batches = micro_batches(labelled, recipe)
         mode = recipe.unsupervised.attention_gradient
         self.loss = AttentionWMSELoss(attention_gradient="stop" if mode == "stop" else "flow")
         groups = model.groups()
@@ -162,8 +161,9 @@ class Unsupervised:
 
     def run(self, epoch: int, *, moved: bool) -> Outcome:
         self.model.train()
+        sample, pool = len(self.labelled), len(self.unlabelled)
         chosen = stream(self.recipe.training.seed, "unlabelled", epoch).choice(
-            len(self.unlabelled), self.sample, replace=self.sample > len(self.unlabelled)
+            pool, sample, replace=sample > pool
         )
         total = 0.0
         for batch in batches_of(chosen, self.recipe.unsupervised.batch_size):
@@ -173,7 +173,10 @@ class Unsupervised:
             loss.backward(inputs=self.parameters)
             self.optimizer.step()
             total += loss.item() * len(batch)
-        return Outcome(total / self.sample, 1)
+        with torch.no_grad(), renewed_statistics(self.model):
+            for batch in self.batches:
+                self.model.segment(labelled_batch(self.labelled, batch, self.device)[0])
+        return Outcome(total / sample, 1)
 
 
 def build_steps(
@@ -192,7 +195,7 @@ def build_steps(
             steps[name] = supervised(model, labelled, recipe, device)
         else:
             assert unlabelled is not None
-            steps[name] = Unsupervised(model, unlabelled, len(labelled), recipe, device)
+            steps[name] = Unsupervised(model, unlabelled, labelled, recipe, device)
     return steps
 
 
@@ -200,6 +203,12 @@ def batches_of(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
     """``order`` in as few batches as ``batch_size`` allows, as even as they can be: a last batch of
     one slice would have poor batch statistics."""
     return np.array_split(order, -(-len(order) // batch_size))
+
+
+def micro_batches(labelled: SliceSet, recipe: Recipe) -> list[np.ndarray]:
+    """The labelled set in batches that never change."""
+    order = stream(recipe.training.seed, "micro-batches").permutation(len(labelled))
+    return batches_of(order, recipe.supervised.batch_size)
 
 
 def labelled_batch(
@@ -217,6 +226,21 @@ MOMENTUM = 0.1
 def batch_norms(*modules: nn.Module) -> Iterator[nn.BatchNorm2d]:
     for module in modules:
         yield from (m for m in module.modules() if isinstance(m, nn.BatchNorm2d))
+
+
+@contextmanager
+def renewed_statistics(model: ReducedUNet) -> Iterator[None]:
+    """The segmentation path's running statistics become the plain mean over the batches that pass
+    through it inside."""
+    norms = list(batch_norms(model.encoder, model.segmentation))
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.momentum = MOMENTUM
 
 
 @contextmanager

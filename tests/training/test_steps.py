@@ -40,7 +40,7 @@ def test_unsupervised_gradients_and_updates(mode, segmentation_gradient, updated
     model = model_of()
     slices = synthetic("unlabelled", 5, masks=False)
     recipe = tiny(f"unsupervised.attention_gradient={mode}")
-    step = Unsupervised(model, slices, 5, recipe, CPU)
+    step = Unsupervised(model, slices, synthetic("train", 5), recipe, CPU)
     assert moved_groups(model, step) == updated
     for name, group in model.groups().items():
         if name == "segmentation" and not segmentation_gradient:
@@ -54,9 +54,8 @@ def test_the_mask_carries_gradient_into_the_encoder_unless_stopped() -> None:
     for mode in ("stop", "encoder"):
         model = model_of()
         recipe = tiny(f"unsupervised.attention_gradient={mode}", "unsupervised.batch_size=9")
-        Unsupervised(model, synthetic("unlabelled", 5, masks=False), 5, recipe, CPU).run(
-            0, moved=False
-        )
+        unlabelled, labelled = synthetic("unlabelled", 5, masks=False), synthetic("train", 5)
+        Unsupervised(model, unlabelled, labelled, recipe, CPU).run(0, moved=False)
         gradients[mode] = torch.cat([p.grad.flatten() for p in model.groups()["encoder"]])
     assert not torch.allclose(gradients["stop"], gradients["encoder"])
 
@@ -66,8 +65,9 @@ def test_the_unsupervised_loss_depends_on_the_unlabelled_image() -> None:
     image = synthetic("unlabelled", 3, masks=False).images
     outputs = model(image)
     assert AttentionWMSELoss()(image, *outputs) != AttentionWMSELoss()(1 - image, *outputs)
+    labelled = synthetic("train", 5)
     outcomes = [
-        Unsupervised(model_of(), synthetic(name, 5, masks=False), 5, tiny(), CPU).run(
+        Unsupervised(model_of(), synthetic(name, 5, masks=False), labelled, tiny(), CPU).run(
             0, moved=False
         )
         for name in ("one", "another")
@@ -105,11 +105,12 @@ def test_lbfgs_counts_its_evaluations_and_reports_the_loss_at_its_end() -> None:
     assert outcome.loss == step.full_pass(gradient=False)
 
 
-def test_statistics_after_lbfgs_are_those_of_its_final_weights() -> None:
-    model = model_of("unet")
+@pytest.mark.parametrize("step_class", [SupervisedLBFGS, Unsupervised])
+def test_statistics_are_those_of_the_labelled_slices_at_the_final_weights(step_class) -> None:
+    model = model_of()
     labelled = synthetic("train", 3)
-    step = SupervisedLBFGS(model, labelled, tiny(), CPU)
-    step.run(0, moved=False)
+    pool = [synthetic("unlabelled", 5, masks=False)] * (step_class is Unsupervised)
+    step_class(model, *pool, labelled, tiny(), CPU).run(0, moved=False)
     norm = model.encoder.levels[0][1]
     features = model.encoder.levels[0][0](labelled.images)
     torch.testing.assert_close(norm.running_mean, features.mean((0, 2, 3)))
@@ -130,7 +131,9 @@ def test_a_pair_that_spans_another_s_step_is_dropped() -> None:
 
 
 def test_a_sample_may_be_larger_than_the_pool() -> None:
-    step = Unsupervised(model_of(), synthetic("pool", 2, masks=False), 7, tiny(), CPU)
+    step = Unsupervised(
+        model_of(), synthetic("pool", 2, masks=False), synthetic("train", 7), tiny(), CPU
+    )
     assert step.run(0, moved=False).evaluations == 1
 
 
