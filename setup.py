@@ -34,7 +34,12 @@ setup(
             "ichfast._C",
             ["csrc/module.cpp", "csrc/ops.cpp", *map(str, sorted(Path("csrc/cpu").glob("*.cpp")))],
             include_dirs=[pybind11.get_include(), str(Path("csrc").resolve())],
-            extra_compile_args=[*flags, "-Wall", "-g0"],
+            extra_compile_args=[
+                *flags,
+                "-Wall",
+                "-g0",
+                f"-ffile-prefix-map={Path.cwd()}/=",  # error messages name files of the project
+            ],
         )
     ],
     cmdclass={"build_ext": BuildExtension},

@@ -138,9 +138,11 @@ def conclude(folder: Path, metrics: dict[str, Any]) -> int:
         print(f"stopped after {metrics['epochs']} epochs; {how_to_go_on(folder)}", file=sys.stderr)
         return 130
     if metrics["status"] == "diverged":
+        kept = (folder / CHECKPOINT).exists()
         print(
-            f"error: training diverged in epoch {metrics['epochs']}: {metrics['reason']}. The last "
-            f"good checkpoint is in {folder}; lower the learning rate or change the line search.",
+            f"error: training diverged in epoch {metrics['epochs']}: {metrics['reason']}."
+            + (f" The last good checkpoint is in {folder}." if kept else "")
+            + " Start a new run with a lower learning rate or another line search.",
             file=sys.stderr,
         )
         return 3

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ichfast.data import quirks
 from ichfast.data.files import list_folder, open_table, relative
-from ichfast.data.problems import Problems, Refused, refusing
+from ichfast.data.problems import Problems, Refused, quietly, refusing
 from ichfast.data.series import SUBTYPES, Series
 from ichfast.data.stacks import tilt
 from ichfast.errors import DataError
@@ -34,6 +34,10 @@ def read_ct_ich(root: Path, problems: Problems, *, progress: bool = False) -> It
     masks = _volumes(here.get("masks"))
     if not scans:
         raise DataError(f"{root}: no .nii files in the folder ct_scans")
+    if not masks:
+        raise DataError(
+            f"{root}: no .nii files in the folder masks; put the set's masks there, beside ct_scans"
+        )
     labels = read_labels(here[TABLE], problems) if TABLE in here else {}
     if not labels:
         problems.skip(TABLE, "missing, so there are no labels per slice")
@@ -86,7 +90,7 @@ def read_labels(table: Path, problems: Problems) -> Labels:
 
 
 def _load(path: Path, what: str) -> Any:
-    with refusing(f"the {what} is not a readable NIfTI file"):
+    with refusing(f"the {what} is not a readable NIfTI file"), quietly("nibabel.global"):
         image: Any = nib.load(path)
     if len(image.shape) != 3 or 0 in image.shape:
         raise Refused(f"the {what} is not a volume of three axes")
@@ -110,8 +114,8 @@ def _read(source: str, path: Path, mask_path: Path) -> Series:
     affine = np.asarray(scan.affine, dtype=float)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise Refused("the scan's affine is singular, so its orientation is unknown")
-    if orientations.aff2axcodes(affine) != orientations.aff2axcodes(mask.affine):
-        raise Refused("scan and mask have different orientations")
+    if not _aligned(affine, mask.affine, scan.shape):
+        raise Refused("scan and mask lie in different places: their affines differ")
     turn = orientations.ornt_transform(orientations.io_orientation(affine), UPRIGHT)
     if turn[2, 0] != 0:
         raise Refused("the last axis is not the one from foot to head")
@@ -122,8 +126,8 @@ def _read(source: str, path: Path, mask_path: Path) -> Series:
     if low > AIR_BELOW or high <= BONE_ABOVE:
         raise Refused(f"not in HU: values from {low:.0f} to {high:.0f}, no air or no bone")
     blood = _voxels(mask, "mask", scaled=True)
-    # Masks are 0 and about 255 after their own scaling, and not exactly either.
-    blood = blood > max(float(blood.max()) / 2, 0.0)
+    # Masks are 0 and about 255 (or 1) after their own scaling, and not exactly either.
+    blood = blood > max(float(blood.max()) / 2, 0.5)
 
     n = scan.shape[2]
     columns = affine[:3, :3] * [[-1], [-1], [1]]  # RAS to DICOM's LPS
@@ -150,6 +154,13 @@ def _read(source: str, path: Path, mask_path: Path) -> Series:
         sources=tuple(f"{source}#{i + 1}" for i in order),
     )
     return replace(series, quirks=quirks.detect(series))
+
+
+def _aligned(scan: np.ndarray, mask: np.ndarray, shape: tuple[int, ...]) -> bool:
+    """Whether the corners agree to half a voxel, and so, the maps being affine, all voxels do."""
+    corners = [[*corner, 1] for corner in np.ndindex(2, 2, 2)] * np.array([*shape, 1])
+    shift = corners @ (np.linalg.solve(scan, mask) - np.eye(4)).T  # in voxels of the scan
+    return bool((np.abs(shift) <= 0.5).all())  # False for a mask's affine that is not finite
 
 
 def _stored(array: np.ndarray) -> np.ndarray:

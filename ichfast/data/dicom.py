@@ -3,11 +3,7 @@ reaches a message, its numbers are checked before use, and every refusal is a `R
 why.
 """
 
-import logging
 import math
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -26,7 +22,7 @@ from pydicom.uid import (
 )
 
 from ichfast.data.image import Header, Image, LookUpTable
-from ichfast.data.problems import Refused, refusing
+from ichfast.data.problems import Refused, quietly, refusing
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 MAX_SIDE = 4096  # beyond any CT: a corrupt header must not ask for gigabytes
@@ -89,7 +85,7 @@ def _open(path: Path) -> BinaryIO:
 
 
 def _parse(file: BinaryIO, path: Path) -> Header:
-    with refusing("damaged DICOM header"), _quietly():
+    with refusing("damaged DICOM header"), quietly("pydicom"):
         try:
             dataset = dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS))
         except InvalidDicomError:
@@ -98,19 +94,6 @@ def _parse(file: BinaryIO, path: Path) -> Header:
             meant = path.suffix.lower() in SUFFIXES
             raise Refused("not a DICOM file (no DICM mark at byte 128)", skip=not meant) from None
         return _header(_Tags(dataset), file.tell())
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """pydicom warns and logs with the values it finds odd, which may be the patient's."""
-    logger = logging.getLogger("pydicom")
-    before, logger.disabled = logger.disabled, True
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.disabled = before
 
 
 class _Tags:
@@ -281,7 +264,7 @@ def _decode(data: bytes, header: Header) -> Image:
         if not available:
             raise Refused(f"{name} needs a decoder: pip install ichfast[decode]")
     stream_signed = None
-    with refusing(f"{name} pixel data cannot be decoded"), _quietly():
+    with refusing(f"{name} pixel data cannot be decoded"), quietly("pydicom"):
         dataset = dcmread(BytesIO(data))
         if syntax in JPEG2000TransferSyntaxes:
             frame = get_frame(dataset.PixelData, 0, number_of_frames=1)

@@ -13,7 +13,7 @@ def list_folder(folder: Path) -> list[Path]:
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except FileNotFoundError:
-        raise DataError(f"{folder}: no such folder") from None
+        raise DataError(f"{folder}: no such folder; check how it is spelt") from None
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed ({error.strerror})") from None
 

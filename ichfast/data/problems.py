@@ -1,5 +1,7 @@
 """What could not be read: a bad file is named with its reason, the rest goes on, too many stop."""
 
+import logging
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +33,19 @@ def refusing(reason: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise Refused(f"{reason} ({type(error).__name__})") from None
+
+
+@contextmanager
+def quietly(logger_name: str) -> Iterator[None]:
+    """Parsers warn and log with the values they find odd, which may be the patient's."""
+    logger = logging.getLogger(logger_name)
+    before, logger.disabled = logger.disabled, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = before
 
 
 @dataclass(frozen=True)

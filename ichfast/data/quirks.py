@@ -2,7 +2,7 @@
 
 A quirk says how it is recognised and what is done about it; one without a correction is handled by
 the geometry or the decoder and is only reported. A file whose Hounsfield units cannot be known is
-refused, never guessed.
+refused, never guessed. docs/data.md lists them with what is done.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,6 @@ T = TypeVar("T", Image, Series)
 @dataclass(frozen=True)
 class Quirk(Generic[T]):
     name: str
-    explanation: str
     detect: Callable[[T], bool]
     correct: Callable[[T], None] | None = None
 
@@ -196,51 +195,25 @@ def _apply_table(image: Image) -> None:
 
 
 IMAGE_QUIRKS: tuple[Quirk[Image], ...] = (
-    Quirk(
-        "bits above BitsStored",
-        "masked, and the sign extended; words equal to the padding value stay",
-        _stray_bits,
-        _drop_stray_bits,
-    ),
-    Quirk(
-        "padding of the other sign",
-        "PixelPaddingValue is read with the pixels' signedness, whatever its own VR",
-        _padding_sign,
-    ),
-    Quirk(
-        "wrapped 12-bit",
-        "stored = HU mod 4096: unwrapped when the air shows it",
-        _wrapped,
-        _unwrap,
-    ),
-    Quirk(
-        "pixel padding",
-        "becomes air; refused where it cannot be told from tissue",
-        _has_padding,
-        _mark_padding,
-    ),
+    Quirk("bits above BitsStored", _stray_bits, _drop_stray_bits),
+    Quirk("padding of the other sign", _padding_sign),
+    Quirk("wrapped 12-bit", _wrapped, _unwrap),
+    Quirk("pixel padding", _has_padding, _mark_padding),
     Quirk(
         "modality LUT",
-        "applied instead of slope and intercept",
         lambda image: image.header.table is not None,
         _apply_table,
     ),
     Quirk(
         "MONOCHROME1",
-        "left as it is when air is near -1000 HU, inverted when its inverse is, else refused",
         lambda image: image.header.photometric == "MONOCHROME1",
         _settle_monochrome1,
     ),
     Quirk(
         "JPEG 2000 sign mismatch",
-        "the stream and PixelRepresentation disagree; the header is right",
         lambda image: image.stream_signed not in (None, image.header.signed),
     ),
-    Quirk(
-        "several windows",
-        "the file's own windows are not used",
-        lambda image: image.header.windows > 1,
-    ),
+    Quirk("several windows", lambda image: image.header.windows > 1),
 )
 
 
@@ -251,19 +224,13 @@ SPACING_MM = 0.1
 SAME_POSITION_MM = 0.01
 
 SERIES_QUIRKS: tuple[Quirk[Series], ...] = (
-    Quirk(
-        "gantry tilt",
-        "slices are not perpendicular to the patient's long axis; positions are along their normal",
-        lambda series: abs(series.tilt) > TILT_DEGREES,
-    ),
+    Quirk("gantry tilt", lambda series: abs(series.tilt) > TILT_DEGREES),
     Quirk(
         "uneven spacing",
-        f"distances between neighbouring slices differ by more than {SPACING_MM} mm",
         lambda series: len(series) > 2 and float(np.ptp(np.diff(series.positions))) > SPACING_MM,
     ),
     Quirk(
         "duplicate positions",
-        "several different slices at one place; all are kept",
         lambda series: bool((np.diff(series.positions) < SAME_POSITION_MM).any()),
     ),
 )

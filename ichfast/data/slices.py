@@ -109,13 +109,19 @@ def load_slices(
                 continue
             wanted = np.asarray(scan.subtypes.any(1))
         reservoir.offer(scan, np.flatnonzero(wanted), masks, window)
+    if not reservoir.index and not positive:
+        raise DataError(f"{root}: not one slice could be read: {problems.summary()}")
+    if reservoir.masks is not None and not reservoir.masks.any():
+        raise DataError(
+            f"{root}: no mask has haemorrhage at size {size}; check masks/ or raise data.size "
+            f"({problems.summary()})"
+        )
     if not reservoir.index:
-        kind = "positive " if positive else ""
-        raise DataError(f"{root}: not one {kind}slice could be read: {problems.summary()}")
-    chosen = reservoir.collect()
-    if labelled and not bool(chosen.positive.any()):
-        raise DataError(f"{root}: no mask has haemorrhage at size {size}, so nothing can be learnt")
-    return chosen, problems
+        raise DataError(
+            f"{root}: no label says haemorrhage; check the set's CSV or set data.slices = 'all' "
+            f"({problems.summary()})"
+        )
+    return reservoir.collect(), problems
 
 
 def _check_arguments(size: int, window: tuple[float, float], limit: int | None) -> None:

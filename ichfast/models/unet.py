@@ -80,7 +80,7 @@ class ReducedUNet(nn.Module):
     def __init__(self, channels: Sequence[int] = DEFAULT_CHANNELS) -> None:
         super().__init__()
         self.channels = tuple(channels)
-        if not self.channels or min(self.channels) < 1:
+        if not self.channels or not all(isinstance(n, int) and n >= 1 for n in self.channels):
             raise ValueError(f"channels must be positive numbers, one a level; got {channels}.")
         self.encoder = Encoder(self.channels)
         self.segmentation = Decoder(self.channels, 1, skip=True)

@@ -63,6 +63,9 @@ def ct_window(
         require_tensor("ct_window", name, tensor)
     if stored.dtype not in STORED:
         raise TypeError(f"ct_window: stored must be integer or floating, not {stored.dtype}")
+    for name in ("slope", "intercept", "windows"):
+        if tensors[name].is_complex():
+            raise TypeError(f"ct_window: {name} must be real, not {tensors[name].dtype}")
     if dtype not in FLOATING:
         raise TypeError(f"ct_window: dtype must be a floating one, not {dtype}")
     require_one_device("ct_window", **tensors)

@@ -46,12 +46,15 @@ def read_run(folder: Path) -> Run:
             f"{folder} is not a run folder: it has no recipe.toml. "
             "Give the folder that training wrote (its --out)."
         )
+    metrics = _read_metrics(folder / "metrics.json")
+    # A run that was tested, extended and stopped has examples of its former weights.
+    tested = not metrics or metrics.get("test") is not None
     return Run(
         name=folder.resolve().name,
         recipe=_read_text(folder / "recipe.toml"),
         log=_read_log(folder / "log.jsonl"),
-        metrics=_read_metrics(folder / "metrics.json"),
-        examples=_read_examples(folder / "examples.safetensors"),
+        metrics=metrics,
+        examples=_read_examples(folder / "examples.safetensors") if tested else {},
     )
 
 

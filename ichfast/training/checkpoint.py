@@ -78,9 +78,14 @@ def read(folder: RunFolder) -> dict[str, Any] | None:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{path} cannot be read: {reason}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path} is no checkpoint of this version of ichfast.")
+    kinds = {"recipe": str, "fingerprints": dict, "progress": dict, "optimizers": dict}
+    for key, kind in kinds.items():
+        if not isinstance(content.get(key), kind):
+            raise CheckpointError(f"{path} is damaged: it has no valid {key!r}.")
     return content
 
 
@@ -101,15 +106,8 @@ def check_recipe(folder: RunFolder, content: dict[str, Any], recipe: Recipe) -> 
         )
 
 
-def restore(
-    folder: RunFolder,
-    content: dict[str, Any],
-    fingerprints: dict[str, str],
-    progress: Progress,
-    model: ReducedUNet,
-    steps: dict[str, Step],
-) -> None:
-    """Put everything where the checkpoint left it, torch's generator included."""
+def check_data(folder: RunFolder, content: dict[str, Any], fingerprints: dict[str, str]) -> None:
+    """Raise unless the slices are those that the checkpoint was trained on."""
     former = content["fingerprints"]
     changed = sorted(part for part in former if fingerprints.get(part) != former[part])
     if changed:
@@ -117,6 +115,16 @@ def restore(
             f"the {' and '.join(changed)} slices are not those that {folder.path} was trained on; "
             "give it the same data, or start a new run."
         )
+
+
+def restore(
+    folder: RunFolder,
+    content: dict[str, Any],
+    progress: Progress,
+    model: ReducedUNet,
+    steps: dict[str, Step],
+) -> None:
+    """Put everything where the checkpoint left it, torch's generator included."""
     try:
         model.load_state_dict(content["model"])
         for name, step in steps.items():

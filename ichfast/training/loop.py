@@ -45,7 +45,7 @@ def train(
     torch.manual_seed(settings.seed)
     progress.start_norm = weight_norm(model)
     if content := checkpoint.read(folder):
-        checkpoint.restore(folder, content, fingerprints, progress, model, steps)
+        checkpoint.restore(folder, content, progress, model, steps)
     folder.cut_log(progress.epochs)
 
     with interruptible() as stop, progress_bar(progress.epochs, settings.epochs) as bar:
@@ -117,7 +117,10 @@ def check_divergence(
     if not math.isfinite(loss):
         raise DivergedError(f"the {step} loss is {loss}")
     lowest = progress.lowest.get(step, math.inf)
-    if progress.steps.get(step, 0) >= recipe.training.grace and loss > limit * lowest:
+    # A bad epoch after a loss under 1/limit is no explosion: soft Jaccard cannot exceed 1.
+    bounded = step == "supervised" and loss <= 1
+    beyond_grace = progress.steps.get(step, 0) >= recipe.training.grace
+    if beyond_grace and not bounded and loss > limit * lowest:
         raise DivergedError(f"the {step} loss {loss:.3g} is over {limit:g} × its best {lowest:.3g}")
     norm = weight_norm(model)
     start = progress.start_norm

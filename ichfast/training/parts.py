@@ -78,16 +78,17 @@ def _load(root: Path, recipe: Recipe, labelled: bool) -> tuple[SliceSet, int]:
         limit=None if labelled else data.unlabelled_limit or None,
         seed=data.split_seed,
     )
-    if problems.failed:
+    if problems.items:
         print(problems.summary(), file=sys.stderr)
     return slices, problems.failed
 
 
 def phantom_folder(phantom: Phantom, parent: Path) -> Path:
     """The phantom of these parameters below ``parent``, written unless it is complete there."""
-    from ichfast.data.phantom import write_phantom  # needs nibabel and pydicom, real data may not
+    # Here, as this needs nibabel and pydicom, which real data may not.
+    from ichfast.data.phantom import cohort, write_phantom
 
-    parameters = asdict(phantom)
+    parameters = asdict(phantom) | {"version": cohort.VERSION}
     digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:8]
     out = parent / f"phantom-{digest}"
     write_phantom(

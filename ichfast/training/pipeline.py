@@ -32,12 +32,17 @@ def run(
 ) -> dict[str, Any]:
     """Train and evaluate ``recipe`` in ``folder``, resuming what is there; the content of
     metrics.json. ``parts`` saves reading the same slices again."""
-    if content := checkpoint.read(folder):
+    content = checkpoint.read(folder)
+    if content:
         checkpoint.check_recipe(folder, content, recipe)
-    folder.write(RECIPE, to_toml(recipe).encode())
+    else:
+        folder.write(RECIPE, to_toml(recipe).encode())
 
     start = time.perf_counter()
     parts = parts or load_parts(recipe, folder.path.parent)
+    if content:  # a refused resume leaves the stored recipe as it was
+        checkpoint.check_data(folder, content, parts.fingerprints())
+        folder.write(RECIPE, to_toml(recipe).encode())
     data_seconds = time.perf_counter() - start
     print(introduction(recipe, folder, parts), file=sys.stderr)
 

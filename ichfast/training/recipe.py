@@ -118,7 +118,7 @@ class Data:
 class Phantom:
     patients: int = key(75, "labelled patients", low=3)
     unlabelled: int = key(300, "unlabelled patients", low=1)
-    slices: int = key(30, "slices a patient", low=1)
+    slices: int = key(30, "slices a patient", low=3)
     size: int = key(512, "side of its slices", low=64, high=512)
     seed: int = key(0, "seed of the phantom", low=0)
 
@@ -213,6 +213,8 @@ def parsed(text: str, base: Recipe) -> Recipe:
     for section, part in sections.items():
         if isinstance(part, dict):
             flat |= {f"{section}.{leaf}": value for leaf, value in part.items()}
+        elif section in Recipe.__dataclass_fields__:
+            raise RecipeError(f"{section} is a section: write its keys below a line [{section}].")
         else:
             flat[section] = part
     return merged(base, flat)
@@ -330,15 +332,15 @@ def _listed(words: Sequence[str]) -> str:
 
 PRESETS = {
     "demo": Recipe(
-        training=Training(epochs=26),
+        training=Training(epochs=20),
         model=Model((8, 16, 32, 64)),
         supervised=Supervised(batch_size=8),
         unsupervised=Unsupervised(batch_size=8),
-        curriculum=Curriculum(k=8.0),
+        curriculum=Curriculum(k=10.0),
         lbfgs=LBFGS(max_iter=10),
         adam=Adam(1e-3),
-        data=Data(size=128, train=0.25, validation=0.2, test=0.55),
-        phantom=Phantom(patients=52, unlabelled=30, slices=10, size=256),
+        data=Data(size=128, train=0.3, validation=0.2, test=0.5),
+        phantom=Phantom(patients=60, unlabelled=30, slices=10, size=256),
     ),
     "paper": Recipe(training=Training(checkpoint_every=10)),
 }

@@ -116,6 +116,49 @@ def test_scan_without_haemorrhage(tmp_path, write_ct_ich):
     assert problems.items == []
 
 
+def test_a_mask_that_is_about_zero_everywhere_is_empty(tmp_path, write_ct_ich):
+    root = write_ct_ich(tmp_path, patients=1)
+    path = root / "masks" / "049.nii"
+    save(path, np.zeros((32, 32, 4), dtype=np.uint8))
+    patch_header(path, scl_slope=1, scl_inter=0.003)
+    ((series,), _) = read(root)
+    assert not series.mask.any()
+
+
+@pytest.mark.parametrize(
+    ("steps", "origin", "aligned"),
+    [
+        ([-0.5, -0.5, 5], [0.2, -0.2, 2], True),
+        ([-0.501, -0.5, 5], [0, 0, 0], True),  # 0.06 of a voxel over the whole width
+        ([-0.5, -0.5, 5], [0.3, 0, 0], False),
+        ([-0.5, -0.5, 5], [0, 0, 3], False),
+        ([-0.51, -0.5, 5], [0, 0, 0], False),
+        ([0.5, -0.5, 5], [0, 0, 0], False),
+        ([-0.5, -0.5, 5], [np.inf, 0, 0], False),
+    ],
+)
+def test_scan_and_mask_agree_to_half_a_voxel(tmp_path, write_ct_ich, steps, origin, aligned):
+    root = write_ct_ich(tmp_path)
+    affine = np.diag([*steps, 1.0])
+    affine[:3, 3] = origin
+    save(root / "masks" / "049.nii", np.zeros((32, 32, 4), np.uint8), affine)
+    all_series, problems = read(root)
+    assert [series.patient for series in all_series] == (["049"] * aligned) + ["050"]
+    assert problems.failed == (not aligned)
+    if not aligned:
+        assert problems.items[0].source == "ct_scans/049.nii"
+        assert "different places" in problems.items[0].reason
+
+
+def test_odd_headers_are_read_without_chatter(tmp_path, write_ct_ich, head, capfd, caplog):
+    root = write_ct_ich(tmp_path, patients=1)
+    for folder in ("ct_scans", "masks"):
+        patch_header(root / folder / "049.nii", qform_code=1282)
+    ((series,), _) = read(root)
+    check_upright(series, head)
+    assert capfd.readouterr().err == caplog.text == ""
+
+
 def test_case_of_names_and_other_patients(tmp_path, write_ct_ich):
     """Patients 59 to 65 do not exist, though a table might name them; case does not matter."""
     root = write_ct_ich(tmp_path)
@@ -158,7 +201,7 @@ def broken(root: Path, head) -> dict[str, str]:
         "ct_scans/055.nii": "not a readable NIfTI",
         "ct_scans/056.nii": "not a readable NIfTI",
         "ct_scans/057.nii": "not a volume",
-        "ct_scans/058.nii": "different orientations",
+        "ct_scans/058.nii": "different places",
         "ct_scans/059.nii": "not finite",
         "ct_scans/060.nii": "last axis",
         "ct_scans/061.nii": "orientation is unknown",
@@ -203,3 +246,10 @@ def test_empty_folder(tmp_path, write_ct_ich):
     (tmp_path / "ct_scans").mkdir()
     with pytest.raises(DataError, match=r"no \.nii files in the folder ct_scans"):
         read(tmp_path)
+
+
+def test_masks_missing(tmp_path, write_ct_ich):
+    root = write_ct_ich(tmp_path)
+    (root / "masks").rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=r"no \.nii files in the folder masks; put"):
+        read(root)

@@ -48,10 +48,16 @@ def test_positive_slices(tmp_path, write_ct_ich, write_rsna):
 def test_a_mask_that_vanishes_at_this_size_is_not_positive(tmp_path, write_ct_ich):
     root = write_ct_ich(tmp_path)
     assert len(load(root, labelled=True, slices="positive", size=32)) == 2
-    with pytest.raises(DataError, match="not one positive slice"):
-        load(root, labelled=True, slices="positive", size=2)
-    with pytest.raises(DataError, match="nothing can be learnt"):
-        load(root, labelled=True, size=2)
+    for slices in ("positive", "all"):
+        with pytest.raises(DataError, match=r"at size 2; check masks/ or raise data\.size"):
+            load(root, labelled=True, slices=slices, size=2)
+
+
+def test_a_table_without_a_positive_label(tmp_path, write_ct_ich):
+    (table,) = write_ct_ich(tmp_path).glob("*.csv")
+    table.write_text(table.read_text().replace(",1,0,0,0\n", ",0,0,1,0\n"))
+    with pytest.raises(DataError, match="no label says haemorrhage; check the set's CSV"):
+        load(tmp_path, slices="positive")
 
 
 @pytest.mark.parametrize("layout", ["ct-ich", "rsna"])

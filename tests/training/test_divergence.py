@@ -28,6 +28,7 @@ def test_sound_epochs_pass() -> None:
     checked(0.5)
     checked(49.0)
     checked(1e9, epochs=4)  # within the grace
+    checked(0.9, lowest=0.001)  # a bad epoch of a bounded loss
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])

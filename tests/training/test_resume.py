@@ -63,9 +63,16 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(start, tmp_path)
 
 
 def test_global_settings_are_left_as_they_were(start, tmp_path) -> None:
-    before = torch.get_rng_state(), torch.are_deterministic_algorithms_enabled()
+    def settings() -> list[object]:
+        return [
+            torch.get_rng_state(),
+            torch.are_deterministic_algorithms_enabled(),
+            torch.utils.deterministic.fill_uninitialized_memory,
+        ]
+
+    before = settings()
     start(tmp_path / "run", "training.epochs=1")
-    assert same(before, (torch.get_rng_state(), torch.are_deterministic_algorithms_enabled()))
+    assert same(before, settings())
 
 
 CHILD = """
@@ -168,10 +175,11 @@ def test_resume_on_other_data(start, parts, tmp_path) -> None:
         pytest.raises(CheckpointError, match="the test slices are not those"),
         RunFolder(folder, resume=True) as held,
     ):
-        run(tiny("training.epochs=1"), held, torch.device("cpu"), other)
+        run(tiny("training.epochs=1", "data.labelled=moved"), held, torch.device("cpu"), other)
+    assert "moved" not in (folder / "recipe.toml").read_text()  # it can still be resumed
 
 
-@pytest.mark.parametrize("damage", ["half", "foreign", "text"])
+@pytest.mark.parametrize("damage", ["half", "foreign", "text", "empty", "no recipe"])
 def test_a_checkpoint_that_is_not_ours(damage, start, tmp_path) -> None:
     folder = tmp_path / "run"
     start(folder, "training.epochs=1")
@@ -180,6 +188,11 @@ def test_a_checkpoint_that_is_not_ours(damage, start, tmp_path) -> None:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     elif damage == "foreign":
         torch.save({"weights": torch.zeros(3)}, path)
+    elif damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "no recipe":
+        content = torch.load(path, weights_only=True)
+        torch.save({key: value for key, value in content.items() if key != "recipe"}, path)
     else:
         path.write_text("not a checkpoint")
     with pytest.raises(CheckpointError, match=r"checkpoint\.pt"):

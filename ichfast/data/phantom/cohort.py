@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ichfast.data.phantom import ct_ich, rsna
+from ichfast.data.phantom.files import whole
 from ichfast.data.phantom.patient import make_scan
 from ichfast.errors import OutputError, RecipeError
 
@@ -126,9 +127,8 @@ def _prepare(out: Path, parameters: Parameters) -> bool:
                 f"{out} holds files that are no phantom. Choose an empty or new folder with --out."
             )
         out.mkdir(parents=True, exist_ok=True)
-        temporary = out / f".{PARTIAL}.tmp"
-        temporary.write_text(json.dumps(asdict(parameters), indent=2) + "\n")
-        os.replace(temporary, out / PARTIAL)
+        with whole(out / PARTIAL) as temporary:
+            temporary.write_text(json.dumps(asdict(parameters), indent=2) + "\n")
     for folder in ("labelled/ct_scans", "labelled/masks", f"unlabelled/{rsna.FOLDER}"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     return True

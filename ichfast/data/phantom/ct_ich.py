@@ -1,7 +1,6 @@
 """Writes scans in the layout of CT-ICH v1.3.1: NIfTI volumes and two CSV files."""
 
 import csv
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
+from ichfast.data.phantom.files import whole
 from ichfast.data.phantom.lesions import SUBTYPES
 from ichfast.data.phantom.patient import Scan
 
@@ -59,9 +59,8 @@ def _write_volume(path: Path, slices: np.ndarray, scan: Scan) -> None:
     header = image.header
     header.set_data_dtype(np.int16)  # type: ignore[no-untyped-call]
     header.set_xyzt_units("mm")  # type: ignore[no-untyped-call]
-    temporary = path.with_name(f".{path.name}.tmp.nii")
-    nibabel.save(image, temporary)
-    os.replace(temporary, path)
+    with whole(path) as temporary:
+        nibabel.save(image, temporary)
 
 
 def write_tables(root: Path, records: Sequence[Record]) -> None:
@@ -88,7 +87,8 @@ def _demographics(records: Sequence[Record]) -> Iterable[Sequence[object]]:
 
 
 def _write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "w", newline="", encoding="utf-8-sig") as file:
+    with (
+        whole(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8-sig") as file,
+    ):
         csv.writer(file).writerows(rows)
-    os.replace(temporary, path)

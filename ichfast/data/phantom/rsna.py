@@ -2,7 +2,6 @@
 
 import csv
 import hashlib
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from pydicom import config
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
+from ichfast.data.phantom.files import whole
 from ichfast.data.phantom.lesions import SUBTYPES
 from ichfast.data.phantom.patient import Scan
 
@@ -81,20 +81,19 @@ def _save(path: Path, data: Dataset) -> None:
     # Not pydicom's, whose version would vary the files.
     meta.ImplementationClassUID = UID("2.25.9202")
     meta.ImplementationVersionName = "ICHFAST_PHANTOM"
-    temporary = path.with_name(f".{path.name}.tmp")
-    file = FileDataset(str(temporary), data, file_meta=meta, preamble=b"\0" * 128)
-    file.save_as(temporary, enforce_file_format=True)
-    os.replace(temporary, path)
+    file = FileDataset(str(path), data, file_meta=meta, preamble=b"\0" * 128)
+    with whole(path) as temporary:
+        file.save_as(temporary, enforce_file_format=True)
 
 
 def write_table(root: Path, labels: Iterable[tuple[str, tuple[bool, ...]]]) -> None:
-    path = root / TABLE
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "w", newline="", encoding="utf-8") as file:
+    with (
+        whole(root / TABLE) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(["ID", "Label"])
         for name, subtypes in sorted(labels):
             for kind, present in zip(SUBTYPES, subtypes, strict=True):
                 writer.writerow([f"{name}_{kind}", int(present)])
             writer.writerow([f"{name}_any", int(any(subtypes))])
-    os.replace(temporary, path)
