@@ -339,8 +339,8 @@ PRESETS = {
         curriculum=Curriculum(k=10.0),
         lbfgs=LBFGS(max_iter=10),
         adam=Adam(1e-3),
-        data=Data(size=128, train=0.3, validation=0.2, test=0.5),
-        phantom=Phantom(patients=60, unlabelled=30, slices=10, size=256),
+        data=Data(size=128, train=0.25, validation=0.15, test=0.6),
+        phantom=Phantom(patients=100, unlabelled=40, slices=6, size=256),
     ),
     "paper": Recipe(training=Training(checkpoint_every=10)),
 }
