@@ -23,9 +23,12 @@ def require_floating(op: str, **tensors: Tensor) -> None:
 def require_tensor(op: str, name: str, value: object) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"{op}: {name} must be a torch.Tensor, not {type(value).__name__}")
-    if value.layout is not torch.strided or value.is_nested:
-        kind = "nested" if value.is_nested else str(value.layout)
-        raise TypeError(f"{op}: {name} must be a dense tensor, not {kind}; use {name}.to_dense()")
+    if value.is_nested:
+        raise TypeError(f"{op}: {name} must not be nested; pad it to one shape")
+    if value.layout is not torch.strided:
+        raise TypeError(
+            f"{op}: {name} must be a dense tensor, not {value.layout}; use {name}.to_dense()"
+        )
 
 
 def require_target(op: str, target: Tensor) -> None:

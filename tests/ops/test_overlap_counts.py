@@ -97,6 +97,8 @@ P, T = torch.rand(2, 1, 8, 8), torch.zeros(2, 1, 8, 8)
     [
         ((P.numpy(), T), TypeError, "prediction must be a torch.Tensor, not ndarray"),
         ((P, T.numpy()), TypeError, "target must be a torch.Tensor, not ndarray"),
+        ((P.to_sparse(), T), TypeError, r"prediction must be a dense tensor.*to_dense\(\)"),
+        ((P, T.to_mkldnn()), TypeError, r"target must be a dense tensor.*to_dense\(\)"),
         ((P.bool(), T), TypeError, r"prediction must be float64.* not torch.bool"),
         ((P, T.int()), TypeError, "target must be bool, uint8 or floating, not torch.int32"),
         ((P, T.to(torch.float8_e5m2)), TypeError, "target must be bool, uint8 or floating"),

@@ -134,6 +134,8 @@ P, T = torch.rand(2, 1, 8, 8), torch.zeros(2, 1, 8, 8)
     [
         ((P.numpy(), T), TypeError, "prediction must be a torch.Tensor, not ndarray"),
         ((P, T.numpy()), TypeError, "target must be a torch.Tensor, not ndarray"),
+        ((P.to_sparse(), T), TypeError, r"prediction must be a dense tensor.*to_dense\(\)"),
+        ((P, T.to_mkldnn()), TypeError, r"target must be a dense tensor.*to_dense\(\)"),
         ((P.int(), T), TypeError, r"prediction must be float64.* not torch.int32"),
         ((P, T.long()), TypeError, "target must be bool, uint8 or floating, not torch.int64"),
         ((P, T.to(torch.complex64)), TypeError, "target must be bool, uint8 or floating"),
