@@ -148,6 +148,12 @@ void apply(const double* h, const Window<double>& w, bool, int64_t n, double* ou
   window_row<false>(h, w, n, out);
 }
 
+// One number of a small tensor; converting the tensor would cost more than windowing a slice.
+double number(const Tensor& tensor, int64_t element) {
+  double buffer;
+  return *load(tensor.scalar_type(), tensor.const_data_ptr(), element, 1, 1, &buffer);
+}
+
 // What is the same for all rows.
 template <class A>
 struct Plan {
@@ -201,8 +207,8 @@ void forward(const Tensor& stored, const Tensor& slope, const Tensor& intercept,
   const int64_t out_height = result.size(2), out_width = result.size(3);
   Plan<A> plan{stored, windows, {}, {stored.size(1), out_height}, {width, out_width}};
   for (int64_t b = 0; b < images; ++b) {
-    plan.rescales.push_back({A(slope.const_data_ptr<double>()[b]),
-                             A(intercept.const_data_ptr<double>()[b] + double(kOffset)),
+    plan.rescales.push_back({A(number(slope, b * slope.stride(0))),
+                             A(number(intercept, b * intercept.stride(0)) + double(kOffset)),
                              padding ? std::optional<A>(A(*padding)) : std::nullopt});
   }
   const int64_t row_pixels = std::max<int64_t>(1, stored.size(1) / out_height) * width;
@@ -218,10 +224,10 @@ void forward(const Tensor& stored, const Tensor& slope, const Tensor& intercept,
 template <class A>
 std::vector<Window<A>> read_windows(const Tensor& windows, Function function, bool invert) {
   std::vector<Window<A>> result;
-  const double* const values = windows.const_data_ptr<double>();
   const double least = function == Function::kLinear ? 1.0 : 0.0;
   for (int64_t k = 0; k < windows.size(0); ++k) {
-    const double level = values[2 * k], width = values[2 * k + 1];
+    const int64_t row = k * windows.stride(0);
+    const double level = number(windows, row), width = number(windows, row + windows.stride(1));
     STD_TORCH_CHECK(
         width >= least && width > 0,
         "ct_window: a window's width must be positive, and at least 1 for 'linear'; got ", width);
@@ -244,15 +250,15 @@ Function parse(const std::string& function) {
   return Function::kSigmoid;
 }
 
-Tensor ct_window_cpu(const Tensor& stored, const Tensor& slope_in, const Tensor& intercept_in,
-                     const Tensor& windows_in, std::vector<int64_t> size,
+Tensor ct_window_cpu(const Tensor& stored, const Tensor& slope, const Tensor& intercept,
+                     const Tensor& windows, std::vector<int64_t> size,
                      const std::string& function_name, std::optional<double> padding, bool invert,
                      ScalarType dtype) {
   STD_TORCH_CHECK(stored.dim() == 3, "ct_window: stored must be (B, H, W)");
-  STD_TORCH_CHECK(slope_in.dim() == 1 && slope_in.size(0) == stored.size(0) &&
-                      intercept_in.dim() == 1 && intercept_in.size(0) == stored.size(0),
+  STD_TORCH_CHECK(slope.dim() == 1 && slope.size(0) == stored.size(0) && intercept.dim() == 1 &&
+                      intercept.size(0) == stored.size(0),
                   "ct_window: slope and intercept must be (B,)");
-  STD_TORCH_CHECK(windows_in.dim() == 2 && windows_in.size(1) == 2,
+  STD_TORCH_CHECK(windows.dim() == 2 && windows.size(1) == 2,
                   "ct_window: windows must be (K, 2), level and width");
   STD_TORCH_CHECK(
       size.size() == 2 && size[0] > 0 && size[1] > 0 && stored.size(1) > 0 && stored.size(2) > 0,
@@ -261,11 +267,6 @@ Tensor ct_window_cpu(const Tensor& stored, const Tensor& slope_in, const Tensor&
                       dtype == ScalarType::BFloat16 || dtype == ScalarType::Double,
                   "ct_window: dtype must be a floating one");
   const Function function = parse(function_name);
-  const auto as_double = [](const Tensor& t) {
-    return torch::stable::contiguous(torch::stable::to(t, ScalarType::Double));
-  };
-  const Tensor slope = as_double(slope_in), intercept = as_double(intercept_in),
-               windows = as_double(windows_in);
   Tensor result =
       torch::stable::new_empty(stored, {stored.size(0), windows.size(0), size[0], size[1]}, dtype);
   const ScalarType in = stored.scalar_type();
