@@ -41,7 +41,7 @@ def train(
     settings = recipe.training
     strategy = strategy_of(recipe)
     steps = build_steps(strategy.steps, model, parts.train, parts.unlabelled, recipe, device)
-    fingerprints = parts.fingerprints()
+    fingerprints = parts.fingerprints
     torch.manual_seed(settings.seed)
     progress.start_norm = weight_norm(model)
     if content := checkpoint.read(folder):

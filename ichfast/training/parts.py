@@ -4,6 +4,7 @@ import hashlib
 import json
 import sys
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ class Parts:
         labelled = {"train": self.train, "validation": self.validation, "test": self.test}
         return labelled | ({} if self.unlabelled is None else {"unlabelled": self.unlabelled})
 
+    @cached_property
     def fingerprints(self) -> dict[str, str]:
+        """By part, what tells whether a resumed run has the same slices; hashed once."""
         return {name: slices.fingerprint() for name, slices in self.sets().items()}
 
     def counts(self) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def run(
     start = time.perf_counter()
     parts = parts or load_parts(recipe, folder.path.parent)
     if content:  # a refused resume leaves the stored recipe as it was
-        checkpoint.check_data(folder, content, parts.fingerprints())
+        checkpoint.check_data(folder, content, parts.fingerprints)
         folder.write(RECIPE, to_toml(recipe).encode())
     data_seconds = time.perf_counter() - start
     print(introduction(recipe, folder, parts), file=sys.stderr)
