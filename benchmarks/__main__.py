@@ -3,73 +3,156 @@
 import argparse
 import json
 import os
+import sys
 import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report
-from benchmarks.harness import Case, measure
-from benchmarks.machine import commit, machine, physical_cores, slug, versions
-from benchmarks.memory import measure_memory
+import torch
+
+import ichfast
+from benchmarks import readme, report
+from benchmarks.devices import Cpu, Cuda, Device
+from benchmarks.harness import Case, measure, measure_memory
+from benchmarks.machine import commit, gpu, machine, physical_cores, slug, versions
 
 OPS = ("attention_wmse", "tversky", "ct_window", "attention_mask", "overlap_counts")
 LOSSES = ("attention_wmse", "tversky")
+SECONDS = {"cpu": 6.0, "cuda": 1.5}  # a case
 RESULTS = Path(__file__).parent / "results"
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
-    seconds = 0.1 if options.quick else 6.0
-    results: dict[str, Any] = {
-        "format": 1,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "machine": machine(options.threads),
-        "versions": versions(),
-        "results": [],
-    }
-    started = time.monotonic()
-    makers = [make for op in options.ops for make in _cases(op, options.quick)]
-    for number, make in enumerate(makers, 1):
-        case = make()
-        label = f"{case.op}, {case.work}, {case.shape} {case.dtype}"
-        print(f"[{number}/{len(makers)}] {label}: ", end="", flush=True)
-        record = measure(case, threads=options.threads, seconds=seconds)
-        if case.op in LOSSES:
-            record["memory"] = measure_memory(case, set(record["contenders"]))
-        results["results"].append(record)
-        print(report.line(record), flush=True)
-    results["seconds"] = round(time.monotonic() - started, 1)
-    results["machine"]["load_average_after"] = [round(load, 2) for load in os.getloadavg()]
+    device = _device(options.device)
+    if isinstance(device, str):
+        print(f"python -m benchmarks: {device}", file=sys.stderr)
+        return 2
+    # Half a run must not take the place of a whole one, unless told where to go.
+    whole = not options.quick and set(options.ops) == set(OPS)
+    folder: Path | None = options.out or (RESULTS if whole else None)
+    results = _run(device, options, folder)
 
     table = report.markdown(results)
     print(f"\n{table}")
-    # Half a run must not take the place of a whole one, unless told where to go.
-    whole = not options.quick and set(options.ops) == set(OPS)
-    folder = options.out or (RESULTS if whole else None)
+    if results["failed"]:
+        failed = ", ".join(
+            f"{failure['case']} ({failure['error']})" for failure in results["failed"]
+        )
+        print(f"Failed: {failed}.", file=sys.stderr)
+        return 1
     if folder is None:
         print("Not written: not the whole run. --out FOLDER writes it.")
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{slug()}.json"
-    path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        return 0
+    path = folder / f"{slug(device.kind)}.json"
+    _incomplete(path).replace(path)
     path.with_suffix(".md").write_text(table, encoding="utf-8")
     print(f"Written: {path} and {path.with_suffix('.md').name}")
+    if whole and device.kind == "cuda" and options.out is None:
+        try:
+            readme.update(results)
+        except ValueError as error:
+            print(f"python -m benchmarks: {error}", file=sys.stderr)
+            return 1
+        print(f"Rewritten: the GPU table of {readme.README.name}")
+    return 0
 
 
-def _cases(op: str, quick: bool) -> list[Callable[[], Case]]:
-    made: list[Callable[[], Case]] = import_module(f"benchmarks.bench_{op}").cases(quick)
+def _run(device: Device, options: argparse.Namespace, folder: Path | None) -> dict[str, Any]:
+    """Every case in turn. What is measured is kept case by case, so that a run cut short is not
+    lost; one that fails is named, and the rest goes on."""
+    results: dict[str, Any] = {
+        "format": 1,
+        "complete": False,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "machine": machine(options.threads),
+        "versions": versions(device.kind),
+        "failed": [],
+        "results": [],
+    }
+    if device.kind == "cuda":
+        results["machine"]["gpu"] = gpu()
+    started = time.monotonic()
+    makers = [(op, make) for op in options.ops for make in _cases(op, device, options.quick)]
+    for number, (op, make) in enumerate(makers, 1):
+        label = op
+        try:
+            for case in make():
+                label = f"{case.op}, {case.work}, {case.shape} {case.dtype}"
+                print(f"[{number}/{len(makers)}] {label}: ", end="", flush=True)
+                results["results"].append(_record(case, device, options))
+                print(report.line(results["results"][-1]), flush=True)
+                _write(results, started, folder, device)
+        except Exception as error:
+            traceback.print_exc()
+            results["failed"].append({"case": label, "error": type(error).__name__})
+    results["complete"] = not results["failed"]
+    results["machine"]["load_average_after"] = [round(load, 2) for load in os.getloadavg()]
+    _write(results, started, folder, device)
+    return results
+
+
+def _record(case: Case, device: Device, options: argparse.Namespace) -> dict[str, Any]:
+    seconds = 0.1 if options.quick else SECONDS[device.kind]
+    record = measure(case, device, threads=options.threads, seconds=seconds)
+    if case.op in LOSSES and "+" in case.work:
+        record["memory"] = measure_memory(case, device, set(record["contenders"]))
+    return record
+
+
+def _write(results: dict[str, Any], started: float, folder: Path | None, device: Device) -> None:
+    results["seconds"] = round(time.monotonic() - started, 1)
+    if folder is None:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    path = _incomplete(folder / f"{slug(device.kind)}.json")
+    path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _incomplete(path: Path) -> Path:
+    """Where results lie until all of them are there."""
+    return path.with_suffix(".incomplete.json")
+
+
+def _device(kind: str) -> Device | str:
+    """The device, or the sentence that says why there is none."""
+    if kind == "cpu":
+        return Cpu()
+    if not torch.cuda.is_available():
+        return (
+            f"--device cuda needs a GPU, and torch {torch.__version__} finds none; "
+            "leave --device out to measure the CPU"
+        )
+    if not ichfast.build_info()["cuda"]:
+        return (
+            "--device cuda needs ichfast's CUDA kernels, and this build has none; build them with "
+            "`ICHFAST_CUDA=1 pip install --no-build-isolation .`"
+        )
+    return Cuda(torch.device("cuda"))
+
+
+def _cases(op: str, device: Device, quick: bool) -> list[Callable[[], Iterable[Case]]]:
+    module = import_module(f"benchmarks.bench_{op}")
+    made: list[Callable[[], Iterable[Case]]] = module.cases(device, quick)
     return made
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Time every op of ichfast beside eager PyTorch, torch.compile and, for "
-        "windowing, NumPy, on this machine. Takes about five minutes; close what else is running.",
+        description="Time every op of ichfast beside eager PyTorch, torch.compile and what else "
+        "does its work, on this machine. Takes about five minutes; close what else is running.",
+    )
+    parser.add_argument(
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cpu",
+        help="default: %(default)s; cuda is the current CUDA device",
     )
     parser.add_argument(
         "--ops",
@@ -104,4 +187,4 @@ def _ops(text: str) -> tuple[str, ...]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,42 +1,58 @@
 """The two attention-masked images, forward and backward."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import torch
 
-from benchmarks.harness import OURS, Case, compiled, dtype_name, shape_name, with_gradients
+from benchmarks.devices import Device
+from benchmarks.harness import OURS, Case, compiled
+from benchmarks.passes import (
+    APART,
+    OWED_BANDWIDTH,
+    Inputs,
+    Plan,
+    input_sets,
+    pass_cases,
+    plans,
+)
 from ichfast import ops
 from ichfast.ops import reference
 
-SIZES = ((8, 1, 256, 256), (32, 1, 512, 512))
-QUICK_SIZES = ((2, 1, 32, 32),)
+LARGE = (64, 1, 1024, 1024)
+PLANS = {
+    "cpu": (
+        Plan((8, 1, 256, 256), torch.float32),
+        Plan((32, 1, 512, 512), torch.float32),
+    ),
+    "cuda": (
+        Plan((8, 1, 256, 256), torch.float32, in_graph=True),
+        Plan((32, 1, 256, 256), torch.float32, in_graph=True),
+        Plan(LARGE, torch.float32, APART, owed_apart=OWED_BANDWIDTH),
+        Plan(LARGE, torch.bfloat16, APART, owed_apart=OWED_BANDWIDTH),
+    ),
+}
 
 
-def cases(quick: bool) -> list[Callable[[], Case]]:
-    return [partial(_case, size) for size in (QUICK_SIZES if quick else SIZES)]
+def cases(device: Device, quick: bool) -> list[Callable[[], Iterable[Case]]]:
+    return [partial(_cases, device, plan) for plan in plans(PLANS[device.kind], quick)]
 
 
-def _case(size: tuple[int, ...]) -> Case:
-    generator = torch.Generator().manual_seed(0)
-    image = torch.rand(size, generator=generator)
-    logits = torch.randn(size, generator=generator).requires_grad_()
-    incoming = torch.randn((size[0], 2, *size[2:]), generator=generator)
+def _cases(device: Device, plan: Plan) -> Iterator[Case]:
+    size = plan.size
+    pair = (size[0], 2, *size[2:])
+
+    def inputs(generator: torch.Generator) -> Inputs:
+        image = torch.rand(size, generator=generator).to(plan.dtype)
+        logits = torch.randn(size, generator=generator).to(plan.dtype).requires_grad_()
+        return Inputs(
+            (image, logits), (logits,), torch.randn(pair, generator=generator).to(plan.dtype)
+        )
+
     implementations = {
         OURS: ops.attention_mask,
         "eager": reference.attention_mask,
         "compile": compiled(reference.attention_mask),
     }
-    return Case(
-        op="attention_mask",
-        work="forward + backward",
-        shape=shape_name(image),
-        dtype=dtype_name(image.dtype),
-        contenders={
-            name: with_gradients(partial(op, image, logits), [logits], incoming)
-            for name, op in implementations.items()
-        },
-        read=(*2 * (image, logits), incoming),
-        written=(incoming, logits),  # the result is as large as the gradient that arrives at it
-        tolerance=1e-4,
-    )
+    sets = input_sets(inputs, device)
+    yield from pass_cases("attention_mask", plan, sets, implementations, returns_images=True)

@@ -1,61 +1,76 @@
 """The unsupervised loss L_u, forward and backward, with the mask differentiated ("flow") or not."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import torch
 
-from benchmarks.harness import (
-    COPY,
-    OURS,
-    Case,
-    Owed,
-    compiled,
-    dtype_name,
-    shape_name,
-    with_gradients,
+from benchmarks.devices import Device
+from benchmarks.harness import COPY, OURS, Case, Owed, compiled
+from benchmarks.passes import (
+    APART,
+    BACKWARD,
+    OWED_BANDWIDTH,
+    Inputs,
+    Plan,
+    input_sets,
+    pass_cases,
+    plans,
 )
 from ichfast import ops
 from ichfast.ops import reference
 
-SIZES = ((8, 1, 256, 256), (32, 1, 512, 512))
-QUICK_SIZES = ((2, 1, 32, 32),)
-FASTER = (Owed("eager", 6.0), Owed("compile", 1.7))
-OWED = {SIZES[0]: FASTER, SIZES[1]: (*FASTER, Owed(COPY, 1.6))}
+LARGE = (64, 1, 1024, 1024)
+ON_CPU = (Owed("eager", 6.0), Owed("compile", 1.7))
+ON_GPU = (Owed("eager", 6.0), Owed("compile", 1.5), Owed("eager", 10.0, graph=True))
+CPU_PLANS = (
+    Plan((8, 1, 256, 256), torch.float32, owed=ON_CPU),
+    Plan((32, 1, 512, 512), torch.float32, owed=(*ON_CPU, Owed(COPY, 1.6))),
+    Plan((32, 1, 512, 512), torch.bfloat16),
+)
+SMALL_ON_GPU = Plan((32, 1, 256, 256), torch.float32, in_graph=True, owed=ON_GPU)
+FLOW, STOP = True, False
+PLANS = {
+    ("cpu", FLOW): CPU_PLANS,
+    ("cpu", STOP): CPU_PLANS,
+    ("cuda", FLOW): (
+        Plan((8, 1, 256, 256), torch.float32, in_graph=True),
+        SMALL_ON_GPU,
+        Plan(LARGE, torch.float32, APART, owed_apart=OWED_BANDWIDTH),
+        Plan(LARGE, torch.bfloat16, APART, owed_apart=OWED_BANDWIDTH),
+    ),
+    ("cuda", STOP): (  # whose forward pass is the same
+        SMALL_ON_GPU,
+        Plan(LARGE, torch.float32, (BACKWARD,), owed_apart=OWED_BANDWIDTH),
+    ),
+}
 
 
-def cases(quick: bool) -> list[Callable[[], Case]]:
-    sizes = QUICK_SIZES if quick else SIZES
-    made: list[Callable[[], Case]] = []
-    for flow in (True, False):
-        made += [partial(_case, size, torch.float32, flow, OWED.get(size, ())) for size in sizes]
-        made.append(partial(_case, sizes[-1], torch.bfloat16, flow, ()))
-    return made
+def cases(device: Device, quick: bool) -> list[Callable[[], Iterable[Case]]]:
+    return [
+        partial(_cases, device, plan, flow)
+        for flow in (FLOW, STOP)
+        for plan in plans(PLANS[device.kind, flow], quick)
+    ]
 
 
-def _case(size: tuple[int, ...], dtype: torch.dtype, flow: bool, owed: tuple[Owed, ...]) -> Case:
-    generator = torch.Generator().manual_seed(0)
-    image = torch.rand(size, generator=generator).to(dtype)
-    logits = torch.randn(size, generator=generator).to(dtype).requires_grad_(flow)
+def _cases(device: Device, plan: Plan, flow: bool) -> Iterator[Case]:
+    size = plan.size
     pair = (size[0], 2, *size[2:])
-    reconstruction = torch.randn(pair, generator=generator).to(dtype).requires_grad_()
-    wanted = [logits, reconstruction] if flow else [reconstruction]
+
+    def inputs(generator: torch.Generator) -> Inputs:
+        image = torch.rand(size, generator=generator).to(plan.dtype)
+        logits = torch.randn(size, generator=generator).to(plan.dtype).requires_grad_(flow)
+        reconstruction = torch.randn(pair, generator=generator).to(plan.dtype).requires_grad_()
+        wanted = (logits, reconstruction) if flow else (reconstruction,)
+        incoming = torch.ones(size[0])
+        return Inputs((image, logits, reconstruction), wanted, incoming)
+
     implementations = {
         OURS: ops.attention_wmse,
         "eager": reference.attention_wmse,
         "compile": compiled(reference.attention_wmse),
     }
-    return Case(
-        op="attention_wmse",
-        work=f'forward + backward, "{"flow" if flow else "stop"}"',
-        shape=shape_name(image),
-        dtype=dtype_name(dtype),
-        contenders={
-            name: with_gradients(partial(op, image, logits, reconstruction), wanted)
-            for name, op in implementations.items()
-        },
-        read=2 * (image, logits, reconstruction),
-        written=wanted,
-        tolerance=1e-4 if dtype == torch.float32 else 5e-3,
-        owed=owed,
-    )
+    note = f', "{"flow" if flow else "stop"}"'
+    sets = input_sets(inputs, device)
+    yield from pass_cases("attention_wmse", plan, sets, implementations, note=note)

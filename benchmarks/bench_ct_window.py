@@ -1,12 +1,13 @@
-"""CT windowing with the area average by two, on one thread, as a loader's worker runs it.
+"""CT windowing with the area average by two; on a CPU on one thread, as a loader's worker does.
 
-The plain expressions are what one writes: ``numpy``, and ``eager``, the reference that takes any
-size. The ``tight`` ones are as fast as we could make each library do this one case: in place, the
-constants folded, the average as two additions of slices. ``compile`` gets the tight expression,
-since the fusion starts from the better one.
+The plain expressions are what one writes: ``numpy``, ``cupy``, and ``eager``, the reference that
+takes any size. The ``tight`` ones are as fast as we could make each library do this one case: in
+place or fused, the constants folded, the average as additions of slices. ``compile`` gets the tight
+expression, since the fusion starts from the better one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -14,12 +15,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from benchmarks import cupy_window
+from benchmarks.devices import Device, Run
 from benchmarks.harness import OURS, Case, Owed, compiled, dtype_name, shape_name
+from benchmarks.passes import OWED_BANDWIDTH, Inputs, input_sets
 from ichfast import ops
 from ichfast.ops import reference
 from ichfast.ops.reference import HU_RANGE
 
-SLICES = (1, 32)
 SIDE, QUICK_SIDE = 512, 32
 BRAIN = (40.0, 80.0)  # level, width
 SLOPE, INTERCEPT = 1.0, -1024.0
@@ -27,52 +30,96 @@ SLOPE, INTERCEPT = 1.0, -1024.0
 Floats = npt.NDArray[np.float32]
 
 
-def cases(quick: bool) -> list[Callable[[], Case]]:
+@dataclass(frozen=True)
+class Plan:
+    slices: int
+    dtype: torch.dtype
+    in_graph: bool = False  # also as single calls and in a CUDA graph
+    owed: tuple[Owed, ...] = ()
+
+
+# CuPy's plain expression and its tight one: whichever is the better.
+CUPY = (Owed("cupy", 5.0), Owed("cupy tight", 5.0))
+PLANS = {
+    "cpu": (
+        Plan(1, torch.float32, owed=(Owed("numpy", 15.0), Owed("eager", 8.0))),
+        Plan(32, torch.float32),
+    ),
+    "cuda": (
+        Plan(1, torch.bfloat16, in_graph=True),
+        Plan(32, torch.bfloat16, in_graph=True),
+        Plan(2048, torch.bfloat16, owed=(*OWED_BANDWIDTH, *CUPY)),
+    ),
+}
+IN_GRAPH = (OURS, "eager", "eager tight", "compile")
+
+
+def cases(device: Device, quick: bool) -> list[Callable[[], Iterable[Case]]]:
     if quick:
-        return [partial(_case, 2, QUICK_SIDE, ())]
-    owed = {1: (Owed("numpy", 15.0), Owed("eager", 8.0))}
-    return [partial(_case, slices, SIDE, owed.get(slices, ())) for slices in SLICES]
+        plan = Plan(2, PLANS[device.kind][0].dtype, in_graph=device.kind == "cuda")
+        return [partial(_cases, device, plan, QUICK_SIDE)]
+    return [partial(_cases, device, plan, SIDE) for plan in PLANS[device.kind]]
 
 
-def _case(slices: int, side: int, owed: tuple[Owed, ...]) -> Case:
-    generator = torch.Generator().manual_seed(0)
-    # The range of a head: air, soft tissue and bone, most of it outside the window.
-    stored = torch.randint(0, 4096, (slices, side, side), generator=generator).to(torch.int16)
-    slope, intercept = torch.full((slices,), SLOPE), torch.full((slices,), INTERCEPT)
-    windows = torch.tensor([BRAIN])
+def _cases(device: Device, plan: Plan, side: int) -> Iterator[Case]:
+    shape = (plan.slices, side, side)
     half = (side // 2, side // 2)
-    arguments = (stored, slope, intercept, windows, half)
-    array = stored.numpy()
-    compiled_tight = compiled(eager_tight)
+    on_gpu = device.kind == "cuda"
 
-    def one(function: Callable[..., Tensor], *values: object) -> Sequence[Tensor]:
-        return (function(*values),)
+    def inputs(generator: torch.Generator) -> Inputs:
+        # The range of a head: air, soft tissue and bone, most of it outside the window.
+        stored = torch.randint(0, 4096, shape, generator=generator)
+        return Inputs((stored.to(torch.int16),))
 
-    def each(function: Callable[[npt.NDArray[np.int16], Floats], None]) -> Sequence[Tensor]:
-        result = np.empty((slices, 1, *half), np.float32)
-        for image, out in zip(array, result[:, 0], strict=True):  # NumPy's steps stay in the cache
-            function(image, out)
-        return (torch.from_numpy(result),)
-
-    return Case(
+    stored = [one.arguments[0] for one in input_sets(inputs, device)]
+    slope = torch.full((plan.slices,), SLOPE, device=device.place)
+    intercept = torch.full((plan.slices,), INTERCEPT, device=device.place)
+    windows = torch.tensor([BRAIN], device=device.place)
+    tight: dict[str, Callable[..., Tensor]] = {
+        "eager tight": partial(eager_tight, dtype=plan.dtype),
+        "compile": partial(compiled(eager_tight), dtype=plan.dtype),
+    }
+    contenders: dict[str, Sequence[Run]] = {}
+    for name, op in ((OURS, ops.ct_window), ("eager", reference.ct_window)):
+        general = partial(op, dtype=plan.dtype)
+        contenders[name] = [_run(general, s, slope, intercept, windows, half) for s in stored]
+    if not on_gpu:
+        for name, each in (("numpy", numpy_plain), ("numpy tight", numpy_tight)):
+            contenders[name] = [partial(_numpy, each, s.numpy(), half) for s in stored]
+    for name, function in tight.items():
+        contenders[name] = [_run(function, s, slope, intercept) for s in stored]
+    if on_gpu:
+        of_sets = [cupy_window.runs(s, slope, intercept, _sum_of_four_to_window()) for s in stored]
+        contenders |= {name: [runs[name] for runs in of_sets] for name in of_sets[0]}
+    yield Case(
         op="ct_window",
         work="one window",
-        shape=f"{shape_name(stored)} to {half[0]}×{half[1]}",
-        dtype=f"{dtype_name(stored.dtype)} to float32",
-        contenders={
-            OURS: partial(one, ops.ct_window, *arguments),
-            "numpy": partial(each, numpy_plain),
-            "numpy tight": partial(each, numpy_tight),
-            "eager": partial(one, reference.ct_window, *arguments),
-            "eager tight": partial(one, eager_tight, stored, slope, intercept),
-            "compile": partial(one, compiled_tight, stored, slope, intercept),
-        },
-        read=(stored,),
-        written=(torch.empty(slices, 1, *half),),
-        tolerance=1e-5,
+        shape=f"{shape_name(stored[0])} to {half[0]}×{half[1]}",
+        dtype=f"{dtype_name(torch.int16)} to {dtype_name(plan.dtype)}",
+        contenders=contenders,
+        read=(stored[0],),
+        written=(torch.empty(plan.slices, 1, *half, dtype=plan.dtype, device=device.place),),
+        tolerance=1e-5 if plan.dtype == torch.float32 else 5e-3,
         threads=1,
-        owed=owed,
+        in_graph=IN_GRAPH if plan.in_graph else (),
+        images=plan.slices if on_gpu else None,
+        owed=plan.owed,
     )
+
+
+def _run(function: Callable[..., Tensor], *arguments: object) -> Run:
+    return lambda: (function(*arguments),)
+
+
+def _numpy(
+    each: Callable[[npt.NDArray[np.int16], Floats], None],
+    stored: npt.NDArray[np.int16],
+    size: tuple[int, int],
+) -> Sequence[Tensor]:
+    result = np.empty((len(stored), 1, *size), np.float32)
+    for image, out in zip(stored, result[:, 0], strict=True):  # NumPy's steps stay in the cache
+        each(image, out)
+    return (torch.from_numpy(result),)
 
 
 def numpy_plain(stored: npt.NDArray[np.int16], out: Floats) -> None:
@@ -98,13 +145,13 @@ def numpy_tight(stored: npt.NDArray[np.int16], out: Floats) -> None:
     np.clip(out, np.float32(0), np.float32(1), out=out)
 
 
-def eager_tight(stored: Tensor, slope: Tensor, intercept: Tensor) -> Tensor:
+def eager_tight(stored: Tensor, slope: Tensor, intercept: Tensor, dtype: torch.dtype) -> Tensor:
     hu = stored.to(torch.float32).mul_(slope[:, None, None]).add_(intercept[:, None, None])
     hu.clamp_(*HU_RANGE)
     rows = hu[:, 0::2] + hu[:, 1::2]
     scale, shift = _sum_of_four_to_window()
     windowed = rows[:, None, :, 0::2] + rows[:, None, :, 1::2]
-    return windowed.mul_(scale).add_(shift).clamp_(0, 1)
+    return windowed.mul_(scale).add_(shift).clamp_(0, 1).to(dtype)
 
 
 def _sum_of_four_to_window() -> tuple[float, float]:

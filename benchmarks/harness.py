@@ -8,28 +8,42 @@ are compared: a benchmark of two different things says nothing.
 import gc
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from statistics import median, quantiles
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmarks.devices import Cuda, Device, Prepared, Run
+
 OURS = "ichfast"
 COPY = "copy"
+BANDWIDTH = "copy bandwidth"
 
-Run = Callable[[], Sequence[Tensor]]
-"""Does the work once and returns the results, freshly allocated."""
+# A contender need not be installed, nor able to do every case.
+FOREIGN = ("compile", "monai", "cupy", "cupy tight", "cupy kernel")
+
+# The ways in which a contender is called.
+CALLS = "calls"  # back to back, as often as fills a sample
+SINGLE = "single"  # one call, from an idle device
+GRAPH = "graph"  # one call for each input set, all in one CUDA graph
+
+
+class Disagreement(Exception):
+    """A contender's result is not ours."""
 
 
 @dataclass(frozen=True)
 class Owed:
-    """A promise: at least ``factor`` times faster than a contender, or, against the copy, within
-    ``factor`` times its time."""
+    """A promise: at least ``factor`` times faster than a contender; against the copy, within
+    ``factor`` times its time; against its bandwidth, at least ``factor`` of that."""
 
     against: str
     factor: float
+    graph: bool = False  # ours inside a CUDA graph, the contender called plainly
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,11 +54,13 @@ class Case:
     work: str  # "forward", "forward + backward, ..."
     shape: str
     dtype: str
-    contenders: Mapping[str, Run]
+    contenders: Mapping[str, Sequence[Run]]  # a run for each input set, the same sets for all
     read: Sequence[Tensor]  # what must be read, a tensor as often as it is read
     written: Sequence[Tensor]  # stand-ins of the sizes that must be written
     tolerance: float  # of the contenders' results: relative L2 distance from ours
     threads: int | None = None  # None: as many as the run was given
+    in_graph: tuple[str, ...] = ()  # contenders to be timed as single calls and in a graph, too
+    images: int | None = None  # per call, where their number per second says something
     owed: tuple[Owed, ...] = ()
 
     @property
@@ -62,32 +78,35 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """torch.compile at its best: shapes fixed, no graph breaks. It compiles at the first call."""
+    """torch.compile at its best: shapes fixed, no graph breaks. It compiles at the first call.
+
+    What was compiled before is forgotten, since torch keeps only so many versions of a function.
+    """
+    torch.compiler.reset()
     return torch.compile(function, fullgraph=True, dynamic=False)
 
 
-def with_gradients(
-    function: Callable[[], Tensor], inputs: Sequence[Tensor], weights: Tensor | None = None
-) -> Run:
-    """Forward and backward; by torch.autograd.grad, so that adding into ``.grad`` is not timed."""
-
-    def run() -> Sequence[Tensor]:
-        value = function()
-        incoming = torch.ones_like(value) if weights is None else weights
-        return value.detach(), *torch.autograd.grad(value, inputs, incoming)
-
-    return run
-
-
-def measure(case: Case, *, threads: int, seconds: float) -> dict[str, Any]:
+def measure(case: Case, device: Device, *, threads: int, seconds: float) -> dict[str, Any]:
     """Times a case for about ``seconds``, after warm-up; a JSON-ready record."""
-    torch.compiler.reset()
     torch.set_num_threads(case.threads or threads)
-    runs, unavailable = _checked(case)
-    runs[COPY] = _copy(case)
-    samples, calls = _rounds(runs, seconds)
-    ours = samples[OURS]
-    return {
+    runs, unavailable, expected = _checked(case)
+    graphs, not_captured = _captured(case, device, runs, expected)
+    del expected
+    runs[COPY] = _copies(case, device)
+    timed = {(CALLS, name): _Timed(run) for name, run in runs.items()}
+    timed |= {(SINGLE, name): _Timed(runs[name], repeats=1) for name in case.in_graph & runs.keys()}
+    timed |= {(GRAPH, name): graph for name, graph in graphs.items()}
+    samples, calls = _rounds(timed, device, seconds)
+    ours = samples[CALLS, OURS]
+
+    def statistics(way: str) -> dict[str, Any]:
+        return {
+            name: _statistics(times, case.traffic) | {"calls_per_round": calls[way, name]}
+            for (its_way, name), times in samples.items()
+            if its_way == way
+        }
+
+    record = {
         "op": case.op,
         "work": case.work,
         "shape": case.shape,
@@ -98,10 +117,7 @@ def measure(case: Case, *, threads: int, seconds: float) -> dict[str, Any]:
             "written": sum(tensor.nbytes for tensor in case.written),
         },
         "rounds": len(ours),
-        "contenders": {
-            name: _statistics(times, case.traffic) | {"calls_per_round": calls[name]}
-            for name, times in samples.items()
-        },
+        "contenders": statistics(CALLS),
         "speedup": {
             name: {
                 "of_medians": round(median(times) / median(ours), 3),
@@ -109,89 +125,169 @@ def measure(case: Case, *, threads: int, seconds: float) -> dict[str, Any]:
                     median(t / o for t, o in zip(times, ours, strict=True)), 3
                 ),
             }
-            for name, times in samples.items()
-            if name != OURS
+            for (way, name), times in samples.items()
+            if way == CALLS and name != OURS
         },
         "unavailable": unavailable,
         "owed": [_verdict(owed, samples) for owed in case.owed],
     }
+    if case.in_graph:
+        record |= {way: statistics(way) for way in (SINGLE, GRAPH)}
+        record["not_captured"] = not_captured
+    if case.images:
+        record["images_per_s"] = round(case.images / median(ours))
+    return record
 
 
-def _checked(case: Case) -> tuple[dict[str, Run], dict[str, str]]:
-    """The contenders that run, warmed up and compared with ours; and why the others do not."""
-    expected = case.contenders[OURS]()
-    runs: dict[str, Run] = {}
+def measure_memory(case: Case, device: Device, names: set[str]) -> dict[str, int]:
+    """Bytes of the results, and the peak of each of the named contenders."""
+    results = sum(tensor.nbytes for tensor in case.contenders[OURS][0]())
+    return {"results": results} | {
+        name: device.peak_extra(runs[0]) for name, runs in case.contenders.items() if name in names
+    }
+
+
+Results = list[Sequence[Tensor]]
+
+
+@dataclass(frozen=True)
+class _Timed:
+    runs: Sequence[Run]  # in turn
+    calls: int = 1  # of the op, in one run
+    repeats: int | None = None  # runs in a sample; None: as many as fill it
+
+
+def _checked(case: Case) -> tuple[dict[str, Sequence[Run]], dict[str, str], Results]:
+    """The contenders that run, warmed up and compared with ours; why the others do not; and ours.
+
+    Ours runs twice: the memory that the first results leave is likely what the second get, and
+    there an element that nobody writes shows.
+    """
+    _poison([result for run in case.contenders[OURS] for result in run()])
+    expected = [run() for run in case.contenders[OURS]]
+    checked: dict[str, Sequence[Run]] = {}
     unavailable: dict[str, str] = {}
-    for name, run in case.contenders.items():
+    for name, runs in case.contenders.items():
         try:
-            results = run()
+            _compare(case, name, [run() for run in runs], expected)
         except Exception as error:
-            if name != "compile":
+            if name not in FOREIGN:
                 raise
             # Without a C++ compiler, say. Its message holds paths of this machine: the type does.
             unavailable[name] = type(error).__name__
             continue
-        for result, reference in zip(results, expected, strict=True):
+        checked[name] = runs
+    return checked, unavailable, expected
+
+
+def _captured(
+    case: Case, device: Device, runs: Mapping[str, Sequence[Run]], expected: Results
+) -> tuple[dict[str, _Timed], dict[str, str]]:
+    """Graphs of the contenders that can be captured, compared too; why the others cannot."""
+    graphs: dict[str, _Timed] = {}
+    not_captured: dict[str, str] = {}
+    for name in case.in_graph:
+        if name not in runs:
+            continue
+        assert isinstance(device, Cuda), "a CPU has no graphs"
+        try:
+            graph = device.captured(runs[name])
+        except Exception as error:
+            not_captured[name] = type(error).__name__
+            continue
+        _poison(graph())
+        flat = [tensor for results in expected for tensor in results]
+        _compare(case, f"{name} in a graph", [graph()], [flat])
+        graphs[name] = _Timed([graph], calls=len(runs[name]))
+    return graphs, not_captured
+
+
+def _compare(case: Case, name: str, results: Results, expected: Results) -> None:
+    for result_set, expected_set in zip(results, expected, strict=True):
+        for result, reference in zip(result_set, expected_set, strict=True):
             distance = _distance(result, reference)
             if not distance <= case.tolerance:
-                raise AssertionError(
+                raise Disagreement(
                     f"{case.op}, {case.shape} {case.dtype}: the result of {name} is {distance:.1e} "
                     f"from that of {OURS}, more than {case.tolerance:.0e}"
                 )
-        runs[name] = run
-    return runs, unavailable
+
+
+def _poison(results: Sequence[Tensor]) -> None:
+    """What no op returns."""
+    for result in results:
+        result.fill_(float("nan") if result.is_floating_point() else -7)
 
 
 def _distance(result: Tensor, reference: Tensor) -> float:
-    """‖a − b‖ / ‖b‖."""
+    """‖a − b‖ / ‖b‖; NaN where either holds one."""
     reference = reference.double()
     size = reference.norm().clamp(min=torch.finfo(torch.float64).tiny)
     return float((result.double() - reference).norm() / size)
 
 
-def _copy(case: Case) -> Run:
-    """Moves as many bytes as the op, by copying into fresh tensors no larger than the op's own.
+def _copies(case: Case, device: Device) -> list[Run]:
+    """Move as many bytes as the op, by copying into fresh tensors no larger than the op's own.
 
-    Fresh is the point: pages that the system must clear first cost several times what writing to
-    warm ones does, and an op that returns new tensors pays that.
+    On a CPU fresh is the point: pages that the system must clear first cost several times what
+    writing to warm ones does, and an op that returns new tensors pays that. On a GPU torch's
+    allocator hands out memory that was written before, to the op and to the copy alike.
     """
     half = case.traffic // 2
     piece = max(tensor.nbytes for tensor in (*case.read, *case.written))
     sizes = [piece] * (half // piece) + [half % piece]
-    sources = [torch.ones(size // 4) for size in sizes if size >= 4]
-    return lambda: [torch.empty_like(source).copy_(source) for source in sources]
+
+    def copy() -> Run:
+        sources = [torch.rand(size // 4, device=device.place) for size in sizes if size >= 4]
+        return lambda: [torch.empty_like(source).copy_(source) for source in sources]
+
+    return [copy() for _ in case.contenders[OURS]]
+
+
+Key = tuple[str, str]  # way and name
 
 
 def _rounds(
-    runs: Mapping[str, Run], seconds: float
-) -> tuple[dict[str, list[float]], dict[str, int]]:
-    """Seconds per call of each contender in each round, and its calls per round."""
-    once = {name: min(_sample(run, 1) for _ in range(3)) for name, run in runs.items()}
-    # A sample of a few milliseconds stands clear of the clock's own noise.
-    calls = {name: max(1, round(3e-3 / max(t, 1e-7))) for name, t in once.items()}
-    cost = sum(once[name] * calls[name] for name in runs)
-    count = min(max(int(seconds / cost), 11), 201)
-    samples: dict[str, list[float]] = {name: [] for name in runs}
-    order = list(runs)
+    timed: Mapping[Key, _Timed], device: Device, seconds: float
+) -> tuple[dict[Key, list[float]], dict[Key, int]]:
+    """Seconds per call in each round, and the calls per round."""
+    turns = {key: cycle(one.runs) for key, one in timed.items()}
+
+    def sample(key: Key, repeats: int) -> float:
+        runs = list(islice(turns[key], repeats))
+        return device.time(_groups(runs)) / repeats
+
+    once = {key: min(sample(key, 1) for _ in range(3)) for key in timed}
+    repeats = {
+        key: one.repeats or max(1, round(device.sample_seconds / max(once[key], 1e-7)))
+        for key, one in timed.items()
+    }
+    samples: dict[Key, list[float]] = {key: [] for key in timed}
+    order = list(timed)
     generator = random.Random(0)
     collecting = gc.isenabled()
     gc.disable()
     try:
-        for _ in range(count):
+        rounds, end = 0, time.perf_counter() + seconds
+        while rounds < 11 or (rounds < 201 and time.perf_counter() < end):
             generator.shuffle(order)
-            for name in order:
-                samples[name].append(_sample(runs[name], calls[name]))
+            for key in order:
+                samples[key].append(sample(key, repeats[key]) / timed[key].calls)
+            rounds += 1
     finally:
         if collecting:
             gc.enable()
-    return samples, calls
+    return samples, {key: repeats[key] * timed[key].calls for key in timed}
 
 
-def _sample(run: Run, calls: int) -> float:
-    start = time.perf_counter()
-    for _ in range(calls):
-        run()
-    return (time.perf_counter() - start) / calls
+def _groups(runs: Sequence[Run]) -> Iterator[Sequence[Run]]:
+    """What is timed in one go: all runs, or each second half as soon as it has been prepared."""
+    if not any(isinstance(run, Prepared) for run in runs):
+        yield runs
+        return
+    for run in runs:
+        assert isinstance(run, Prepared), "one contender mixes prepared and plain runs"
+        yield [run.prepare()]
 
 
 def _statistics(times: Sequence[float], traffic: int) -> dict[str, float]:
@@ -205,11 +301,15 @@ def _statistics(times: Sequence[float], traffic: int) -> dict[str, float]:
     }
 
 
-def _verdict(owed: Owed, samples: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+def _verdict(owed: Owed, samples: Mapping[Key, Sequence[float]]) -> dict[str, Any]:
     record: dict[str, Any] = {"against": owed.against, "factor": owed.factor}
-    if owed.against not in samples:
+    if owed.graph:
+        record["graph"] = True
+    ours = samples.get((GRAPH if owed.graph else CALLS, OURS))
+    theirs = samples.get((CALLS, COPY if owed.against == BANDWIDTH else owed.against))
+    if ours is None or theirs is None:
         return record | {"measured": None, "holds": None}
-    ours, theirs = median(samples[OURS]), median(samples[owed.against])
+    own, other = median(ours), median(theirs)
     if owed.against == COPY:
-        return record | {"measured": round(ours / theirs, 3), "holds": ours <= owed.factor * theirs}
-    return record | {"measured": round(theirs / ours, 3), "holds": theirs >= owed.factor * ours}
+        return record | {"measured": round(own / other, 3), "holds": own <= owed.factor * other}
+    return record | {"measured": round(other / own, 3), "holds": other >= owed.factor * own}

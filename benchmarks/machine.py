@@ -4,11 +4,13 @@ import os
 import platform
 import re
 import subprocess
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import cuda
 
 import ichfast
 
@@ -37,8 +39,26 @@ def machine(threads: int) -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str]:
+def gpu() -> dict[str, Any]:
+    """The current CUDA device."""
+    device = cuda.get_device_properties(cuda.current_device())
+    return {
+        "name": device.name,
+        "compute_capability": f"{device.major}.{device.minor}",
+        "multiprocessors": device.multi_processor_count,
+        "l2_mib": round(device.L2_cache_size / 2**20),
+        "memory_gib": round(device.total_memory / 2**30),
+        "driver": _driver(),
+    }
+
+
+def versions(kind: str) -> dict[str, str | None]:
+    """``kind``: of the device, "cpu" or "cuda"."""
     build = ichfast.build_info()
+    of_gpu: dict[str, str | None] = {}
+    if kind == "cuda":
+        of_gpu["cuda"] = torch.version.cuda
+        of_gpu |= {name: _version(name) for name in ("triton", "cupy", "monai")}
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -46,6 +66,7 @@ def versions() -> dict[str, str]:
         "ichfast": build["version"],
         "compiler": build["compiler"],
         "simd": build["simd"],
+        **of_gpu,
     }
 
 
@@ -58,10 +79,14 @@ def commit() -> dict[str, Any]:
         return {"hash": None, "dirty": None}
 
 
-def slug() -> str:
-    """A file name: "amd-epyc-7742-2-cores"."""
-    name = re.sub(r"\((r|tm)\)|\bcpu\b|@.*", " ", _cpu_model().lower())
-    return re.sub(r"[^a-z0-9]+", "-", f"{name} {physical_cores()} cores").strip("-")
+def slug(kind: str) -> str:
+    """A file name: "amd-epyc-7742-2-cores", "nvidia-h100-80gb-hbm3"."""
+    if kind == "cuda":
+        name = gpu()["name"].lower()
+    else:
+        model = re.sub(r"\((r|tm)\)|\bcpu\b|@.*", " ", _cpu_model().lower())
+        name = f"{model} {physical_cores()} cores"
+    return re.sub(r"[^a-z0-9]+", "-", name).strip("-")
 
 
 def _processors() -> list[dict[str, str]]:
@@ -103,6 +128,24 @@ def _huge_pages() -> str | None:
         return None
     chosen = re.search(r"\[(\w+)\]", text)
     return chosen[1] if chosen else None
+
+
+def _driver() -> str | None:
+    """Of the first GPU; all of a machine have the same."""
+    query = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    try:
+        done = subprocess.run(query, check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.partition("\n")[0].strip() or None
+
+
+def _version(package: str) -> str | None:
+    try:
+        version: str = import_module(package).__version__
+    except ImportError:
+        return None
+    return version
 
 
 def _git(*arguments: str) -> str:

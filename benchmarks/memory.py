@@ -1,4 +1,4 @@
-"""Peak memory that one call takes beyond what was there before it.
+"""Peak memory that one call takes on the CPU beyond what was there before it.
 
 Every allocation and release that goes through torch's allocator, ichfast's own included, as the
 profiler records them: exact to the byte, where a process' resident size knows pages only. What C++
@@ -8,19 +8,14 @@ keeps on its stack or in a std::vector is not seen: tiles and a few numbers per 
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.harness import OURS, Case, Run
 
-KILOBYTES = 4 * 1024
-"""What a loss may take beyond its value and gradients: the few sums that backward needs."""
-
-
-def peak_extra(run: Run) -> int:
+def peak_extra(run: Callable[[], object]) -> int:
     """The largest sum of bytes held at any moment of the call, its results among them."""
     run()
     with tempfile.TemporaryDirectory() as folder, _silent_stderr():
@@ -36,14 +31,6 @@ def peak_extra(run: Run) -> int:
         held += event["args"]["Bytes"]
         peak = max(peak, held)
     return peak
-
-
-def measure_memory(case: Case, names: set[str]) -> dict[str, int]:
-    """Bytes of the results, and the peak of each of the named contenders."""
-    results = sum(tensor.nbytes for tensor in case.contenders[OURS]())
-    return {"results": results} | {
-        name: peak_extra(run) for name, run in case.contenders.items() if name in names
-    }
 
 
 @contextmanager

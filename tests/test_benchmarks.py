@@ -11,7 +11,10 @@ from torch import Tensor
 
 from benchmarks import __main__ as command
 from benchmarks import bench_ct_window, bench_tversky, harness, machine, memory, report
+from benchmarks.devices import Cpu
 from benchmarks.harness import COPY, OURS, Case, Owed
+
+COMMITTED = Path(command.__file__).parent / "results" / "amd-epyc-2-cores.json"
 
 
 def double(x: Tensor) -> Sequence[Tensor]:
@@ -20,17 +23,22 @@ def double(x: Tensor) -> Sequence[Tensor]:
 
 def case(**contenders: Callable[[], Sequence[Tensor]]) -> Case:
     x = torch.arange(1.0, 9.0)
+    runs = {OURS: lambda: double(x), "eager": lambda: double(x), **contenders}
     return Case(
         op="double",
         work="forward",
         shape="8",
         dtype="float32",
-        contenders={OURS: lambda: double(x), "eager": lambda: double(x), **contenders},
+        contenders={name: [run] for name, run in runs.items()},
         read=(x,),
         written=(x,),
         tolerance=1e-6,
         owed=(Owed("eager", 0.0), Owed("eager", 1e9), Owed(COPY, 0.0), Owed("compile", 1.0)),
     )
+
+
+def measured(case: Case) -> dict:
+    return harness.measure(case, Cpu(), threads=1, seconds=0.01)
 
 
 @pytest.fixture(autouse=True)
@@ -43,10 +51,12 @@ def keep_threads():
 def test_command_writes_json_and_table(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(bench_tversky, "compiled", lambda function: function)  # saves its minute
     ops = "tversky,overlap_counts"
-    command.main(["--quick", "--threads", "1", "--ops", ops, "--out", str(tmp_path)])
+    arguments = ["--quick", "--threads", "1", "--ops", ops, "--out", str(tmp_path)]
+    assert command.main(arguments) == 0
     (path,) = tmp_path.glob("*.json")
     results = json.loads(path.read_text(encoding="utf-8"))
-    assert path.stem == machine.slug()
+    assert path.stem == machine.slug("cpu")
+    assert results["complete"] is True
     assert {"cpu", "cores", "threads", "os"} <= results["machine"].keys()
     assert results["versions"]["torch"] == torch.__version__
     for record in results["results"]:
@@ -67,10 +77,36 @@ def test_command_writes_json_and_table(monkeypatch, tmp_path, capsys):
 
 def test_part_of_a_run_does_not_replace_the_whole(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(command, "RESULTS", tmp_path)
-    monkeypatch.setattr(command, "_cases", lambda op, quick: [case])
+    monkeypatch.setattr(command, "_cases", lambda op, device, quick: [lambda: [case()]])
     command.main(["--ops", "tversky", "--quick", "--threads", "1"])
     assert not list(tmp_path.iterdir())
     assert "Not written" in capsys.readouterr().out
+
+
+def test_a_run_cut_short_keeps_what_it_measured(monkeypatch, tmp_path):
+    def cut_short():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "_cases", lambda op, device, quick: [lambda: [case()], cut_short])
+    with pytest.raises(KeyboardInterrupt):
+        command.main(["--ops", "tversky", "--quick", "--threads", "1", "--out", str(tmp_path)])
+    (path,) = tmp_path.iterdir()
+    assert path.name.endswith(".incomplete.json")
+    results = json.loads(path.read_text(encoding="utf-8"))
+    assert results["complete"] is False
+    assert [record["op"] for record in results["results"]] == ["double"]
+
+
+def test_a_case_that_fails_is_named_and_the_rest_goes_on(monkeypatch, tmp_path, capsys):
+    wrong = case(numpy=lambda: (torch.full((8,), 2.0),))
+    makers = [lambda: [wrong], lambda: [case()]]
+    monkeypatch.setattr(command, "_cases", lambda op, device, quick: makers)
+    arguments = ["--ops", "tversky", "--quick", "--threads", "1", "--out", str(tmp_path)]
+    assert command.main(arguments) == 1
+    assert "Failed: double, forward, 8 float32 (Disagreement)" in capsys.readouterr().err
+    (path,) = tmp_path.iterdir()
+    assert path.name.endswith(".incomplete.json")
+    assert len(json.loads(path.read_text(encoding="utf-8"))["results"]) == 1
 
 
 def test_unknown_op_is_named(capsys):
@@ -81,19 +117,15 @@ def test_unknown_op_is_named(capsys):
 
 @pytest.mark.parametrize("op", command.OPS)
 def test_every_op_agrees_with_its_contenders(op):
-    for quick in (make() for make in command._cases(op, quick=True)):
-        eager = Case(
-            **{
-                **vars(quick),
-                "contenders": {n: r for n, r in quick.contenders.items() if n != "compile"},
-            }
-        )
-        assert OURS in harness._checked(eager)[0]
+    for make in command._cases(op, Cpu(), quick=True):
+        for quick in make():
+            contenders = {n: r for n, r in quick.contenders.items() if n != "compile"}
+            eager = Case(**{**vars(quick), "contenders": contenders})
+            assert OURS in harness._checked(eager)[0]
 
 
 def test_verdicts():
-    record = harness.measure(case(), threads=1, seconds=0.01)
-    easy, impossible, copy, absent = record["owed"]
+    easy, impossible, copy, absent = measured(case())["owed"]
     assert easy["holds"] is True
     assert impossible["holds"] is False
     assert copy["holds"] is False
@@ -104,21 +136,37 @@ def test_missing_compiler_is_said_and_the_rest_goes_on():
     def broken() -> Sequence[Tensor]:
         raise FileNotFoundError("/somewhere/g++")
 
-    record = harness.measure(case(compile=broken), threads=1, seconds=0.01)
+    record = measured(case(compile=broken))
     assert record["unavailable"] == {"compile": "FileNotFoundError"}
     assert "no compile (FileNotFoundError)" in report.line(record)
     assert "somewhere" not in json.dumps(record)
 
 
 def test_a_contender_that_does_other_work_is_refused():
-    other = case(numpy=lambda: (torch.full((8,), 2.0),))
-    with pytest.raises(AssertionError, match="numpy"):
-        harness.measure(other, threads=1, seconds=0.01)
+    for other in (2.0, float("nan")):
+        with pytest.raises(harness.Disagreement, match="numpy"):
+            measured(case(numpy=lambda other=other: (torch.full((8,), other),)))
+        record = measured(case(monai=lambda other=other: (torch.full((8,), other),)))
+        assert record["unavailable"] == {"monai": "Disagreement"}
+
+
+def test_what_ours_leaves_unwritten_is_found():
+    x = torch.arange(1.0, 9.0)
+    memory = torch.empty(8)
+
+    def all_but_one() -> Sequence[Tensor]:
+        memory[:7] = 2 * x[:7]
+        return (memory,)
+
+    memory[7] = 16  # what an earlier call with the same inputs left
+    with pytest.raises(harness.Disagreement, match="nan"):
+        measured(case(**{OURS: all_but_one}))
 
 
 def test_copy_moves_the_traffic_of_the_op():
-    quick = bench_ct_window.cases(quick=True)[0]()
-    copied = sum(2 * tensor.nbytes for tensor in harness._copy(quick)())
+    (quick,) = bench_ct_window.cases(Cpu(), quick=True)[0]()
+    (copy,) = harness._copies(quick, Cpu())
+    copied = sum(2 * tensor.nbytes for tensor in copy())
     assert copied == pytest.approx(quick.traffic, abs=8)
 
 
@@ -133,7 +181,29 @@ def test_peak_counts_what_is_held_at_once():
 
 
 def test_results_name_no_host_and_no_folder():
-    text = json.dumps([machine.machine(1), machine.versions(), machine.commit(), machine.slug()])
+    facts = [machine.machine(1), machine.versions("cuda"), machine.commit(), machine.slug("cpu")]
+    text = json.dumps(facts)
     assert platform.node() not in text
     assert str(Path.home()) not in text
     assert str(Path(machine.__file__).parent) not in text
+
+
+def test_committed_results_still_give_the_committed_table():
+    results = json.loads(COMMITTED.read_text(encoding="utf-8"))
+    assert report.markdown(results) == COMMITTED.with_suffix(".md").read_text(encoding="utf-8")
+
+
+def test_cuda_without_a_gpu_is_one_sentence(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert command.main(["--device", "cuda"]) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.count("\n") == 1
+    assert "needs a GPU" in err
+
+
+def test_cuda_without_kernels_is_one_sentence(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(command.ichfast, "build_info", lambda: {"cuda": False})
+    assert command.main(["--device", "cuda"]) == 2
+    assert "ICHFAST_CUDA=1" in capsys.readouterr().err

@@ -66,11 +66,17 @@ def overlap_counts(prediction: Tensor, target: Tensor, threshold: float = 0.5) -
     return torch.stack([p & t, p & ~t, ~p & t], 2).flatten(3).sum(3)
 
 
-def area_weights(n_in: int, n_out: int, dtype: torch.dtype = torch.float64) -> Tensor:
+def area_weights(
+    n_in: int,
+    n_out: int,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | None = None,
+) -> Tensor:
     """(n_out, n_in) weights of the exact area average: the share of cell i that input j covers."""
-    edges = torch.arange(n_out + 1, dtype=torch.float64) * (n_in / n_out)
-    lower = torch.maximum(edges[:-1, None], torch.arange(n_in, dtype=torch.float64))
-    upper = torch.minimum(edges[1:, None], torch.arange(1, n_in + 1, dtype=torch.float64))
+    edges = torch.arange(n_out + 1, dtype=torch.float64, device=device) * (n_in / n_out)
+    inputs = torch.arange(n_in + 1, dtype=torch.float64, device=device)
+    lower = torch.maximum(edges[:-1, None], inputs[:-1])
+    upper = torch.minimum(edges[1:, None], inputs[1:])
     return ((upper - lower).clamp(min=0) * (n_out / n_in)).to(dtype)
 
 
@@ -94,8 +100,8 @@ def ct_window(
     if padding is not None:
         hu = torch.where(stored == padding, AIR_HU, hu)
     hu = hu.clamp(*HU_RANGE)
-    rows = area_weights(hu.shape[1], size[0], compute)
-    columns = area_weights(hu.shape[2], size[1], compute)
+    rows = area_weights(hu.shape[1], size[0], compute, hu.device)
+    columns = area_weights(hu.shape[2], size[1], compute, hu.device)
     hu = (rows @ hu @ columns.T)[:, None]
     level, width = windows.to(compute).view(1, -1, 2, 1, 1).unbind(2)
     if function == "linear":  # PS3.3 C.11.2.1.2.1
