@@ -6,6 +6,7 @@
 // and meet at barriers alone, so that a missing one is a data race that ThreadSanitizer reports.
 #pragma once
 
+#include <atomic>
 #include <barrier>
 #include <cstdint>
 #include <cstdio>
@@ -46,8 +47,13 @@ inline std::vector<std::unique_ptr<Barrier>> of_warp;
 inline uint64_t exchanged[2][kMostWarps][32];
 inline thread_local unsigned turn;
 
+// What kernels moved, and what of it in accesses of 16 bytes.
+inline std::atomic<int64_t> bytes, wide_bytes;
+
 template <class W>
-void check_aligned(const void* at) {
+void note_access(const void* at) {
+  bytes.fetch_add(sizeof(W), std::memory_order_relaxed);
+  if (sizeof(W) == 16) wide_bytes.fetch_add(sizeof(W), std::memory_order_relaxed);
   if (reinterpret_cast<uintptr_t>(at) % sizeof(W) == 0) return;
   std::printf("access of %zu bytes at %p is misaligned\n", sizeof(W), at);
   std::abort();
@@ -76,7 +82,7 @@ namespace ichfast {
 
 template <class W>
 W load_word(const void* at) {
-  host_sim::check_aligned<W>(at);
+  host_sim::note_access<W>(at);
   W word;
   std::memcpy(&word, at, sizeof word);
   return word;
@@ -84,7 +90,7 @@ W load_word(const void* at) {
 
 template <class W>
 void store_word(void* at, W word) {
-  host_sim::check_aligned<W>(at);
+  host_sim::note_access<W>(at);
   std::memcpy(at, &word, sizeof word);
 }
 

@@ -224,6 +224,19 @@ inline std::vector<int64_t> sizes() {
 #endif
 }
 
+// Calls f; whether kernels moved most bytes in accesses of 16. On a GPU nobody counts.
+template <class F>
+bool moves_wide(const F& f) {
+#if defined(__CUDACC__)
+  f();
+  return true;
+#else
+  host_sim::bytes = host_sim::wide_bytes = 0;
+  f();
+  return double(host_sim::wide_bytes) > 0.6 * double(host_sim::bytes);
+#endif
+}
+
 inline int finish(const char* op, int cases) {
   std::printf("%s: %d cases, %d failed checks\n", op, cases, failures);
   return failures != 0;

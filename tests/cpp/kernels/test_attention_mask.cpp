@@ -74,6 +74,15 @@ void test() {
   }
 }
 
+// Planar or interleaved, whatever of it is aligned goes 16 bytes at a time.
+void test_wide() {
+  const int64_t n = 2 * Chunking<4, Launch::kThreads>::kVoxels + 8;
+  for (const Layout layout : {Layout::kContiguous, Layout::kChannelsLast, Layout::kPadded}) {
+    CHECK(moves_wide([&] { run<float, float, float, float, float>(n, layout); }));
+    CHECK(moves_wide([&] { run<float, Half, Half, Half, Half>(n, layout); }));
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -82,5 +91,6 @@ int main() {
   test<float, float, Half>();
   test<float, Half, float, Floating, Floating>();
   test<double, double, float, Floating, Floating>();
+  test_wide();
   return finish("attention_mask", cases);
 }

@@ -98,6 +98,16 @@ void test() {
   }
 }
 
+// Planar or interleaved, whatever of it is aligned goes 16 bytes at a time.
+void test_wide() {
+  const int64_t n = 2 * Chunking<4, Launch::kThreads>::kVoxels + 8;
+  for (const Layout layout : {Layout::kContiguous, Layout::kChannelsLast, Layout::kPadded}) {
+    CHECK(
+        moves_wide([&] { run<float, true, float, float, float, float, float, float>(n, layout); }));
+    CHECK(moves_wide([&] { run<float, true, Half, Half, Half, Half, Half, Half>(n, layout); }));
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -107,5 +117,6 @@ int main() {
   test<float, Half, float, BFloat16, Floating, Floating, Floating>();
   test<double, double, double, double, Floating, Floating, Floating>();
   test<double, float, double, Half, Floating, Floating, Floating>();
+  test_wide();
   return finish("attention_wmse", cases);
 }

@@ -106,6 +106,17 @@ void test() {
   }
 }
 
+void test_wide() {
+  const auto halve = [] {
+    run<float, int16_t, BFloat16>({2, 64, 64, 0, 32, 32}, kPlain, Layout::kContiguous);
+  };
+  const auto keep = [] {
+    run<float, uint16_t, Half>({2, 32, 64, 0, 32, 64}, kPlain, Layout::kContiguous);
+  };
+  CHECK(moves_wide(halve));
+  CHECK(moves_wide(keep));
+}
+
 }  // namespace
 
 int main() {
@@ -116,5 +127,6 @@ int main() {
   test<float, uint8_t, double>();
   test<double, int32_t>();
   test<double, double, double>();
+  test_wide();
   return finish("ct_window", cases);
 }

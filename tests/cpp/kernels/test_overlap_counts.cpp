@@ -47,6 +47,11 @@ void test() {
   }
 }
 
+void test_wide() {
+  const int64_t n = 2 * Chunking<4, Launch::kThreads>::kVoxels + 7;
+  CHECK(moves_wide([&] { run<float, float, float, float, float>(n, Layout::kContiguous); }));
+}
+
 }  // namespace
 
 int main() {
@@ -55,5 +60,6 @@ int main() {
   test<float, Half, float>();
   test<float, Half, BFloat16, Floating, Target>();
   test<double, double, uint8_t, Floating, Target>();
+  test_wide();
   return finish("overlap_counts", cases);
 }

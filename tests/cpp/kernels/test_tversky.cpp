@@ -90,6 +90,18 @@ void test() {
   }
 }
 
+// Rows that begin at any voxel, too: head and tail alone go one by one.
+void test_wide() {
+  const int64_t chunk = Chunking<4, Launch::kThreads>::kVoxels;
+  for (const int64_t n : {chunk, chunk + 5, 2 * chunk + 7}) {
+    const Shape shape{2, 3, n};
+    CHECK(moves_wide(
+        [&] { run<float, true, float, float, float, float>(shape, false, Layout::kContiguous); }));
+    CHECK(moves_wide(
+        [&] { run<float, true, Half, Half, Half, Half>(shape, false, Layout::kContiguous); }));
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -99,5 +111,6 @@ int main() {
   test<float, Half, Half>();
   test<float, float, BFloat16, Floating, Target>();
   test<double, double, Bool, Floating, Target>();
+  test_wide();
   return finish("tversky", cases);
 }
