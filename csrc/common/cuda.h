@@ -8,6 +8,7 @@
 
 #include "common/checks.h"
 #include "common/rows.h"
+#include "common/torch.h"  // first: it says for which torch the headers below are read
 
 namespace ichfast {
 

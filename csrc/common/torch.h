@@ -3,6 +3,9 @@
 
 // 2.11.0. Defined here and not on the command line, since the pybind11 headers that some torch
 // versions bundle refuse to compile with it.
+#if defined(TORCH_FEATURE_VERSION)
+#error "Include common/torch.h before any header of torch"
+#endif
 #define TORCH_TARGET_VERSION 0x020b000000000000
 
 #include <torch/csrc/stable/library.h>

@@ -89,6 +89,7 @@ void test() {
       {2, 32, 64, 0, 16, 32},  // halves, in vectors
       {2, 16, 32, 0, 16, 32},  // the same size, in vectors
       {2, 30, 34, 0, 15, 17},  // halves, one by one
+      {2, 16, 40, 0, 8, 20},   // the same, for its width alone
       {2, 13, 17, 0, 7, 5},   {2, 5, 5, 0, 7, 7}, {1, 1, 1, 0, 3, 2}, {0, 32, 64, 0, 16, 32},
   };
   for (const Shape& shape : shapes) {
