@@ -4,6 +4,11 @@
 #   make test    builds ichfast and runs its tests
 #
 # TORCH picks another torch, PYTHON another interpreter: TORCH=torch==2.13.0 make test
+#
+# One runs with what is installed and needs no network, on a machine with a GPU and a CUDA torch:
+#
+#   make gpu-check                      builds in place; tests, sanitizers, benchmarks on the GPU
+#   make gpu-check STEPS=build,tests    some of it
 
 PYTHON ?= python3
 TORCH ?= torch>=2.11
@@ -14,7 +19,7 @@ PIP := $(RUN) -m pip --disable-pip-version-check --quiet
 SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 
 .DELETE_ON_ERROR:
-.PHONY: train test check bench clean FORCE
+.PHONY: train test check gpu-check bench clean FORCE
 
 train: $(VENV)/built
 	$(RUN) -m ichfast.train $(ARGS)
@@ -31,6 +36,9 @@ check: $(VENV)/built
 	$(VENV)/bin/cmake -S . -B build/cpp
 	$(VENV)/bin/cmake --build build/cpp --parallel
 	$(VENV)/bin/ctest --test-dir build/cpp --output-on-failure
+
+gpu-check:
+	@$(PYTHON) tools/gpu_check.py $(if $(STEPS),--steps $(STEPS))
 
 bench: $(VENV)/built
 	$(RUN) -m benchmarks $(ARGS)
