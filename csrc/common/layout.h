@@ -3,14 +3,10 @@
 
 #include <optional>
 
+#include "common/strides.h"
 #include "common/torch.h"
 
 namespace ichfast {
-
-// Element (b, c, i), i counting voxels in row-major order, lies at b·image + c·channel + i·voxel.
-struct Strides {
-  int64_t image, channel, voxel;
-};
 
 // The strides of a tensor whose spatial dimensions fold into one: contiguous, channels-last, a
 // slice of channels, a tensor expanded over images. Nothing where they do not fold (say, a

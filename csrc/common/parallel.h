@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "common/checks.h"
 #include "common/tile.h"
 
 namespace ichfast {
@@ -50,10 +51,6 @@ void sum_chunks(const Chunks& chunks, const double* partial, int64_t k, A* sums)
 inline Tensor zeros(const Tensor& like, std::initializer_list<int64_t> size) {
   Tensor result = torch::stable::new_empty(like, size, ScalarType::Double);
   return torch::stable::zero_(result);
-}
-
-inline bool is_double(const Tensor& tensor) {
-  return tensor.scalar_type() == ScalarType::Double;
 }
 
 }  // namespace ichfast

@@ -107,13 +107,8 @@ void backward(const Tensor& grad, const Tensor& image, const Tensor& logits, Ten
   });
 }
 
-void check(const Tensor& image, const Tensor& logits) {
-  STD_TORCH_CHECK(image.dim() >= 3 && image.size(1) == 1 && image.sizes().equals(logits.sizes()),
-                  "attention_mask: image and logits must be (B, 1, *spatial) of one shape");
-}
-
 Tensor attention_mask_cpu(const Tensor& image_in, const Tensor& logits_in) {
-  check(image_in, logits_in);
+  check_image_and_logits("attention_mask", image_in, logits_in);
   const Tensor image = foldable(image_in), logits = foldable(logits_in);
   std::vector<int64_t> size(image.sizes().begin(), image.sizes().end());
   size[1] = 2;
@@ -127,10 +122,8 @@ std::tuple<Tensor, Tensor> attention_mask_backward_cpu(const Tensor& grad_in,
                                                        const Tensor& image_in,
                                                        const Tensor& logits_in, bool image_gradient,
                                                        bool logits_gradient) {
-  check(image_in, logits_in);
-  STD_TORCH_CHECK(grad_in.dim() == image_in.dim() && grad_in.size(0) == image_in.size(0) &&
-                      grad_in.size(1) == 2 && voxels(grad_in) == voxels(image_in),
-                  "attention_mask_backward: grad must be (B, 2, *spatial)");
+  check_image_and_logits("attention_mask_backward", image_in, logits_in);
+  check_pair("attention_mask_backward", "grad", grad_in, image_in);
   const Tensor grad = foldable(grad_in), image = foldable(image_in), logits = foldable(logits_in);
   Tensor image_out = image_gradient ? empty_gradient(image) : torch::stable::new_empty(image, {0});
   Tensor logits_out =

@@ -142,22 +142,14 @@ void backward(const Tensor& grad_loss, const Tensor& image, const Tensor& logits
   });
 }
 
-void check(const Tensor& image, const Tensor& logits, const Tensor& reconstruction) {
-  STD_TORCH_CHECK(image.dim() >= 3 && image.size(1) == 1 && image.sizes().equals(logits.sizes()),
-                  "attention_wmse: image and logits must be (B, 1, *spatial) of one shape");
-  STD_TORCH_CHECK(reconstruction.dim() == image.dim() && reconstruction.size(1) == 2 &&
-                      reconstruction.size(0) == image.size(0) &&
-                      voxels(reconstruction) == voxels(image),
-                  "attention_wmse: reconstruction must be (B, 2, *spatial), spatial as the image");
-}
-
 bool any_double(const Tensor& image, const Tensor& logits, const Tensor& reconstruction) {
   return is_double(image) || is_double(logits) || is_double(reconstruction);
 }
 
 std::tuple<Tensor, Tensor> attention_wmse_cpu(const Tensor& image_in, const Tensor& logits_in,
                                               const Tensor& reconstruction_in, bool sigmoid_r) {
-  check(image_in, logits_in, reconstruction_in);
+  check_image_and_logits("attention_wmse", image_in, logits_in);
+  check_pair("attention_wmse", "reconstruction", reconstruction_in, image_in);
   const Tensor image = foldable(image_in), logits = foldable(logits_in),
                reconstruction = foldable(reconstruction_in);
   const bool wide = any_double(image, logits, reconstruction);
@@ -171,13 +163,11 @@ std::tuple<Tensor, Tensor> attention_wmse_cpu(const Tensor& image_in, const Tens
 std::tuple<Tensor, Tensor> attention_wmse_backward_cpu(
     const Tensor& grad_loss, const Tensor& image_in, const Tensor& logits_in,
     const Tensor& reconstruction_in, const Tensor& sums, bool sigmoid_r, bool logits_gradient) {
-  check(image_in, logits_in, reconstruction_in);
+  check_image_and_logits("attention_wmse_backward", image_in, logits_in);
+  check_pair("attention_wmse_backward", "reconstruction", reconstruction_in, image_in);
   const Tensor image = foldable(image_in), logits = foldable(logits_in),
                reconstruction = foldable(reconstruction_in);
-  STD_TORCH_CHECK(sums.is_contiguous() && is_double(sums) && sums.numel() == image.size(0) * kSums,
-                  "attention_wmse_backward: sums must be what forward returned");
-  STD_TORCH_CHECK(grad_loss.dim() == 1 && grad_loss.size(0) == image.size(0),
-                  "attention_wmse_backward: grad must be (B,)");
+  check_saved("attention_wmse_backward", grad_loss, sums, image.size(0), kSums);
   Tensor grad_logits =
       logits_gradient ? empty_gradient(logits) : torch::stable::new_empty(logits, {0});
   Tensor grad_reconstruction = empty_gradient(reconstruction);

@@ -19,29 +19,23 @@ using namespace ct_window;
 // Which input cells an output cell covers, and what share of it each of them is.
 template <class A>
 struct Coverage {
-  struct Cell {
+  struct Covered {
     int64_t first, count;
     const A* weights;
   };
 
   Coverage(int64_t n_in, int64_t n_out) : cells(n_out) {
-    const double covers = double(n_in) / double(n_out);
     weights.reserve(n_in + 2 * n_out);  // each edge is shared by at most two cells: never grows
     for (int64_t i = 0; i < n_out; ++i) {
-      // Exact in integers: cell i covers [i·n_in/n_out, (i+1)·n_in/n_out).
-      const int64_t first = i * n_in / n_out, last = ((i + 1) * n_in + n_out - 1) / n_out;
+      const auto [first, last] = cell(i, n_in, n_out);
       cells[i] = {first, last - first, weights.data() + weights.size()};
-      for (int64_t j = first; j < last; ++j) {
-        const double covered =
-            std::min<double>(j + 1, (i + 1) * covers) - std::max<double>(j, i * covers);
-        weights.push_back(A(covered / covers));
-      }
+      for (int64_t j = first; j < last; ++j) weights.push_back(weight<A>(j, i, n_in, n_out));
     }
     this->ratio = n_in % n_out ? 0 : n_in / n_out;
   }
 
   std::vector<A> weights;
-  std::vector<Cell> cells;
+  std::vector<Covered> cells;
   int64_t ratio;  // n_in / n_out, or 0 where that is no integer
 };
 
@@ -224,16 +218,14 @@ void forward(const Tensor& stored, const Tensor& slope, const Tensor& intercept,
 template <class A>
 std::vector<Window<A>> read_windows(const Tensor& windows, Function function, bool invert) {
   std::vector<Window<A>> result;
-  const double least = function == Function::kLinear ? 1.0 : 0.0;
   for (int64_t k = 0; k < windows.size(0); ++k) {
     const int64_t row = k * windows.stride(0);
     const double level = number(windows, row), width = number(windows, row + windows.stride(1));
     STD_TORCH_CHECK(
-        width >= least && width > 0,
+        valid_width(width, function),
         "ct_window: a window's width must be positive, and at least 1 for 'linear'; got ", width);
     const Window<A> w = window(A(level), A(width), function, invert);
-    // The clip that takes NaN for granted absent relies on this.
-    STD_TORCH_CHECK(std::isfinite(w.centre) && std::isfinite(w.scale),
+    STD_TORCH_CHECK(finite(w),
                     "ct_window: a window's level must be finite and its width not tiny; got ",
                     level, " and ", width);
     result.push_back(w);
@@ -241,37 +233,15 @@ std::vector<Window<A>> read_windows(const Tensor& windows, Function function, bo
   return result;
 }
 
-Function parse(const std::string& function) {
-  if (function == "linear") return Function::kLinear;
-  if (function == "linear_exact") return Function::kLinearExact;
-  STD_TORCH_CHECK(function == "sigmoid",
-                  "ct_window: function must be 'linear', 'linear_exact' or 'sigmoid', not '",
-                  function, "'");
-  return Function::kSigmoid;
-}
-
 Tensor ct_window_cpu(const Tensor& stored, const Tensor& slope, const Tensor& intercept,
                      const Tensor& windows, std::vector<int64_t> size,
                      const std::string& function_name, std::optional<double> padding, bool invert,
                      ScalarType dtype) {
-  STD_TORCH_CHECK(stored.dim() == 3, "ct_window: stored must be (B, H, W)");
-  STD_TORCH_CHECK(slope.dim() == 1 && slope.size(0) == stored.size(0) && intercept.dim() == 1 &&
-                      intercept.size(0) == stored.size(0),
-                  "ct_window: slope and intercept must be (B,)");
-  STD_TORCH_CHECK(windows.dim() == 2 && windows.size(1) == 2,
-                  "ct_window: windows must be (K, 2), level and width");
-  STD_TORCH_CHECK(
-      size.size() == 2 && size[0] > 0 && size[1] > 0 && stored.size(1) > 0 && stored.size(2) > 0,
-      "ct_window: size must be two positive integers, and images not empty");
-  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Half ||
-                      dtype == ScalarType::BFloat16 || dtype == ScalarType::Double,
-                  "ct_window: dtype must be a floating one");
-  const Function function = parse(function_name);
+  const Function function =
+      check_ct_window(stored, slope, intercept, windows, size, function_name, dtype);
   Tensor result =
       torch::stable::new_empty(stored, {stored.size(0), windows.size(0), size[0], size[1]}, dtype);
-  const ScalarType in = stored.scalar_type();
-  // float32 cannot tell all integers of these two apart, and padding is compared for equality.
-  if (is_double(stored) || in == ScalarType::Int || in == ScalarType::Long) {
+  if (needs_double(stored)) {
     forward(stored, slope, intercept, read_windows<double>(windows, function, invert), padding,
             result);
   } else {

@@ -62,8 +62,7 @@ void forward(const Tensor& prediction, const Tensor& target, double threshold, i
 }
 
 Tensor overlap_counts_cpu(const Tensor& prediction_in, const Tensor& target_in, double threshold) {
-  STD_TORCH_CHECK(prediction_in.dim() >= 3 && prediction_in.sizes().equals(target_in.sizes()),
-                  "overlap_counts: prediction and target must be (B, C, *spatial) of one shape");
+  check_same_shape("overlap_counts", prediction_in, target_in);
   const Tensor prediction = foldable(prediction_in), target = foldable(target_in);
   Tensor result = torch::stable::new_empty(prediction, {prediction.size(0), prediction.size(1), 3},
                                            ScalarType::Long);

@@ -1,60 +1,10 @@
 #include "common/tile.h"
 
-#include <cstring>
-
+#include "common/elements.h"
 #include "common/simd.h"
 
 namespace ichfast {
 namespace {
-
-// bfloat16 is the upper half of a float32.
-float widen_bfloat16(uint16_t x) {
-  const uint32_t bits = uint32_t(x) << 16;
-  float value;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-uint16_t narrow_bfloat16(float x) {
-  uint32_t bits;
-  std::memcpy(&bits, &x, sizeof bits);
-  const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-  // Rounding would carry a NaN's mantissa into the sign; quiet it instead.
-  return uint16_t(x != x ? (bits >> 16) | 0x40u : rounded);
-}
-
-// binary16 by scaling: shifted into a float32's fields the exponent is 112 too small, and one
-// multiplication by 2^112 mends normal and subnormal numbers alike.
-float widen_half(uint16_t x) {
-  const uint32_t magnitude = uint32_t(x & 0x7fffu) << 13, sign = uint32_t(x & 0x8000u) << 16;
-  float value;
-  std::memcpy(&value, &magnitude, sizeof value);
-  value *= 0x1p112f;
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  bits |= sign | ((x & 0x7c00u) == 0x7c00u ? 0x7f800000u : 0u);  // ∞ and NaN keep their mantissa
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-uint16_t narrow_half(float x) {
-  uint32_t bits;
-  std::memcpy(&bits, &x, sizeof bits);
-  const uint32_t sign = (bits >> 16) & 0x8000u, magnitude = bits & 0x7fffffffu;
-  // Normal: round the mantissa to 10 bits, re-bias. Subnormal: adding ½ (2^-1) aligns the value so
-  // that the float adder itself rounds at 2^-24.
-  const uint32_t normal = (magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
-  float tiny;
-  std::memcpy(&tiny, &magnitude, sizeof tiny);
-  tiny += 0.5f;
-  uint32_t subnormal;
-  std::memcpy(&subnormal, &tiny, sizeof subnormal);
-  subnormal -= 0x3f000000u;
-  uint32_t half = magnitude < 0x38800000u ? subnormal : normal;
-  half = magnitude >= 0x477ff000u ? 0x7c00u : half;  // from 65520 on the nearest is ∞
-  half = magnitude > 0x7f800000u ? 0x7e00u : half;
-  return uint16_t(sign | half);
-}
 
 #define ICHFAST_WIDEN(name, T, expression)                                     \
   ICHFAST_SIMD void name(const T* in, int64_t stride, int64_t n, float* out) { \
@@ -74,8 +24,8 @@ ICHFAST_WIDEN(from_bool, uint8_t, float(x != 0))
 ICHFAST_WIDEN(from_uint8, uint8_t, float(x))
 ICHFAST_WIDEN(from_int16, int16_t, float(x))
 ICHFAST_WIDEN(from_uint16, uint16_t, float(x))
-ICHFAST_WIDEN(from_bfloat16, uint16_t, widen_bfloat16(x))
-ICHFAST_WIDEN(from_half, uint16_t, widen_half(x))
+ICHFAST_WIDEN(from_bfloat16, uint16_t, bfloat16_to_float(x))
+ICHFAST_WIDEN(from_half, uint16_t, half_to_float(x))
 ICHFAST_WIDEN(from_float, float, x)
 #undef ICHFAST_WIDEN
 
@@ -170,8 +120,8 @@ namespace {
       scatter(in, stride, n, out, convert);                                           \
     }                                                                                 \
   }
-ICHFAST_NARROW(to_bfloat16, narrow_bfloat16)
-ICHFAST_NARROW(to_half, narrow_half)
+ICHFAST_NARROW(to_bfloat16, float_to_bfloat16)
+ICHFAST_NARROW(to_half, float_to_half)
 #undef ICHFAST_NARROW
 
 }  // namespace

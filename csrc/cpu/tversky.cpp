@@ -111,15 +111,10 @@ void backward(const Tensor& grad_loss, const Tensor& prediction, const Tensor& t
   });
 }
 
-void check(const Tensor& prediction, const Tensor& target) {
-  STD_TORCH_CHECK(prediction.dim() >= 3 && prediction.sizes().equals(target.sizes()),
-                  "tversky: prediction and target must be (B, C, *spatial) of one shape");
-}
-
 std::tuple<Tensor, Tensor> tversky_cpu(const Tensor& prediction_in, const Tensor& target_in,
                                        double alpha, double beta, double smooth_nr,
                                        double smooth_dr, bool sigmoid, bool batch) {
-  check(prediction_in, target_in);
+  check_same_shape("tversky", prediction_in, target_in);
   const Tensor prediction = foldable(prediction_in), target = foldable(target_in);
   const int64_t images = prediction.size(0), channels = prediction.size(1);
   const ScalarType dtype = is_double(prediction) ? ScalarType::Double : ScalarType::Float;
@@ -135,12 +130,10 @@ std::tuple<Tensor, Tensor> tversky_cpu(const Tensor& prediction_in, const Tensor
 Tensor tversky_backward_cpu(const Tensor& grad_loss, const Tensor& prediction_in,
                             const Tensor& target_in, const Tensor& sums, double alpha, double beta,
                             double smooth_nr, double smooth_dr, bool sigmoid, bool batch) {
-  check(prediction_in, target_in);
+  check_same_shape("tversky_backward", prediction_in, target_in);
   const Tensor prediction = foldable(prediction_in), target = foldable(target_in);
   const int64_t rows = batch ? prediction.size(1) : prediction.size(0) * prediction.size(1);
-  STD_TORCH_CHECK(grad_loss.numel() == rows && is_double(sums) && sums.is_contiguous() &&
-                      sums.numel() == rows * kSums,
-                  "tversky_backward: grad and sums must have forward's shapes");
+  check_saved("tversky_backward", grad_loss, sums, rows, kSums);
   Tensor result = empty_gradient(prediction);
   const Parameters<double> p{alpha, beta, smooth_nr, smooth_dr};
   (is_double(prediction) ? backward<double> : backward<float>)(grad_loss, prediction, target, sums,

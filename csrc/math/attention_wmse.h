@@ -40,8 +40,9 @@ struct Loss {
 
 template <class T>
 ICHFAST_HD Loss<T> loss(const T* sums, T n) {
-  const T weight_f = sums[kMask] / n, weight_b = T(1) - weight_f;
-  const T error_b = sums[kBackground] / n, error_f = sums[kForeground] / n;
+  const T per_voxel = T(1) / n;
+  const T weight_f = sums[kMask] * per_voxel, weight_b = T(1) - weight_f;
+  const T error_b = sums[kBackground] * per_voxel, error_f = sums[kForeground] * per_voxel;
   return {weight_b, weight_f, error_b, error_f, weight_b * error_b + weight_f * error_f};
 }
 
@@ -54,7 +55,7 @@ struct Scale {
 
 template <class T>
 ICHFAST_HD Scale<T> scale(const Loss<T>& l, T grad, T n) {
-  const T g = grad / n;
+  const T g = grad * (T(1) / n);  // the division is the one of loss()
   return {T(2) * l.weight_b * g, T(2) * l.weight_f * g, (l.error_f - l.error_b) * g};
 }
 

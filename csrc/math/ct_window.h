@@ -21,6 +21,9 @@ ICHFAST_HD float clip(float x, float high) {
     x = x < 0.0f ? 0.0f : x;
     return x > high ? high : x;
   } else {
+#if defined(__CUDA_ARCH__)
+    return fminf(fmaxf(x, 0.0f), high);
+#endif
     int32_t bits, limit;
     std::memcpy(&bits, &x, sizeof bits);
     std::memcpy(&limit, &high, sizeof limit);
@@ -35,6 +38,25 @@ template <bool kNoNaN>
 ICHFAST_HD double clip(double x, double high) {
   x = x < 0.0 ? 0.0 : x;
   return x > high ? high : x;
+}
+
+// Output cell `index` of n_out covers input cells first … last−1 of n_in, and of those at its ends
+// only a part: in units of 1/n_out it covers [index·n_in, (index+1)·n_in) and input cell j
+// [j·n_out, (j+1)·n_out), all of it integers.
+struct Cell {
+  int64_t first, last;
+};
+
+ICHFAST_HD Cell cell(int64_t index, int64_t n_in, int64_t n_out) {
+  return {index * n_in / n_out, ((index + 1) * n_in + n_out - 1) / n_out};
+}
+
+// The share of the output cell that input cell j is.
+template <class T>
+ICHFAST_HD T weight(int64_t j, int64_t index, int64_t n_in, int64_t n_out) {
+  const int64_t from = j * n_out > index * n_in ? j * n_out : index * n_in;
+  const int64_t j_end = (j + 1) * n_out, end = (index + 1) * n_in;
+  return T((j_end < end ? j_end : end) - from) / T(n_in);
 }
 
 // stored → h: the caller has added kOffset to the intercept.
@@ -59,6 +81,11 @@ struct Window {
 };
 
 template <class T>
+ICHFAST_HD bool valid_width(T width, Function function) {
+  return width > T(0) && (function != Function::kLinear || width >= T(1));
+}
+
+template <class T>
 ICHFAST_HD Window<T> window(T level, T width, Function function, bool invert) {
   const T sign = invert ? T(-1) : T(1), offset = T(kOffset);
   if (function == Function::kSigmoid)
@@ -66,6 +93,12 @@ ICHFAST_HD Window<T> window(T level, T width, Function function, bool invert) {
   if (function == Function::kLinearExact) return {level + offset, sign / width, function, invert};
   if (width == T(1)) return {level + offset - T(0.5), T(0), Function::kStep, invert};
   return {level + offset - T(0.5), sign / (width - T(1)), function, invert};
+}
+
+// The clip that takes NaN for absent relies on this.
+template <class T>
+ICHFAST_HD bool finite(const Window<T>& w) {
+  return w.centre - w.centre == T(0) && w.scale - w.scale == T(0);
 }
 
 template <bool kNoNaN, class T>

@@ -37,8 +37,9 @@ template <class T>
 ICHFAST_HD Gradient<T> gradient(const T* sums, const Parameters<T>& p, T grad) {
   const T intersection = sums[kTP] + p.smooth_nr;
   const T d = sums[kTP] + p.alpha * sums[kFP] + p.beta * sums[kFN] + p.smooth_dr;
-  const T ratio = intersection / d;
-  return {grad * p.alpha * ratio / d, grad * ((T(1) - p.alpha - p.beta) * ratio - T(1)) / d};
+  const T inverse = T(1) / d, ratio = intersection * inverse;
+  return {grad * p.alpha * ratio * inverse,
+          grad * ((T(1) - p.alpha - p.beta) * ratio - T(1)) * inverse};
 }
 
 }  // namespace ichfast::tversky

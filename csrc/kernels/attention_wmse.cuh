@@ -1,0 +1,117 @@
+// Area-weighted attention MSE. Forward leaves three sums per image; backward reads the inputs once
+// more and recomputes the rest. See math/attention_wmse.h for the derivation.
+#pragma once
+
+#include "common/chunks.h"
+#include "common/reduce.h"
+#include "math/attention_wmse.h"
+
+namespace ichfast::attention_wmse {
+
+// Forward, stage one: the sums of each chunk.
+template <bool kSigmoid, class A, class X, class Z, class R, int kThreads>
+__global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
+    sum_chunks(Input<X> image, Input<Z> logits, Input<R> reconstruction, int64_t voxels,
+               double* slots) {
+  constexpr int kWidth = kStepWidth<X, Z, R>;
+  const Chunk<kWidth, kThreads> chunk(1, voxels);
+  const Row x(image, chunk.image, 0);
+  const Row z(logits, chunk.image, 0);
+  const RowPair r(reconstruction, chunk.image);
+  A sums[kSums] = {};
+  const Access access = common_access<kWidth>(chunk.first_vector(), x, z, r);
+  chunk.template for_each_step<true, 1>(access, [&](auto step) {
+    const auto xs = x.template get<A>(step);
+    const auto zs = z.template get<A>(step);
+    const auto rs = r.template get<A>(step);
+#pragma unroll
+    for (int k = 0; k < step.kWidth; ++k) {
+      const auto v = voxel(xs[k], zs[k], rs.background[k], rs.foreground[k], kSigmoid);
+      sums[kMask] += v.mask;
+      sums[kBackground] += v.residual_b * v.residual_b;
+      sums[kForeground] += v.residual_f * v.residual_f;
+    }
+  });
+  const double* const total = block_sum<double, kThreads>(sums);
+  if (threadIdx.x < kSums) slots[chunk.slot * kSums + threadIdx.x] = total[threadIdx.x];
+}
+
+// Forward, stage two, a block per image: its sums and its loss.
+template <class A, int kThreads>
+__global__ void __launch_bounds__(kThreads)
+    finish(const double* slots, int64_t chunks, int64_t voxels, double* sums, A* losses) {
+  const int64_t b = blockIdx.x;
+  const double* const total = group_sum<kThreads, kSums>(slots, b, gridDim.x, gridDim.x, chunks);
+  if (threadIdx.x < kSums) sums[b * kSums + threadIdx.x] = total[threadIdx.x];
+  if (threadIdx.x == 0) losses[b] = A(loss(total, double(voxels)).value);
+}
+
+template <bool kSigmoid, bool kLogits, class A, class X, class Z, class R, int kThreads>
+__global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
+    differentiate(Input<Floating> grad_loss, Input<X> image, Input<Z> logits,
+                  Input<R> reconstruction, const double* sums, int64_t voxels,
+                  Output<Z> grad_logits, Output<R> grad_reconstruction) {
+  constexpr int kWidth = kStepWidth<X, Z, R>;
+  const Chunk<kWidth, kThreads> chunk(1, voxels);
+  __shared__ Scale<A> shared_scale;
+  if (threadIdx.x == 0) {
+    const double grad = number<double>(grad_loss, chunk.image);
+    const auto s = scale(loss(sums + chunk.image * kSums, double(voxels)), grad, double(voxels));
+    shared_scale = {A(s.background), A(s.foreground), A(s.area)};
+  }
+  __syncthreads();
+  const Scale<A> s = shared_scale;
+  const Row x(image, chunk.image, 0);
+  const Row z(logits, chunk.image, 0);
+  const RowPair r(reconstruction, chunk.image);
+  const Row z_out(grad_logits, chunk.image, 0);
+  const RowPair r_out(grad_reconstruction, chunk.image);
+  const int64_t first = chunk.first_vector();
+  Access access = common_access<kWidth>(first, x, z, r, r_out);
+  if (kLogits && !z_out.template allows<kWidth>(access, first)) access = Access::kScalar;
+  chunk.template for_each_step<true, 1>(access, [&](auto step) {
+    const auto xs = x.template get<A>(step);
+    const auto zs = z.template get<A>(step);
+    const auto rs = r.template get<A>(step);
+    Values<A, step.kWidth> z_grad;
+    PairValues<A, step.kWidth> r_grad;
+#pragma unroll
+    for (int k = 0; k < step.kWidth; ++k) {
+      const auto v = voxel(xs[k], zs[k], rs.background[k], rs.foreground[k], kSigmoid);
+      r_grad.background[k] = grad_background(v, s, kSigmoid);
+      r_grad.foreground[k] = grad_foreground(v, s, kSigmoid);
+      if constexpr (kLogits) z_grad[k] = grad_logit(xs[k], v, s);
+    }
+    r_out.put(step, r_grad);
+    if constexpr (kLogits) z_out.put(step, z_grad);
+  });
+}
+
+// Doubles that forward needs for its first stage.
+template <class X, class Z, class R, class Launch>
+int64_t slots(int64_t images, int64_t voxels) {
+  return images * Chunking<kStepWidth<X, Z, R>, Launch::kThreads>::per_row(voxels) * kSums;
+}
+
+template <bool kSigmoid, class A, class X, class Z, class R, class Launch>
+void forward(const Launch& launch, Input<X> image, Input<Z> logits, Input<R> reconstruction,
+             int64_t images, int64_t voxels, double* slots, double* sums, A* losses) {
+  constexpr int kThreads = Launch::kThreads;
+  const int64_t chunks = Chunking<kStepWidth<X, Z, R>, kThreads>::per_row(voxels);
+  launch(sum_chunks<kSigmoid, A, X, Z, R, kThreads>, images * chunks, image, logits, reconstruction,
+         voxels, slots);
+  launch(finish<A, kThreads>, images, static_cast<const double*>(slots), chunks, voxels, sums,
+         losses);
+}
+
+template <bool kSigmoid, bool kLogits, class A, class X, class Z, class R, class Launch>
+void backward(const Launch& launch, Input<Floating> grad_loss, Input<X> image, Input<Z> logits,
+              Input<R> reconstruction, const double* sums, int64_t images, int64_t voxels,
+              Output<Z> grad_logits, Output<R> grad_reconstruction) {
+  constexpr int kThreads = Launch::kThreads;
+  const int64_t chunks = Chunking<kStepWidth<X, Z, R>, kThreads>::per_row(voxels);
+  launch(differentiate<kSigmoid, kLogits, A, X, Z, R, kThreads>, images * chunks, grad_loss, image,
+         logits, reconstruction, sums, voxels, grad_logits, grad_reconstruction);
+}
+
+}  // namespace ichfast::attention_wmse
