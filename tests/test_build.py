@@ -79,6 +79,28 @@ def test_ops_are_registered(name: str) -> None:
     assert has_kernel(f"ichfast::{name}", "CUDA") == ichfast.build_info()["cuda"]
 
 
+@pytest.mark.skipif(shutil.which("ldd") is None, reason="needs ldd")
+@pytest.mark.parametrize("library", ["_C", "_C_cuda"])
+def test_nothing_is_missing_beside_torch(library: str) -> None:
+    """What a library needs is what torch has loaded, and the symbols are there."""
+    spec = importlib.util.find_spec(f"ichfast.{library}")
+    if library == "_C_cuda" and not ichfast.build_info()["cuda"]:
+        pytest.skip("no CUDA kernels are loaded")
+    assert spec is not None
+    assert spec.origin is not None
+    loaded = re.findall(r"\s(/\S+)/[^/\s]+\.so", Path("/proc/self/maps").read_text())
+    result = subprocess.run(
+        ["ldd", "-r", spec.origin],
+        env={**os.environ, "LD_LIBRARY_PATH": ":".join(sorted(set(loaded)))},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    lines = (result.stdout + result.stderr).splitlines()
+    assert any("libtorch_cpu.so => /" in line for line in lines)
+    assert not [line for line in lines if "not found" in line]
+    # Python's own symbols are in the interpreter.
+    assert not [line for line in lines if re.search(r"undefined symbol: (?!_?Py)", line)]
+
+
 def copy_package(folder: Path) -> Path:
     """ichfast without its native libraries."""
     package = Path(ichfast.__file__).parent
