@@ -13,10 +13,8 @@ from torch.utils.dlpack import from_dlpack
 # CuPy publishes no types: its arrays are Any to a type checker, and fit.
 TensorOrArray = TypeVar("TensorOrArray", Tensor, NDArray[Any])
 
-DTYPES = (
-    *("bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"),
-    *("float16", "float32", "float64", "complex64", "complex128"),
-)
+# Type codes of bool, integers up to 64 bits, and floating and complex numbers of up to two doubles.
+TYPE_CODES = "?bBhHiIlLqQefdFD"
 
 
 def library_of(value: object) -> ModuleType | None:
@@ -61,7 +59,7 @@ def to_tensor(op: str, name: str, value: Any) -> Tensor:
         raise TypeError(
             f"{op}: {name} is a masked array, and its mask would be lost; pass {name}.filled(...)"
         )
-    if value.dtype.name not in DTYPES:
+    if value.dtype.char not in TYPE_CODES:
         raise TypeError(
             f"{op}: {name} has dtype {value.dtype}, which no tensor has; "
             f"convert it with {name}.astype(...)"
@@ -81,7 +79,7 @@ def to_tensor(op: str, name: str, value: Any) -> Tensor:
             f"{op}: {name} has dtype {value.dtype.str}, which is not this machine's byte order; "
             f"pass {name}.astype({name}.dtype.newbyteorder('='))"
         )
-    return torch.from_numpy(np.asarray(_Memory(value)))
+    return torch.from_numpy(value if value.flags.writeable else np.asarray(_Memory(value)))
 
 
 def to_library(tensor: Tensor, library: ModuleType | None) -> Any:
@@ -92,10 +90,9 @@ def to_library(tensor: Tensor, library: ModuleType | None) -> Any:
 
 
 class _Memory:
-    """An array's memory, said to be writable.
+    """The memory of a read-only array (a memory map, a frozen buffer), said to be writable.
 
-    Where it is read-only (a memory map, a frozen buffer) torch would warn; to filter that warning
-    would reach into every thread.
+    Torch would warn of it; to filter the warning would reach into every thread.
     """
 
     def __init__(self, array: NDArray[Any]) -> None:
