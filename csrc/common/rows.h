@@ -118,7 +118,7 @@ class Row {
 
   template <class A, class S>
   ICHFAST_DEVICE Values<A, S::kWidth> get(S step) const {
-    Values<A, S::kWidth> result;
+    Values<A, S::kWidth> result = {};
     if constexpr (S::kAccess == Access::kScalar) {
       each(step, [&](auto* at, int k) { load_vector<1>(at, result.values + k); });
     } else {

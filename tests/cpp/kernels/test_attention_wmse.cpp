@@ -1,0 +1,111 @@
+// The kernels of attention_wmse against math/attention_wmse.h in float64.
+#include "kernels/attention_wmse.cuh"
+#include "tensors.h"
+
+namespace {
+
+using namespace ichfast;
+using namespace ichfast::attention_wmse;
+
+struct Exact {
+  Doubles losses, grad_logits, grad_reconstruction;
+};
+
+Exact exact(const Doubles& x, const Doubles& z, const Doubles& r, const Doubles& grad,
+            int64_t images, int64_t n, bool sigmoid_r) {
+  Exact result;
+  result.grad_reconstruction.resize(r.size());
+  for (int64_t b = 0; b < images; ++b) {
+    const auto at = [&](int64_t i) {
+      return voxel(x[b * n + i], z[b * n + i], r[2 * b * n + i], r[(2 * b + 1) * n + i], sigmoid_r);
+    };
+    double sums[kSums] = {};
+    for (int64_t i = 0; i < n; ++i) {
+      const auto v = at(i);
+      sums[kMask] += v.mask;
+      sums[kBackground] += v.residual_b * v.residual_b;
+      sums[kForeground] += v.residual_f * v.residual_f;
+    }
+    const auto l = loss(sums, double(n));
+    const auto s = scale(l, grad[b], double(n));
+    result.losses.push_back(l.value);
+    for (int64_t i = 0; i < n; ++i) {
+      result.grad_logits.push_back(grad_logit(x[b * n + i], at(i), s));
+      result.grad_reconstruction[2 * b * n + i] = grad_background(at(i), s, sigmoid_r);
+      result.grad_reconstruction[(2 * b + 1) * n + i] = grad_foreground(at(i), s, sigmoid_r);
+    }
+  }
+  return result;
+}
+
+int cases = 0;
+
+// X, Z, R are what the tensors hold; KX, KZ, KR what the kernel is compiled for. With `spoil` one
+// voxel of the logits is NaN. Returns losses and gradients.
+template <class A, bool kSigmoid, class X, class Z, class R, class KX, class KZ, class KR>
+Doubles run(int64_t n, Layout layout, bool spoil = false) {
+  ++cases;
+  const int64_t images = 3;
+  Random random(uint64_t(n) + 7);
+  Doubles zs = random.several(images * n, -4, 4);
+  if (spoil) zs[n + n / 2] = std::numeric_limits<double>::quiet_NaN();
+  const TestTensor<X> x(images, 1, n, layout, random.several(images * n, 0, 1));
+  const TestTensor<Z> z(images, 1, n, layout, zs);
+  const TestTensor<R> r(images, 2, n, layout, random.several(2 * images * n, -1, 1));
+  const TestTensor<float> grad(images, 1, 1, Layout::kSpaced, random.several(images, -200, 200));
+  const Exact expected =
+      exact(x.values(), z.values(), r.values(), grad.values(), images, n, kSigmoid);
+
+  const Launch launch;
+  const TestArray<double> slots(attention_wmse::slots<KX, KZ, KR, Launch>(images, n));
+  const TestArray<double> sums(images * kSums);
+  const TestArray<A> losses(images);
+  forward<kSigmoid>(launch, x.template input<KX>(), z.template input<KZ>(), r.template input<KR>(),
+                    images, n, slots.data(), sums.data(), losses.data());
+  const std::vector<A> values = losses.values();
+  Doubles results(values.begin(), values.end());
+  CHECK(close(results, expected.losses, tolerance<A, A>()));
+
+  const TestTensor<Z> z_grad(images, 1, n, layout);
+  const TestTensor<R> r_grad(images, 2, n, layout), r_alone(images, 2, n, layout);
+  const auto differentiate = [&]<bool kLogits>(const TestTensor<R>& r_out) {
+    backward<kSigmoid, kLogits, A>(launch, grad.template input<Floating>(), x.template input<KX>(),
+                                   z.template input<KZ>(), r.template input<KR>(), sums.data(),
+                                   images, n, z_grad.template output<KZ>(),
+                                   r_out.template output<KR>());
+  };
+  differentiate.template operator()<true>(r_grad);
+  differentiate.template operator()<false>(r_alone);
+  CHECK(close(z_grad.values(), expected.grad_logits, tolerance<A, Z>()));
+  CHECK(close(r_grad.values(), expected.grad_reconstruction, tolerance<A, R>()));
+  CHECK(same_bits(r_alone.values(), r_grad.values()));
+  CHECK(z_grad.gaps_untouched() && r_grad.gaps_untouched());
+  for (const Doubles& more : {z_grad.values(), r_grad.values()})
+    results.insert(results.end(), more.begin(), more.end());
+  return results;
+}
+
+// In every size, layout and form; the same bits in every layout.
+template <class A, class X, class Z, class R, class KX = X, class KZ = Z, class KR = R>
+void test() {
+  for (const int64_t n : sizes()) {
+    const Doubles contiguous = run<A, true, X, Z, R, KX, KZ, KR>(n, Layout::kContiguous);
+    run<A, false, X, Z, R, KX, KZ, KR>(n, Layout::kContiguous);
+    if (n < 257) continue;
+    for (const Layout layout : kLayouts)
+      CHECK(same_bits((run<A, true, X, Z, R, KX, KZ, KR>(n, layout)), contiguous));
+    run<A, true, X, Z, R, KX, KZ, KR>(n, Layout::kContiguous, true);
+  }
+}
+
+}  // namespace
+
+int main() {
+  test<float, float, float, float>();
+  test<float, BFloat16, BFloat16, BFloat16>();
+  test<float, float, Half, Half>();
+  test<float, Half, float, BFloat16, Floating, Floating, Floating>();
+  test<double, double, double, double, Floating, Floating, Floating>();
+  test<double, float, double, Half, Floating, Floating, Floating>();
+  return finish("attention_wmse", cases);
+}

@@ -1,0 +1,103 @@
+// The kernels of tversky against math/tversky.h in float64.
+#include "kernels/tversky.cuh"
+#include "tensors.h"
+
+namespace {
+
+using namespace ichfast;
+using namespace ichfast::tversky;
+
+int cases = 0;
+
+struct Shape {
+  int64_t images, channels, voxels;
+};
+
+// P and T are what the tensors hold; KP and KT what the kernel is compiled for. With `spoil` one
+// voxel of the prediction is NaN. Returns losses and gradient.
+template <class A, bool kSigmoid, class P, class T, class KP, class KT>
+Doubles run(Shape shape, bool batch, Layout layout, bool spoil = false) {
+  ++cases;
+  const auto [images, channels, n] = shape;
+  const int64_t rows = images * channels, losses_count = batch ? channels : rows;
+  Random random(uint64_t(n) + 3);
+  Doubles ps = random.several(rows * n, kSigmoid ? -5 : 0, kSigmoid ? 3 : 1);
+  if (spoil) ps[n + n / 2] = std::numeric_limits<double>::quiet_NaN();
+  Doubles ts = random.several(rows * n, 0, 1);
+  if constexpr (sizeof(T) == 1)
+    for (double& t : ts) t = t < 0.3;
+  const TestTensor<P> p(images, channels, n, layout, ps);
+  const TestTensor<T> t(images, channels, n, layout, ts);
+  const TestTensor<float> grad(batch ? 1 : images, channels, 1, Layout::kSpaced,
+                               random.several(losses_count, -200, 200));
+  const Parameters<double> parameters{0.3, 0.7, 1e-5, 2e-5};
+
+  ps = p.values();
+  ts = t.values();
+  if (kSigmoid)
+    for (double& y : ps) y = sigmoid(y);
+  Doubles sums_of(losses_count * kSums), expected_losses, expected_grad(rows * n);
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t i = row * n; i < (row + 1) * n; ++i) {
+      sums_of[row % losses_count * kSums + kTP] += ps[i] * ts[i];
+      sums_of[row % losses_count * kSums + kFP] += ps[i] * (1 - ts[i]);
+      sums_of[row % losses_count * kSums + kFN] += (1 - ps[i]) * ts[i];
+    }
+  }
+  for (int64_t g = 0; g < losses_count; ++g)
+    expected_losses.push_back(loss(&sums_of[g * kSums], parameters));
+  const Doubles grads = grad.values();
+  for (int64_t row = 0; row < rows; ++row) {
+    const int64_t g = row % losses_count;
+    const auto along = gradient(&sums_of[g * kSums], parameters, grads[g]);
+    for (int64_t i = row * n; i < (row + 1) * n; ++i) {
+      expected_grad[i] = along.constant + along.slope * ts[i];
+      if (kSigmoid) expected_grad[i] *= sigmoid_slope(ps[i]);
+    }
+  }
+
+  const Launch launch;
+  const TestArray<double> slots(tversky::slots<KP, KT, Launch>(rows, n));
+  const TestArray<double> sums(losses_count * kSums);
+  const TestArray<A> losses(losses_count);
+  forward<kSigmoid>(launch, p.template input<KP>(), t.template input<KT>(), parameters, batch,
+                    images, channels, n, slots.data(), sums.data(), losses.data());
+  const std::vector<A> values = losses.values();
+  Doubles results(values.begin(), values.end());
+  CHECK(close(results, expected_losses, tolerance<A, A>()));
+
+  const TestTensor<P> p_grad(images, channels, n, layout);
+  backward<kSigmoid, A>(launch, grad.template input<Floating>(), p.template input<KP>(),
+                        t.template input<KT>(), sums.data(), parameters, batch, images, channels, n,
+                        p_grad.template output<KP>());
+  CHECK(close(p_grad.values(), expected_grad, tolerance<A, P>()));
+  CHECK(p_grad.gaps_untouched());
+  const Doubles more = p_grad.values();
+  results.insert(results.end(), more.begin(), more.end());
+  return results;
+}
+
+template <class A, class P, class T, class KP = P, class KT = T>
+void test() {
+  for (const int64_t n : sizes()) {
+    const Shape shape{2, 3, n};
+    const Doubles contiguous = run<A, true, P, T, KP, KT>(shape, false, Layout::kContiguous);
+    run<A, false, P, T, KP, KT>(shape, true, Layout::kContiguous);
+    if (n < 257) continue;
+    for (const Layout layout : kLayouts)
+      CHECK(same_bits((run<A, true, P, T, KP, KT>(shape, false, layout)), contiguous));
+    run<A, true, P, T, KP, KT>({3, 1, n}, true, Layout::kContiguous, true);
+  }
+}
+
+}  // namespace
+
+int main() {
+  test<float, float, uint8_t>();
+  test<float, float, float>();
+  test<float, BFloat16, Bool>();
+  test<float, Half, Half>();
+  test<float, float, BFloat16, Floating, Target>();
+  test<double, double, Bool, Floating, Target>();
+  return finish("tversky", cases);
+}
