@@ -46,7 +46,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Step:
-    """Commands, each run where the one before it succeeded."""
+    """Commands, each run whatever became of those before it."""
 
     name: str
     commands: Sequence[Sequence[str]]
@@ -90,8 +90,13 @@ def find_machine() -> Machine:
 
 def all_steps() -> list[Step]:
     python = sys.executable
-    build, kernels = "build/gpu", "build/gpu/test_kernels_gpu"
     pytest = [python, "-m", "pytest", "tests/ops", "--durations=10", "-m"]
+    kernels = sorted(path.stem for path in (ROOT / "tests/cpp/kernels").glob("test_*.cpp"))
+
+    def sanitizer(tool: str) -> Step:
+        command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "1"]
+        return Step(tool, [[*command, f"build/gpu/{kernel}"] for kernel in kernels])
+
     return [
         Step("build", [[python, "setup.py", "build_ext", "--inplace"]]),
         Step("tests", [[*pytest, "gpu and not large"]]),
@@ -99,21 +104,19 @@ def all_steps() -> list[Step]:
         Step(
             "kernels",
             [
-                ["cmake", "-S", ".", "-B", build, "-DICHFAST_GPU=ON"],
-                ["cmake", "--build", build, "--parallel", "--target", "test_kernels_gpu"],
-                ["ctest", "--test-dir", build, "-L", "gpu", "--output-on-failure"],
+                ["cmake", "-S", ".", "-B", "build/gpu", "-DICHFAST_GPU=ON"],
+                ["cmake", "--build", "build/gpu", "--parallel"],
+                ["ctest", "--test-dir", "build/gpu", "-L", "gpu", "-V", "--no-tests=error"],
             ],
         ),
-        *(
-            Step(tool, [["compute-sanitizer", "--tool", tool, "--error-exitcode", "1", kernels]])
-            for tool in ("memcheck", "racecheck", "initcheck", "synccheck")
-        ),
+        *map(sanitizer, ("memcheck", "racecheck", "initcheck", "synccheck")),
         Step("benchmarks", [[python, "-m", "benchmarks", "--device", "cuda"]]),
     ]
 
 
 def run(step: Step, environment: dict[str, str], log: Path) -> str:
     """The outcome: passed, FAILED, or not run and why."""
+    outcome = "passed"
     with log.open("w") as file:
 
         def show(text: str) -> None:
@@ -141,8 +144,8 @@ def run(step: Step, environment: dict[str, str], log: Path) -> str:
                     show(line)
             if process.returncode != 0:
                 show(f"exit status {process.returncode}\n")
-                return "FAILED"
-    return "passed"
+                outcome = "FAILED"
+    return outcome
 
 
 def run_all(steps: Sequence[Step], environment: dict[str, str], logs: Path) -> int:
