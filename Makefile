@@ -4,6 +4,11 @@
 #   make test    builds ichfast and runs its tests
 #
 # TORCH picks another torch, PYTHON another interpreter: TORCH=torch==2.13.0 make test
+#
+# One runs with what is installed and needs no network, on a machine with a GPU and a CUDA torch:
+#
+#   make gpu-check                      builds in place; tests, sanitizers, benchmarks on the GPU
+#   make gpu-check STEPS=build,tests    some of it
 
 PYTHON ?= python3
 TORCH ?= torch>=2.11
@@ -11,10 +16,16 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check --quiet
 
+# Whoever has a CUDA toolkit.
+NVCC := $(or $(shell command -v nvcc),$(wildcard $(or $(CUDA_HOME),/usr/local/cuda)/bin/nvcc))
+CUDA_VENV := .venv-cuda
+CUDA_TORCH ?= torch==2.11.0
+CUDA_BUILD := $(CURDIR)/build/cuda
+
 SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 
 .DELETE_ON_ERROR:
-.PHONY: train test check bench clean FORCE
+.PHONY: train test check check-cuda gpu-check bench clean FORCE
 
 train: $(VENV)/built
 	$(RUN) -m ichfast.train $(ARGS)
@@ -32,11 +43,26 @@ check: $(VENV)/built
 	$(VENV)/bin/cmake --build build/cpp --parallel
 	$(VENV)/bin/ctest --test-dir build/cpp --output-on-failure
 
+# Both libraries, built against a CUDA torch and loaded there; needs no GPU. One architecture will
+# do for that: the C++ checks compile the kernels for all of them.
+check-cuda:
+ifeq ($(NVCC),)
+	@echo "check-cuda: not run, since no nvcc was found"
+else
+	$(PYTHON) -m venv $(CUDA_VENV)
+	$(CUDA_VENV)/bin/python -m pip --disable-pip-version-check --quiet install '$(CUDA_TORCH)' 'setuptools>=77,<82' pybind11 ninja numpy pytest hypothesis
+	ICHFAST_CUDA=1 TORCH_CUDA_ARCH_LIST=9.0 $(CUDA_VENV)/bin/python setup.py --quiet build --build-base $(CUDA_BUILD) --build-lib $(CUDA_BUILD)/lib
+	PYTHONPATH=$(CUDA_BUILD)/lib $(CUDA_VENV)/bin/pytest tests/test_build.py
+endif
+
+gpu-check:
+	@$(PYTHON) tools/gpu_check.py $(if $(STEPS),--steps $(STEPS))
+
 bench: $(VENV)/built
 	$(RUN) -m benchmarks $(ARGS)
 
 clean:
-	rm -rf $(VENV) build ichfast/_C*.so *.egg-info
+	rm -rf $(VENV) $(CUDA_VENV) build ichfast/_C*.so *.egg-info
 
 # The environment follows TORCH: another choice installs that one and builds anew.
 $(VENV)/torch: FORCE

@@ -10,6 +10,15 @@ constexpr const char* kCompiler = __VERSION__;  // names itself
 constexpr const char* kCompiler = "GCC " __VERSION__;
 #endif
 
+// What setup.py built beside this library, if anything.
+#if defined(ICHFAST_CUDA_TOOLKIT)
+constexpr const char* kCudaToolkit = ICHFAST_CUDA_TOOLKIT;
+constexpr const char* kCudaArchitectures = ICHFAST_CUDA_ARCHITECTURES;
+#else
+constexpr const char* kCudaToolkit = nullptr;  // None in Python
+constexpr const char* kCudaArchitectures = nullptr;
+#endif
+
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Native library of ichfast: op schemas and CPU kernels.";
   m.def("build_info", [] {
@@ -17,7 +26,8 @@ PYBIND11_MODULE(_C, m) {
     info["compiler"] = kCompiler;
     info["torch_target"] = "2.11";
     info["simd"] = ichfast::simd_level();
-    info["cuda"] = false;
+    info["cuda_toolkit"] = kCudaToolkit;
+    info["cuda_architectures"] = kCudaArchitectures;
     return info;
   });
 }

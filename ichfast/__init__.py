@@ -2,19 +2,19 @@
 
 from typing import Any
 
-import torch  # noqa: F401  (first: the native library needs libtorch in the process)
-
-try:
-    import ichfast._C as _C  # `from ichfast import` would blame a circular import
-except ImportError as error:
-    raise ImportError(
-        f"ichfast's native library does not load ({error}); build it with "
-        "`pip install --no-build-isolation .` in the torch environment you use, torch>=2.11."
-    ) from error
+from ichfast import _native
 
 __version__ = "0.1.0"
 
 
 def build_info() -> dict[str, Any]:
-    """How the native library was built: version, compiler, torch target, SIMD in use, cuda."""
-    return {"version": __version__, **_C.build_info()}
+    """How the native libraries were built, and what of them is in use.
+
+    Returns:
+        version, compiler, torch_target: of ichfast, of the CPU kernels, the oldest torch.
+        simd: the instructions that the CPU kernels use here.
+        cuda: whether the CUDA kernels are loaded.
+        cuda_toolkit, cuda_architectures: what the CUDA kernels were built with and for, as
+            "13.0" and "8.0 9.0+PTX"; None where they were not built.
+    """
+    return {"version": __version__, **_native.INFO, "cuda": _native.NO_CUDA is None}

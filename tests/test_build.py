@@ -1,16 +1,33 @@
 """What is loaded and built: the native library, and nothing that only a part needs."""
 
+import importlib.util
+import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 
 import ichfast
 
-HEAVY = ("pydicom", "nibabel", "matplotlib", "jinja2", "scipy", "monai", "safetensors", "tqdm")
+HEAVY = (
+    "pydicom",
+    "nibabel",
+    "matplotlib",
+    "jinja2",
+    "scipy",
+    "monai",
+    "safetensors",
+    "tqdm",
+    "cupy",
+)
+OPS = ("attention_mask", "attention_wmse", "ct_window", "overlap_counts", "tversky")
+BACKWARD = ("attention_mask_backward", "attention_wmse_backward", "tversky_backward")
+SETUP = Path(__file__).parents[1] / "setup.py"
 
 
 def python(code: str, *, path: Path) -> "subprocess.CompletedProcess[str]":
@@ -36,26 +53,64 @@ def test_import_loads_nothing_heavy() -> None:
 
 def test_build_info() -> None:
     info = ichfast.build_info()
-    assert set(info) == {"version", "compiler", "torch_target", "simd", "cuda"}
+    assert set(info) == {
+        *("version", "compiler", "torch_target", "simd"),
+        *("cuda", "cuda_toolkit", "cuda_architectures"),
+    }
     assert info["version"] == ichfast.__version__
     assert info["torch_target"] == "2.11"
     assert re.search(r"GCC|[Cc]lang", info["compiler"])
     assert info["simd"]
-    assert info["cuda"] in (False, True)
+    if info["cuda_toolkit"] is None:
+        assert info["cuda"] is False
+        assert info["cuda_architectures"] is None
+    else:
+        assert info["cuda"] is (torch.version.cuda is not None)
+        assert re.fullmatch(r"\d+\.\d+", info["cuda_toolkit"])
+        assert re.fullmatch(
+            r"\d+\.\d+\w?(\+PTX)?( \d+\.\d+\w?(\+PTX)?)*", info["cuda_architectures"]
+        )
 
 
-def test_ops_are_registered_for_the_cpu() -> None:
-    ops = ["attention_mask", "attention_wmse", "ct_window", "overlap_counts", "tversky"]
-    for name in [*ops, "attention_mask_backward", "attention_wmse_backward", "tversky_backward"]:
-        assert torch._C._dispatch_has_kernel_for_dispatch_key(f"ichfast::{name}", "CPU")
+@pytest.mark.parametrize("name", [*OPS, *BACKWARD])
+def test_ops_are_registered(name: str) -> None:
+    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+    assert has_kernel(f"ichfast::{name}", "CPU")
+    assert has_kernel(f"ichfast::{name}", "CUDA") == ichfast.build_info()["cuda"]
+
+
+@pytest.mark.skipif(shutil.which("ldd") is None, reason="needs ldd")
+@pytest.mark.parametrize("library", ["_C", "_C_cuda"])
+def test_nothing_is_missing_beside_torch(library: str) -> None:
+    """What a library needs is what torch has loaded, and the symbols are there."""
+    spec = importlib.util.find_spec(f"ichfast.{library}")
+    if library == "_C_cuda" and not ichfast.build_info()["cuda"]:
+        pytest.skip("no CUDA kernels are loaded")
+    assert spec is not None
+    assert spec.origin is not None
+    loaded = re.findall(r"\s(/\S+)/[^/\s]+\.so", Path("/proc/self/maps").read_text())
+    result = subprocess.run(
+        ["ldd", "-r", spec.origin],
+        env={**os.environ, "LD_LIBRARY_PATH": ":".join(sorted(set(loaded)))},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    lines = (result.stdout + result.stderr).splitlines()
+    assert any("libtorch_cpu.so => /" in line for line in lines)
+    assert not [line for line in lines if "not found" in line]
+    # Python's own symbols are in the interpreter.
+    assert not [line for line in lines if re.search(r"undefined symbol: (?!_?Py)", line)]
+
+
+def copy_package(folder: Path) -> Path:
+    """ichfast without its native libraries."""
+    package = Path(ichfast.__file__).parent
+    leave_out = shutil.ignore_patterns("_C*", "__pycache__")
+    return Path(shutil.copytree(package, folder / "ichfast", ignore=leave_out))
 
 
 def test_missing_native_library(tmp_path: Path) -> None:
     """One sentence that says what to do."""
-    package = Path(ichfast.__file__).parent
-    shutil.copytree(
-        package, tmp_path / "ichfast", ignore=shutil.ignore_patterns("_C*", "__pycache__")
-    )
+    copy_package(tmp_path)
     result = python("import ichfast", path=tmp_path)
     assert result.returncode != 0
     message = result.stderr.strip().splitlines()[-1]
@@ -64,3 +119,182 @@ def test_missing_native_library(tmp_path: Path) -> None:
         "build it with `pip install --no-build-isolation .` in the torch environment you use, "
         "torch>=2.11."
     )
+
+
+@pytest.mark.parametrize(
+    ("toolkit", "torch_cuda", "library", "message"),
+    [
+        (
+            None,
+            "13.0",
+            b"",
+            "this build of ichfast has CPU kernels only; build with `ICHFAST_CUDA=1",
+        ),
+        ("13.0", None, b"", "is built without CUDA; install a CUDA build of torch"),
+        (
+            "13.0",
+            "13.0",
+            None,
+            "library _C_cuda is missing; build with `ICHFAST_CUDA=1 pip install",
+        ),
+        (
+            "13.0",
+            "13.0",
+            b"no library",
+            r"kernels do not load \(.*_C_cuda.*\); build with `ICHFAST",
+        ),
+    ],
+    ids=["not_built", "cpu_torch", "missing", "broken"],
+)
+def test_without_cuda_kernels(
+    toolkit: str | None, torch_cuda: str | None, library: bytes | None, message: str, tmp_path: Path
+) -> None:
+    """The CPU's work, and what a CUDA tensor meets says why there are no others."""
+    package = copy_package(tmp_path)
+    # The real library, which tells another story of how it was built.
+    (package / "_C.py").write_text(
+        f"import torch\ntorch.ops.load_library({ichfast._native._C.__file__!r})\n"
+        f"def build_info(): return dict(cuda_toolkit={toolkit!r})\n"
+    )
+    if library is not None:
+        (package / "_C_cuda.abi3.so").write_bytes(library)
+    code = (
+        f"import torch; torch.version.cuda = {torch_cuda!r}\n"
+        "from torch._subclasses import FakeTensorMode\n"
+        "import ichfast; from ichfast.ops import attention_mask\n"
+        "assert not ichfast.build_info()['cuda']\n"
+        "x = torch.rand(1, 1, 4, 4)\n"
+        "print(attention_mask(x, x).shape)\n"
+        "with FakeTensorMode(): x = torch.empty(1, 1, 4, 4, device='cuda')\n"
+        "attention_mask(x, x)"
+    )
+    result = python(code, path=tmp_path)
+    assert result.stdout == "torch.Size([1, 2, 4, 4])\n", result.stderr
+    error = result.stderr.strip().splitlines()[-1]
+    assert re.fullmatch(
+        rf"NotImplementedError: attention_mask: image is on cuda:0, but .*{message}.*, "
+        r"or move it with image\.cpu\(\)",
+        error,
+    )
+
+
+@pytest.fixture
+def build(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """setup.py as a module, in an environment that names no toolkit and finds none on the PATH."""
+    for name in ("ICHFAST_CUDA", "CUDA_HOME", "CUDA_PATH", "TORCH_CUDA_ARCH_LIST"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    spec = importlib.util.spec_from_file_location("ichfast_setup", SETUP)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def script(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+def toolkit(folder: Path, version: str, known: str = "75 80 86 87 89 90 100 103 120 121") -> Path:
+    """A folder with an nvcc that says what setup.py asks it."""
+    listed = "; ".join(f"echo compute_{architecture}" for architecture in known.split())
+    script(
+        folder / "bin" / "nvcc",
+        f"""case "$1" in
+--version) echo "Cuda compilation tools, release {version}, V{version}.88" ;;
+--list-gpu-arch) {listed} ;;
+--dryrun) echo '#$ _SPACE_= ' >&2; echo '#$ TOP={folder}/bin/..' >&2 ;;
+*) exit 1 ;;
+esac""",
+    )
+    return folder
+
+
+def test_toolkit_behind_a_wrapper(build: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    real = toolkit(tmp_path / "cuda 13", "13.0")
+    script(tmp_path / "bin" / "nvcc", f'exec "{real}/bin/nvcc" "$@"')
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
+    assert build.find_toolkit() == (real, "13.0")
+    other = toolkit(tmp_path / "cuda 12", "12.8")
+    for name in ("CUDA_PATH", "CUDA_HOME"):  # the second counts more
+        monkeypatch.setenv(name, str(other))
+        assert build.find_toolkit() == (other, "12.8")
+        monkeypatch.setenv("CUDA_PATH", str(tmp_path))
+
+
+def test_toolkit_in_use(build: Any, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setenv("CUDA_HOME", str(toolkit(tmp_path, "13.2")))
+    for wish in ("auto", "1", ""):
+        monkeypatch.setenv("ICHFAST_CUDA", wish)
+        assert build.choose_toolkit("2.11.0+cu130", "13.0") == (tmp_path, "13.2")
+    monkeypatch.setenv("ICHFAST_CUDA", "0")
+    assert build.choose_toolkit("2.11.0+cu130", "13.0") is None
+    assert build.choose_toolkit("2.11.0+cu126", "12.6") is None
+    assert capsys.readouterr().out == ""
+
+
+def test_auto_without_cuda(build: Any, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    assert build.choose_toolkit("2.11.0+cu130", "13.0") is None
+    assert "CPU kernels only, since no nvcc was found in" in capsys.readouterr().out
+    toolkit(tmp_path, "13.0")
+    assert build.choose_toolkit("2.11.0+cpu", None) is None
+    assert "CPU kernels only, since torch 2.11.0+cpu is built without" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("wish", "version", "torch_cuda", "message"),
+    [
+        ("yes", "13.0", "13.0", "ICHFAST_CUDA must be auto, 0 or 1, not 'yes'."),
+        ("1", None, "13.0", r"ICHFAST_CUDA=1, but no nvcc was found in \S+/bin: install a CUDA"),
+        ("1", "13.0", None, "ICHFAST_CUDA=1, but torch 2.99 is built without CUDA: install a CUDA"),
+        *(
+            (wish, "13.0", "12.8", r"the CUDA toolkit in \S+ is 13.0 but torch 2.99 is built for "
+             "CUDA 12.8: name a toolkit 12.x in CUDA_HOME, or .* with ICHFAST_CUDA=0.")
+            for wish in ("1", "auto")
+        ),
+    ],
+)  # fmt: skip
+def test_build_refusals(
+    build: Any,
+    tmp_path: Path,
+    monkeypatch: Any,
+    wish: str,
+    version: str | None,
+    torch_cuda: str | None,
+    message: str,
+) -> None:
+    if version:
+        toolkit(tmp_path, version)
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    monkeypatch.setenv("ICHFAST_CUDA", wish)
+    with pytest.raises(SystemExit, match=f"ichfast: {message}"):
+        build.choose_toolkit("2.99", torch_cuda)
+
+
+def test_architectures(build: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    assert build.architectures(toolkit(tmp_path / "13", "13.0")) == "7.5 8.0 8.6 9.0 10.0 12.0+PTX"
+    older = toolkit(tmp_path / "12", "12.6", "50 75 80 86 87 89 90")
+    assert build.architectures(older) == "7.5 8.0 8.6 9.0+PTX"
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "8.0;9.0a; 12.0+PTX")
+    assert build.architectures(older) == "8.0 9.0a 12.0+PTX"
+
+
+def test_setup_refuses_before_it_compiles(tmp_path: Path) -> None:
+    """With the torch that is here, whatever its CUDA: none at all, or not 99."""
+    environment = {**os.environ, "ICHFAST_CUDA": "1", "CUDA_HOME": str(toolkit(tmp_path, "99.0"))}
+    command = [sys.executable, str(SETUP), "build_ext", "--build-lib", str(tmp_path / "lib")]
+    result = subprocess.run(
+        [*command, "--build-temp", str(tmp_path / "temp")],
+        cwd=SETUP.parent, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 1
+    (sentence,) = result.stderr.strip().splitlines()
+    assert re.match(
+        r"ichfast: .*(is 99\.0 but torch .* built for CUDA|built without CUDA)", sentence
+    )
+    assert not (tmp_path / "lib").exists()

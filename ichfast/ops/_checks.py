@@ -7,6 +7,8 @@ host sync and trace under ``torch.compile``.
 import torch
 from torch import Tensor
 
+from ichfast._native import NO_CUDA
+
 FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -46,9 +48,14 @@ def require_one_device(op: str, **tensors: Tensor) -> None:
                 f"{op}: {name} is on {other.device} but {first} is on {tensor.device}; "
                 "move both to one device"
             )
-    if tensor.device.type not in ("cpu", "meta"):
+    kind = tensor.device.type
+    if kind == "cuda" and NO_CUDA is not None:
         raise NotImplementedError(
-            f"{op}: this build of ichfast has CPU kernels only, and {first} is on {tensor.device}; "
+            f"{op}: {first} is on {tensor.device}, but {NO_CUDA}, or move it with {first}.cpu()"
+        )
+    if kind not in ("cpu", "cuda", "meta"):
+        raise NotImplementedError(
+            f"{op}: ichfast has kernels for CPU and CUDA, and {first} is on {tensor.device}; "
             f"move it with {first}.cpu()"
         )
 

@@ -1,8 +1,18 @@
 """From stored values to network input in one pass over the pixels."""
 
+from typing import Any
+
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from ichfast.ops._arrays import (
+    TensorOrArray,
+    library_of,
+    require_array_dtype,
+    to_library,
+    to_tensor,
+)
 from ichfast.ops._checks import (
     FLOATING,
     require_no_grad,
@@ -23,22 +33,25 @@ FUNCTIONS = ("linear", "linear_exact", "sigmoid")
 
 
 def ct_window(
-    stored: Tensor,
-    slope: Tensor,
-    intercept: Tensor,
-    windows: Tensor,
+    stored: TensorOrArray,
+    slope: Tensor | NDArray[Any],
+    intercept: Tensor | NDArray[Any],
+    windows: Tensor | NDArray[Any],
     size: tuple[int, int],
     *,
     function: str = "linear",
     padding: float | None = None,
     invert: bool = False,
     dtype: torch.dtype = torch.float32,
-) -> Tensor:
+) -> TensorOrArray:
     """Windowed images from stored values (DICOM PS3.3 C.11.1 and C.11.2).
 
     In this order: padding becomes air (−1000 HU); HU = stored·slope + intercept; clipped to
     [−1024, 3071] HU; averaged over the exact area that each output pixel covers; windowed to
     [0, 1]; inverted where asked.
+
+    Arguments may be NumPy or CuPy arrays in place of tensors. They are read where they lie; where
+    ``stored`` is one, so is the result, without a copy and ordered on the streams of both sides.
 
     Args:
         stored: (B, H, W), integer or floating. No gradient.
@@ -49,15 +62,45 @@ def ct_window(
         function: "linear" (DICOM's default), "linear_exact" or "sigmoid".
         padding: the stored value that stands for "outside the field of view".
         invert: for MONOCHROME1.
-        dtype: of the result: float32, float16, bfloat16 or float64.
+        dtype: of the result: float32, float16, float64 or, for tensors, bfloat16.
 
     Returns:
-        (B, K, H', W').
+        (B, K, H', W'), a tensor or an array as ``stored``.
 
     Raises:
-        ValueError, TypeError: shapes, dtypes or devices do not fit.
+        ValueError, TypeError: shapes, dtypes or devices do not fit, or an array is such that no
+            tensor lies over its memory (masked, negative strides, foreign byte order).
+        NotImplementedError: no kernels for the device.
         RuntimeError: a width is too small (found by the kernel, which is the first to look at it).
     """
+    library = library_of(stored)
+    require_array_dtype("ct_window", library, dtype)
+    images = _ct_window(
+        to_tensor("ct_window", "stored", stored),
+        to_tensor("ct_window", "slope", slope),
+        to_tensor("ct_window", "intercept", intercept),
+        to_tensor("ct_window", "windows", windows),
+        size,
+        function,
+        padding,
+        invert,
+        dtype,
+    )
+    result: TensorOrArray = to_library(images, library)
+    return result
+
+
+def _ct_window(
+    stored: Tensor,
+    slope: Tensor,
+    intercept: Tensor,
+    windows: Tensor,
+    size: tuple[int, int],
+    function: str,
+    padding: float | None,
+    invert: bool,
+    dtype: torch.dtype,
+) -> Tensor:
     tensors = {"stored": stored, "slope": slope, "intercept": intercept, "windows": windows}
     for name, tensor in tensors.items():
         require_tensor("ct_window", name, tensor)

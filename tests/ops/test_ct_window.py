@@ -241,7 +241,7 @@ class TestCTWindow(OpTester):
         stored = torch.full((), 40, dtype=torch.uint8, device=device).expand(1, 2**16 + 1, 2**15)
         call = self.make(device, images=1).replace(stored=stored)
         call.options["size"] = (2, 2)
-        torch.testing.assert_close(call.run()[0][:, 0], torch.full((1, 2, 2), 40 / 79))
+        torch.testing.assert_close(call.run()[0][:, 0].cpu(), torch.full((1, 2, 2), 40 / 79))
 
 
 def _brain(stored: Tensor, size: tuple[int, int], **options: Any) -> Tensor:
@@ -300,9 +300,8 @@ GOOD = {"stored": S, "slope": ONE, "intercept": NONE, "windows": W, "size": (2, 
 @pytest.mark.parametrize(
     ("bad", "error", "message"),
     [
-        ({"stored": S.numpy()}, TypeError, "stored must be a torch.Tensor, not ndarray"),
-        ({"slope": 1.0}, TypeError, "slope must be a torch.Tensor, not float"),
-        ({"windows": [BRAIN]}, TypeError, "windows must be a torch.Tensor, not list"),
+        ({"slope": 1.0}, TypeError, "slope must be a torch.Tensor or an array .* not float"),
+        ({"windows": [BRAIN]}, TypeError, "windows must be a torch.Tensor or an array .* not list"),
         ({"stored": S.bool()}, TypeError, "stored must be integer or floating, not torch.bool"),
         ({"stored": S.to(torch.complex64)}, TypeError, "stored must be integer or floating"),
         ({"stored": S[0]}, ValueError, r"stored must be \(B, H, W\).* not \(4, 4\)"),

@@ -1,0 +1,151 @@
+"""tools/gpu_check.py as far as it goes without a GPU: its refusals, and its steps."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+SCRIPT = Path(__file__).parents[1] / "tools" / "gpu_check.py"
+
+
+@pytest.fixture
+def gpu_check(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("gpu_check", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "gpu_check", module)  # for its dataclasses
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine with three GPUs."""
+    monkeypatch.setenv("ICHFAST_CUDA", "0")  # which the check knows better, here and now
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    capabilities = [(9, 0), (8, 0), (9, 0)]
+    monkeypatch.setattr(
+        torch.cuda,
+        "get_device_properties",
+        lambda i: SimpleNamespace(
+            name=f"GPU {i}", major=capabilities[i][0], minor=capabilities[i][1]
+        ),
+    )
+
+
+def nvcc(folder: Path, version: str) -> None:
+    (folder / "bin").mkdir()
+    (folder / "bin" / "nvcc").write_text(f"#!/bin/sh\necho release {version}, V{version}.1\n")
+    (folder / "bin" / "nvcc").chmod(0o755)
+
+
+def test_no_gpu_is_one_sentence() -> None:
+    """With the torch that is here, CUDA or not, and no GPU in sight."""
+    result = subprocess.run(
+        [sys.executable, str(SCRIPT)],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert result.stdout == ""
+    (sentence,) = result.stderr.splitlines()
+    assert sentence.startswith(f"gpu-check: torch {torch.__version__}")
+    assert ("finds no GPU" if torch.version.cuda else "built without CUDA") in sentence
+
+
+def test_what_is_missing(
+    gpu_check: ModuleType, gpus: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+
+    def sentence() -> str:
+        assert gpu_check.main([]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        return str(line)
+
+    assert f"no nvcc was found in {tmp_path}/bin" in sentence()
+    nvcc(tmp_path, "12.8")
+    assert "is 12.8 but torch" in sentence()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "finds no GPU" in sentence()
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert "built without CUDA" in sentence()
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert "cannot import torch" in sentence()
+
+
+def test_builds_for_the_gpus_there_are(
+    gpu_check: ModuleType, gpus: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvcc(tmp_path, "13.1")
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "7.5")
+    machine = gpu_check.find_machine()
+    environment = machine.environment()
+    assert environment["TORCH_CUDA_ARCH_LIST"] == "8.0 9.0"
+    assert environment["ICHFAST_CUDA"] == "1"
+    assert environment["CUDA_HOME"] == str(tmp_path)
+    assert "GPU 0, GPU 1, GPU 2; torch" in machine.name
+    assert "toolkit 13.1" in machine.name
+
+
+def test_steps_go_on_and_are_summed_up(gpu_check: ModuleType, tmp_path: Path, capfd: Any) -> None:
+    def python(code: str) -> list[str]:
+        return [sys.executable, "-c", code]
+
+    steps = [
+        gpu_check.Step("good", [python("print('one')"), python("print('two')")]),
+        gpu_check.Step("bad", [python("print('before'); 1 / 0"), python("print('after')")]),
+        gpu_check.Step("missing", [["no-such-program", "--tool"]]),
+        gpu_check.Step("last", [python("import os; print(os.getcwd(), os.environ['KEY'])")]),
+    ]
+    environment = {**os.environ, "KEY": "value"}
+    assert gpu_check.run_all(steps, environment, tmp_path / "logs") == 1
+    screen = capfd.readouterr().out
+    assert [line.split()[:2] for line in screen.splitlines()[-4:]] == [
+        ["good", "passed"],
+        ["bad", "FAILED"],
+        ["missing", "not"],
+        ["last", "passed"],
+    ]
+    assert "not run: no no-such-program" in screen
+    logs = {path.stem: path.read_text() for path in (tmp_path / "logs").iterdir()}
+    assert logs["good"].splitlines()[1::2] == ["one", "two"]
+    assert "ZeroDivisionError" in logs["bad"]
+    assert "exit status 1" in logs["bad"]
+    assert "after" in logs["bad"].splitlines()
+    assert f"{SCRIPT.parents[1]} value" in logs["last"]
+    assert all(text in screen for text in logs.values())
+    assert gpu_check.run_all([steps[0], steps[2]], environment, tmp_path / "logs") == 0
+
+
+def test_steps_are_chosen(
+    gpu_check: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    ran: list[str] = []
+    machine = gpu_check.Machine("GPU", "9.0", Path("/toolkit"))
+    monkeypatch.setattr(gpu_check, "find_machine", lambda: machine)
+    monkeypatch.setattr(
+        gpu_check, "run_all", lambda steps, *_: ran.extend(step.name for step in steps) or 0
+    )
+    assert gpu_check.main(["--steps", "tests,memcheck"]) == 0
+    assert ran == ["tests", "memcheck"]
+    ran.clear()
+    assert gpu_check.main([]) == 0
+    assert ran[0] == "build"
+    assert {"tests", "large", "kernels", "racecheck", "initcheck", "benchmarks"} < set(ran)
+    with pytest.raises(SystemExit) as error:
+        gpu_check.main(["--steps", "tests,biuld"])
+    assert error.value.code == 2
+    assert "no step 'biuld'" in capsys.readouterr().err
