@@ -43,15 +43,17 @@ check: $(VENV)/built
 	$(VENV)/bin/cmake --build build/cpp --parallel
 	$(VENV)/bin/ctest --test-dir build/cpp --output-on-failure
 
-# Both libraries, built against a CUDA torch and loaded there; needs no GPU. One architecture will
-# do for that: the C++ checks compile the kernels for all of them.
+# Both libraries, built against a CUDA torch for every architecture, warnings as errors, and loaded
+# there; what the compiler says of the kernels is read. Needs no GPU.
 check-cuda:
 ifeq ($(NVCC),)
 	@echo "check-cuda: not run, since no nvcc was found"
 else
 	$(PYTHON) -m venv $(CUDA_VENV)
 	$(CUDA_VENV)/bin/python -m pip --disable-pip-version-check --quiet install '$(CUDA_TORCH)' 'setuptools>=77,<82' pybind11 ninja numpy pytest hypothesis
-	ICHFAST_CUDA=1 TORCH_CUDA_ARCH_LIST=9.0 $(CUDA_VENV)/bin/python setup.py --quiet build --build-base $(CUDA_BUILD) --build-lib $(CUDA_BUILD)/lib
+	rm -rf $(CUDA_BUILD) && mkdir -p $(CUDA_BUILD)
+	ICHFAST_CUDA=1 NVCC_APPEND_FLAGS='-Xptxas=-v -Werror=all-warnings' $(CUDA_VENV)/bin/python setup.py build --build-base $(CUDA_BUILD) --build-lib $(CUDA_BUILD)/lib > $(CUDA_BUILD)/log 2>&1 || { tail -n 60 $(CUDA_BUILD)/log; exit 1; }
+	$(CUDA_VENV)/bin/python tools/check_kernels.py $(CUDA_BUILD)/log
 	PYTHONPATH=$(CUDA_BUILD)/lib $(CUDA_VENV)/bin/pytest tests/test_build.py
 endif
 

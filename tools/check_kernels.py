@@ -9,6 +9,7 @@ registers or uses local memory on any architecture, and where one that should do
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -99,20 +100,19 @@ def _number(architecture: str) -> int:
 
 def _ptx_entries() -> list[tuple[str, str]]:
     """Each kernel's name and PTX."""
-    from torch.utils.cpp_extension import CUDA_HOME, include_paths
+    toolkit, _ = runpy.run_path(str(ROOT / "setup.py"))["find_toolkit"]()
+    os.environ["CUDA_HOME"] = str(toolkit)  # else torch guesses, and says so
+    from torch.utils.cpp_extension import include_paths
 
-    nvcc = Path(os.environ.get("CUDA_HOME") or CUDA_HOME or "/usr/local/cuda") / "bin" / "nvcc"
     includes = [flag for path in include_paths() for flag in ("-isystem", path)]
     entries = []
     with tempfile.TemporaryDirectory() as folder:
         for source in sorted((ROOT / "csrc" / "cuda").glob("*.cu")):
             ptx = Path(folder) / f"{source.stem}.ptx"
-            subprocess.run(
-                [nvcc, "-ptx", "-std=c++20", "-O3", "-arch=compute_80", "-DUSE_CUDA",
-                 '-DICHFAST_CUDA_ARCHITECTURES="8.0"', *includes, f"-I{ROOT / 'csrc'}", source,
-                 "-o", ptx],
-                check=True,
-            )  # fmt: skip
+            flags = ["-std=c++20", "-O3", "-arch=compute_80", "-DUSE_CUDA", *includes]
+            flags += [f"-I{ROOT / 'csrc'}", '-DICHFAST_CUDA_ARCHITECTURES="8.0"']
+            nvcc = toolkit / "bin" / "nvcc"
+            subprocess.run([nvcc, "-ptx", *flags, source, "-o", ptx], check=True)
             text = ptx.read_text(encoding="utf-8")
             entries += re.findall(r"\.entry (\w+)\(.*?\n\{(.*?)\n\}", text, re.DOTALL)
     return entries

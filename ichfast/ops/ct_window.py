@@ -71,7 +71,9 @@ def ct_window(
         ValueError, TypeError: shapes, dtypes or devices do not fit, or an array is such that no
             tensor lies over its memory (masked, negative strides, foreign byte order).
         NotImplementedError: no kernels for the device.
-        RuntimeError: a width is too small (found by the kernel, which is the first to look at it).
+        RuntimeError: on the CPU, a width is too small or a level not finite (found by the kernel,
+            which is the first to look at it). On CUDA, where looking would stall the stream, the
+            images of such a window are NaN.
     """
     library = library_of(stored)
     require_array_dtype("ct_window", library, dtype)
