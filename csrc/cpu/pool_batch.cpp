@@ -43,7 +43,7 @@ ICHFAST_SIMD void locate(const Axis& axis, int64_t from, int64_t n, RowTaps& out
 
 // Where in the slice the nearest pixels are, and all ones where they are inside, else 0.
 ICHFAST_SIMD void locate_nearest(const Axis& y, const Axis& x, int64_t from, int64_t n, int32_t* at,
-                                 uint8_t* inside) {
+                                 int32_t* inside) {
   const float y_first = y.first, y_step = y.step, x_first = x.first, x_step = x.step;
   const int32_t height = y.n, width = x.n;
 #pragma omp simd
@@ -52,7 +52,7 @@ ICHFAST_SIMD void locate_nearest(const Axis& y, const Axis& x, int64_t from, int
     const int32_t column = nearest(x_step * float(from + i) + x_first, width);
     const int32_t outside = (row | column) >> 31;
     at[i] = (row * width + column) & ~outside;
-    inside[i] = uint8_t(~outside);
+    inside[i] = ~outside;
   }
 }
 
@@ -124,7 +124,7 @@ void batch_tile(const Sample& s, const Shape& shape, const ct_window::Window<flo
   }
   if (s.mask) {
     int32_t at[kTile];
-    uint8_t inside[kTile];
+    int32_t inside[kTile];
     locate_nearest(y, x, from, n, at, inside);
     uint8_t* const out = masks_out + (sample * shape.out_height + i) * shape.out_width + from;
     for (int64_t k = 0; k < n; ++k) out[k] = uint8_t((s.mask[at[k]] != 0) & inside[k]);
