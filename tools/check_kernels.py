@@ -21,8 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 # Of these each thread writes several voxels or pixels; the others write sums, one number a thread.
 WRITE_VECTORS = ("differentiate", "mask", "whole_ratio")
-# These go voxel by voxel or read sums.
-READ_NO_VECTORS = ("finish", "any_ratio")
+# These go voxel by voxel, read sums, or gather.
+READ_NO_VECTORS = ("finish", "any_ratio", "sample")
 
 
 def main() -> None:
