@@ -1,6 +1,8 @@
 // The seam between torch and the kernels: device, stream, launch, and tensors as views.
 #pragma once
 
+#include "common/torch.h"  // first: it says for which torch the headers below are read
+
 #include <cuda_runtime.h>
 #include <torch/csrc/stable/accelerator.h>
 
@@ -8,7 +10,6 @@
 
 #include "common/checks.h"
 #include "common/rows.h"
-#include "common/torch.h"  // first: it says for which torch the headers below are read
 
 namespace ichfast {
 
