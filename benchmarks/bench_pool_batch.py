@@ -70,7 +70,7 @@ def _cases(device: Device, plan: Plan, side: int) -> Iterator[Case]:
         "eager": reference.pool_batch,  # type: ignore[dict-item]
         "compile": compiled(reference.pool_batch),  # type: ignore[arg-type, dict-item]
     }
-    sets = input_sets(inputs, device)
+    sets = input_sets(inputs, device, read=3 * plan.batch * side * side)  # int16 and a mask
     chosen = sets[0].arguments[0].tolist()
     yield Case(
         op="pool_batch",

@@ -59,12 +59,12 @@ __global__ void __launch_bounds__(kThreads)
   for (int k = 0; k < kPixels; ++k) {
     const Taps x = taps(x_step * float(j + k) + x_row, width);
     const Taps y = taps(y_step * float(j + k) + y_row, height);
-    const int16_t* const at = slice + y.first * shape.width + x.first;
+    const int16_t* const at = slice + (y.first * width + x.first);
     float stored[4];
     load_vector<1>(at, stored);
     load_vector<1>(at + 1, stored + 1);
-    load_vector<1>(at + shape.width, stored + 2);
-    load_vector<1>(at + shape.width + 1, stored + 3);
+    load_vector<1>(at + width, stored + 2);
+    load_vector<1>(at + width + 1, stored + 3);
 #pragma unroll
     for (float& value : stored) value = ct_window::rescale<false>(value, s.slope, s.intercept);
     h[k] = s.index < 0 ? NAN : interpolate(y, x, stored[0], stored[1], stored[2], stored[3]);
@@ -88,7 +88,7 @@ __global__ void __launch_bounds__(kThreads)
     const int32_t column = nearest(x_step * float(j + k) + x_row, width);
     const int32_t row = nearest(y_step * float(j + k) + y_row, height);
     const bool inside = (row | column) >= 0 && s.index >= 0;
-    chosen[k] = inside && load_word<uint8_t>(mask + (inside ? row * shape.width + column : 0)) != 0;
+    chosen[k] = inside && load_word<uint8_t>(mask + (inside ? row * width + column : 0)) != 0;
   }
   uint8_t* const out = masks_out + b * shape.out_pixels() + pixel;
   if (vector) {

@@ -166,11 +166,11 @@ class TestTensor {
   Memory memory_;
 };
 
-// A plain array that kernels write.
+// A plain array that kernels write, and may read then.
 template <class T>
 class TestArray {
  public:
-  explicit TestArray(int64_t n) : n_(n), memory_(n * sizeof(T)) {}
+  explicit TestArray(int64_t n) : n_(n), memory_(n * sizeof(T), false) {}
 
   T* data() const { return reinterpret_cast<T*>(memory_.data()); }
 
