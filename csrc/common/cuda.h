@@ -99,18 +99,6 @@ int position(OneOf<T...>, ScalarType dtype) {
   return result;
 }
 
-// Element types for which there are kernels.
-template <class... T>
-struct Types {};
-
-// Calls f(Types) for the first that the tensors have, and says whether there was one.
-template <class F, class... T, class... Tensors>
-bool try_types(Types<T...> types, const F& f, const Tensors&... tensors) {
-  if (!((tensors.scalar_type() == kScalarType<T>) && ...)) return false;
-  f(types);
-  return true;
-}
-
 // ---- views
 
 template <class T>
