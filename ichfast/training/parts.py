@@ -71,7 +71,7 @@ def load_parts(recipe: Recipe, phantoms: Path) -> Parts:
 def _load(root: Path, recipe: Recipe, labelled: bool) -> tuple[SliceSet, int]:
     """The slices below ``root`` and the number of files that could not be read."""
     data = recipe.data
-    unsorted = not labelled and detect_layout(root) == "dicom"  # says nothing on haemorrhage
+    unsorted = not labelled and detect_layout(root) in ("dicom", "nifti")  # no table
     slices, problems = load_slices(
         root,
         size=data.size,
