@@ -27,6 +27,7 @@ class SliceSet:
     series: tuple[str, ...]
     positions: tuple[float, ...]  # mm along the slice normal
     sources: tuple[str, ...]  # files relative to the root
+    studies: tuple[str, ...] = ()  # where known; not part of the fingerprint
 
     def __len__(self) -> int:
         return len(self.images)
@@ -40,7 +41,12 @@ class SliceSet:
             tuple(self.series[i] for i in indices),
             tuple(self.positions[i] for i in indices),
             tuple(self.sources[i] for i in indices),
+            tuple(self.studies[i] for i in indices) if self.studies else (),
         )
+
+    def identifiers(self) -> set[str]:
+        """What may tell that another set holds one of these heads."""
+        return {*self.patients, *self.studies, *self.series} - {""}
 
     @property
     def positive(self) -> Tensor:
@@ -182,8 +188,8 @@ class _Reservoir:
         self.seen = 0
         self.images = np.empty((0, 1, size, size), np.float32)
         self.masks = np.empty((0, 1, size, size), np.uint8) if labelled else None
-        # by place: (order of arrival, patient, series, position, source)
-        self.index: list[tuple[int, str, str, float, str]] = []
+        # by place: (order of arrival, patient, series, position, source, study)
+        self.index: list[tuple[int, str, str, float, str, str]] = []
 
     def offer(
         self, scan: Series, wanted: np.ndarray, masks: Tensor | None, window: tuple[float, float]
@@ -217,6 +223,7 @@ class _Reservoir:
                 scan.series,
                 float(scan.positions[i]),
                 scan.sources[i],
+                scan.study,
             )
             place = self.seen
             self.seen += 1
@@ -230,7 +237,7 @@ class _Reservoir:
         return kept
 
     def collect(self) -> SliceSet:
-        _, patients, series, positions, sources = zip(*self.index, strict=True)
+        _, patients, series, positions, sources, studies = zip(*self.index, strict=True)
         slices = SliceSet(
             torch.from_numpy(self.images),
             None if self.masks is None else torch.from_numpy(self.masks),
@@ -238,6 +245,7 @@ class _Reservoir:
             series,
             positions,
             sources,
+            studies,
         )
         order = sorted(range(len(self.index)), key=lambda place: self.index[place][0])
         return slices if order == list(range(len(order))) else slices.select(order)

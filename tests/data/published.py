@@ -1,5 +1,5 @@
 """Small sets in the published layouts, with the quirks that the real ones have. Nothing in them is
-real: a drawn head (conftest.head) under the names and headers that these sources describe.
+real: a drawn head (`head`) under the names and headers that these sources describe.
 
 - CT-ICH 1.3.1 and 1.0.0: physionet.org/content/ct-ich, the readmes of both versions, and Hssayeni
   et al., Data 5(1):14, 2020.
@@ -10,13 +10,90 @@ real: a drawn head (conftest.head) under the names and headers that these source
 """
 
 import json
+import warnings
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
-from conftest import COLUMNS, TABLE, dicom, head
 from PIL import Image
 from pydicom import config
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.tag import Tag
+from pydicom.uid import ExplicitVRLittleEndian
+
+CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
+
+
+def head(size: int = 32) -> np.ndarray:
+    """(size, size) HU, upright and without symmetry: air, skull, brain, and one bright spot in
+    front on the patient's right (upper left of the picture).
+    """
+    y, x = np.mgrid[:size, :size] / (size - 1) * 2 - 1
+    hu = np.full((size, size), -1000)
+    hu[x**2 / 0.6 + y**2 / 0.8 < 1] = 1000
+    hu[x**2 / 0.4 + y**2 / 0.55 < 1] = 35
+    hu[(x + 0.3) ** 2 + (y + 0.3) ** 2 < 0.03] = 70
+    return hu
+
+
+def dicom(stored: np.ndarray, z: float = 0.0, **tags: Any) -> FileDataset:
+    """A CT slice; `tags` by keyword replace the defaults, None leaves a tag out."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = CT_IMAGE
+    meta.MediaStorageSOPInstanceUID = "1.2.3"
+    meta.TransferSyntaxUID = tags.pop("TransferSyntaxUID", ExplicitVRLittleEndian)
+    defaults = {
+        "SOPClassUID": CT_IMAGE,
+        "SOPInstanceUID": f"1.2.3.{abs(int(z * 1000))}",
+        "Modality": "CT",
+        "PatientID": "patient",
+        "StudyInstanceUID": "1.2",
+        "SeriesInstanceUID": "1.2.3",
+        "ImagePositionPatient": [-100, -100, z],
+        "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+        "PixelSpacing": [0.5, 0.5],
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "Rows": stored.shape[0],
+        "Columns": stored.shape[1],
+        "BitsAllocated": 8 * stored.itemsize,
+        "BitsStored": 8 * stored.itemsize,
+        "PixelRepresentation": int(stored.dtype.kind == "i"),
+        "RescaleSlope": 1,
+        "RescaleIntercept": 0,
+    }
+    values = {**defaults, **tags}
+    values.setdefault("HighBit", values["BitsStored"] - 1 if values["BitsStored"] else None)
+    dataset = FileDataset(
+        "",
+        Dataset(),
+        file_meta=meta,
+        preamble=b"\0" * 128,
+        is_little_endian=meta.TransferSyntaxUID.is_little_endian,
+    )
+    for keyword, value in values.items():
+        if value is None:
+            continue
+        if "UID" in keyword:  # RSNA's are not valid
+            vr = "UI"
+        elif "PixelPadding" in keyword:
+            vr = "SS" if value < 0 else "US"
+        else:
+            setattr(dataset, keyword, value)
+            continue
+        dataset[keyword] = DataElement(Tag(keyword), vr, value, validation_mode=config.IGNORE)
+    if "PixelData" not in tags:
+        dataset.PixelData = stored.tobytes()
+    return dataset
+
+
+TABLE = "hemorrhage_diagnosis_raw_ct.csv"
+COLUMNS = (
+    "PatientNumber,SliceNumber,Intraventricular,Intraparenchymal,Subarachnoid,Epidural,Subdural,"
+    "No_Hemorrhage,Fracture_Yes_No"
+)
 
 N = 4  # slices of every scan
 LPS = np.diag([-0.5, -0.5, 5.0, 1.0])  # axes to the left, back, up: the upright picture itself
@@ -112,7 +189,7 @@ def rsna(root: Path, stage: int = 2) -> Path:
                 WindowCenter=["00036", "00036"] if patient else 30,
                 WindowWidth=["00080", "00080"] if patient else 80,
             )
-            with config.disable_value_validation():
+            with warnings.catch_warnings(action="ignore"):  # of the invalid UIDs
                 dataset.save_as(folder / f"{name}.dcm", enforce_file_format=True)
             rows += [
                 f"{name}_{kind},{int(k == 2 and kind in ('subdural', 'any'))}" for kind in KINDS

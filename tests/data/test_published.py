@@ -100,7 +100,7 @@ def test_ct_ich_100_empty(tmp_path):
 def test_rsna(tmp_path, stage):
     scans, problems = read(published.rsna(tmp_path, stage))
     assert [item.reason for item in problems.items] == [
-        "pixel data truncated: 1,048 bytes of 2,048"
+        "pixel data is truncated: 1,048 bytes of 2,048"
     ]
     first, second = sorted(scans, key=lambda series: series.patient)
     np.testing.assert_array_equal(first.hu(), published.scan()[1:])
