@@ -44,7 +44,7 @@ def read_ct_ich(root: Path, problems: Problems, *, progress: bool = False) -> It
             series = _read(source, path, masks[name])
             own = labels.get(int(name), {}) if name.isdecimal() else {}
             numbers = [int(each.rpartition("#")[2]) for each in series.sources]
-            yield with_labels(series, own, numbers, source, problems)
+            yield with_labels(series, own, numbers, len(series), source, problems)
         except Refused as refused:
             problems.record(source, refused)
 
@@ -95,15 +95,16 @@ def with_labels(
     series: Series,
     labels: dict[int, list[bool]],
     numbers: list[int],
+    last: int,
     source: str,
     problems: Problems,
 ) -> Series:
     """The CSV's slice n is index n - 1 on the file's last axis, whichever way that runs; `numbers`
-    are those of the series' slices.
+    are those of the series' slices, `last` is the highest that the scan has.
     """
     if not labels:
         return series
-    if max(labels) > max(numbers) or min(labels) < 1:
+    if max(labels) > last or min(labels) < 1:
         problems.skip(source, "the CSV labels slices that the scan does not have; labels left out")
         return series
     rows = [labels.get(number, [False] * len(SUBTYPES)) for number in numbers]

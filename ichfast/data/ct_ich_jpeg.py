@@ -50,7 +50,8 @@ def read_ct_ich_jpeg(root: Path, problems: Problems, *, progress: bool = False) 
         bleeding = {number for number, flags in own.items() if any(flags)}
         series, numbers = _read(root, folder.name, images, masks, bleeding, problems)
         if series is not None:
-            yield with_labels(series, own, numbers, relative(folder, root), problems)
+            source = relative(folder, root)
+            yield with_labels(series, own, numbers, max(images), source, problems)
 
 
 def _pictures(folder: Path) -> tuple[Pictures, Pictures]:

@@ -77,6 +77,7 @@ def test_ct_ich_100_broken(tmp_path):
     (root / "Patients_CT" / "051").mkdir()
     scans, problems = read(root)
     assert [len(series) for series in scans] == [1, 2]
+    assert not any(series.subtypes.any() for series in scans)  # what is left has no haemorrhage
     found = {item.source.removeprefix("Patients_CT/"): item.reason for item in problems.items}
     for source, reason in {
         "049/brain/1.jpg": "1.jpg is not a readable JPEG",
