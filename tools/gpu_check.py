@@ -151,7 +151,7 @@ def run(step: Step, environment: dict[str, str], log: Path) -> str:
 def run_all(steps: Sequence[Step], environment: dict[str, str], logs: Path) -> int:
     """Every step, whatever became of those before it, if it is not the build; 1 if one failed."""
     logs.mkdir(parents=True, exist_ok=True)
-    summary = []
+    summary: list[tuple[str, str, float]] = []
     for step in steps:
         print(f"\n== {step.name}", flush=True)
         start = time.monotonic()

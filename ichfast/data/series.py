@@ -28,6 +28,7 @@ class Series:
     sources: tuple[str, ...]  # n, relative to the root; "ct_scans/049.nii#3" is its third slice
     subtypes: np.ndarray | None = None  # (n, 5) bool in the order of SUBTYPES
     quirks: tuple[str, ...] = ()  # names from ichfast.data.quirks
+    hu_range: tuple[float, float] | None = None  # where given, HU beyond it were cut off by others
 
     def __len__(self) -> int:
         return len(self.stored)
