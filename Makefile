@@ -41,7 +41,7 @@ check: $(VENV)/built
 	$(RUN) -m mypy
 	$(VENV)/bin/cmake -S . -B build/cpp
 	$(VENV)/bin/cmake --build build/cpp --parallel
-	$(VENV)/bin/ctest --test-dir build/cpp --output-on-failure
+	$(VENV)/bin/ctest --test-dir build/cpp --parallel 2 --output-on-failure
 
 # Both libraries, built against a CUDA torch for every architecture, warnings as errors, and loaded
 # there; what the compiler says of the kernels is read. Needs no GPU.
