@@ -20,7 +20,14 @@ from benchmarks.devices import Cpu, Cuda, Device
 from benchmarks.harness import Case, measure, measure_memory
 from benchmarks.machine import commit, gpu, machine, physical_cores, slug, versions
 
-OPS = ("attention_wmse", "tversky", "ct_window", "attention_mask", "overlap_counts")
+OPS = (
+    "attention_wmse",
+    "tversky",
+    "ct_window",
+    "pool_batch",
+    "attention_mask",
+    "overlap_counts",
+)
 LOSSES = ("attention_wmse", "tversky")
 SECONDS = {"cpu": 6.0, "cuda": 1.5}  # a case
 RESULTS = Path(__file__).parent / "results"

@@ -44,15 +44,22 @@ def plans(table: Sequence[Plan], quick: bool) -> Sequence[Plan]:
     return list(dict.fromkeys(plan.quick() for plan in table)) if quick else table
 
 
-def input_sets(make: Callable[[torch.Generator], Inputs], device: Device) -> list[Inputs]:
-    """As many as the device wants to go through, each of other values."""
+def input_sets(
+    make: Callable[[torch.Generator], Inputs], device: Device, *, read: int | None = None
+) -> list[Inputs]:
+    """As many as the device wants to go through, each of other values.
+
+    ``read``: the bytes that one set makes an op read, where they are not those of its arguments.
+    """
 
     def one(seed: int) -> Inputs:
         with device.place:
             return make(torch.Generator(device.place).manual_seed(seed))
 
     first = one(0)
-    count = device.sets(sum(argument.nbytes for argument in first.arguments))
+    if read is None:
+        read = sum(argument.nbytes for argument in first.arguments)
+    count = device.sets(read)
     return [first, *(one(seed) for seed in range(1, count))]
 
 

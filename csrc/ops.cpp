@@ -23,5 +23,9 @@ STABLE_TORCH_LIBRARY(ichfast, m) {
   m.def(
       "ct_window(Tensor stored, Tensor slope, Tensor intercept, Tensor windows, int[2] size, "
       "str function, float? padding, bool invert, ScalarType dtype) -> Tensor");
+  m.def(
+      "pool_batch(Tensor pool, Tensor? masks, Tensor indices, Tensor theta, Tensor slope, "
+      "Tensor intercept, Tensor windows, int[2] size, str function, ScalarType dtype) "
+      "-> (Tensor images, Tensor masks)");
   m.def("overlap_counts(Tensor prediction, Tensor target, float threshold) -> Tensor");
 }

@@ -63,7 +63,10 @@ def parser() -> argparse.ArgumentParser:
     )
     data = parser.add_argument_group("data")
     data.add_argument(
-        "--labelled", type=Path, metavar="DIR", help="CT with masks, as CT-ICH lays it out"
+        "--labelled",
+        type=Path,
+        metavar="DIR",
+        help="CT with masks: CT-ICH's layout, or NIfTI as nnU-Net or BHSD lay it out",
     )
     data.add_argument(
         "--unlabelled",

@@ -25,7 +25,14 @@ HEAVY = (
     "tqdm",
     "cupy",
 )
-OPS = ("attention_mask", "attention_wmse", "ct_window", "overlap_counts", "tversky")
+OPS = (
+    "attention_mask",
+    "attention_wmse",
+    "ct_window",
+    "overlap_counts",
+    "pool_batch",
+    "tversky",
+)
 BACKWARD = ("attention_mask_backward", "attention_wmse_backward", "tversky_backward")
 SETUP = Path(__file__).parents[1] / "setup.py"
 

@@ -14,77 +14,113 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 # Of these each thread writes several voxels or pixels; the others write sums, one number a thread.
 WRITE_VECTORS = ("differentiate", "mask", "whole_ratio")
-# These go voxel by voxel or read sums.
-READ_NO_VECTORS = ("finish", "any_ratio")
+# These go voxel by voxel, read sums, or gather.
+READ_NO_VECTORS = ("finish", "any_ratio", "sample")
 
 
 def main() -> None:
-    kernels = _from_log(Path(sys.argv[1]).read_text(encoding="utf-8", errors="replace"))
+    kernels = from_log(Path(sys.argv[1]).read_text(encoding="utf-8", errors="replace"))
     if not kernels:
         sys.exit(f"{sys.argv[1]} names no kernel: was it built with NVCC_APPEND_FLAGS=-Xptxas=-v?")
-    faults = []
-    table: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
-    architectures = set()
-    for (name, architecture), (stack, spills, registers, shared) in kernels.items():
-        architectures.add(architecture)
-        table[_short(name)].append((registers, shared))
-        if stack or spills:
-            faults.append(f"{name} for {architecture}: {stack} bytes of stack, {spills} spilled")
-    print(f"{len(kernels)} kernels for {', '.join(sorted(architectures, key=_number))}")
-    print(f"{'op':16}{'kernel':16}{'variants':>9}{'registers':>12}{'shared, B':>11}")
-    for (op, kernel), values in sorted(table.items()):
-        registers = [value[0] for value in values]
-        low, high, shared = min(registers), max(registers), max(value[1] for value in values)
-        print(f"{op:16}{kernel:16}{len(values):>9}{f'{low}-{high}':>12}{shared:>11}")
-
-    checked = 0
-    for name, body in _ptx_entries():
-        _, kernel = _short(name)
-        # The arguments of the template, which end with the threads of a block.
-        if kernel in READ_NO_VECTORS or "5OneOf" in name.split("Li256E")[0]:
-            continue
-        checked += 1
-        # Without a sigmoid the gradient of tversky reads the target alone, which may be bytes.
-        reads_target_only = "7tversky13differentiateILb0E" in name
-        if "ld.global.nc.v4" not in body and not reads_target_only:
-            faults.append(f"{name}: no load of 16 bytes in the PTX")
-        if kernel in WRITE_VECTORS and "st.global.v4" not in body:
-            faults.append(f"{name}: no store of 16 bytes in the PTX")
-    print(f"16-byte accesses: looked for in the PTX of {checked} kernels")
+    print(summary(kernels))
+    faults = spills(kernels)
+    entries = [(name, body) for name, body in ptx_entries() if has_vectors(name)]
+    for name, body in entries:
+        faults += missing_vectors(name, body)
+    print(f"16-byte accesses: looked for in the PTX of {len(entries)} kernels")
     if faults:
         sys.exit("\n".join(faults))
     print("no spills, no local memory, every vector is one")
 
 
-def _from_log(log: str) -> dict[tuple[str, str], tuple[int, int, int, int]]:
-    """(stack, spilled, registers, shared memory) of each kernel for each architecture."""
+@dataclass(frozen=True)
+class Usage:
+    """What one kernel takes on one architecture."""
+
+    name: str
+    architecture: str
+    stack: int  # bytes a thread in local memory
+    spilled: int  # bytes
+    registers: int
+    shared: int  # bytes
+
+
+def from_log(log: str) -> list[Usage]:
     pattern = re.compile(
         r"Compiling entry function '(\w+)' for '(sm_\w+)'.*?"
         r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads\s+"
         r"ptxas info\s*: Used (\d+) registers([^\n]*)",
         re.DOTALL,
     )
-    found = {}
-    for match in pattern.finditer(log):
-        name, architecture, stack, stores, loads, registers, rest = match.groups()
+    kernels = []
+    for name, architecture, stack, stores, loads, registers, rest in pattern.findall(log):
         shared = re.search(r"(\d+) bytes smem", rest)
-        found[name, architecture] = (
-            int(stack),
-            int(stores) + int(loads),
-            int(registers),
-            int(shared[1]) if shared else 0,
+        kernels.append(
+            Usage(
+                name,
+                architecture,
+                int(stack),
+                int(stores) + int(loads),
+                int(registers),
+                int(shared[1]) if shared else 0,
+            )
         )
-    return found
+    return kernels
 
 
-def _short(name: str) -> tuple[str, str]:
+def spills(kernels: Sequence[Usage]) -> list[str]:
+    return [
+        f"{k.name} for {k.architecture}: {k.stack} bytes of stack, {k.spilled} spilled"
+        for k in kernels
+        if k.stack or k.spilled
+    ]
+
+
+def summary(kernels: Sequence[Usage]) -> str:
+    architectures = sorted({k.architecture for k in kernels}, key=lambda a: int(a.strip("sm_af")))
+    lines = [
+        f"{len(kernels)} kernels for {', '.join(architectures)}",
+        f"{'op':16}{'kernel':16}{'variants':>9}{'registers':>12}{'shared, B':>11}",
+    ]
+    groups: dict[tuple[str, str], list[Usage]] = defaultdict(list)
+    for kernel in kernels:
+        groups[short(kernel.name)].append(kernel)
+    for (op, name), group in sorted(groups.items()):
+        registers = [kernel.registers for kernel in group]
+        span = f"{min(registers)}-{max(registers)}"
+        shared = max(kernel.shared for kernel in group)
+        lines.append(f"{op:16}{name:16}{len(group):>9}{span:>12}{shared:>11}")
+    return "\n".join(lines)
+
+
+def has_vectors(name: str) -> bool:
+    """Not those that go voxel by voxel, nor those that read sums."""
+    # The arguments of the template end with the threads of a block.
+    return short(name)[1] not in READ_NO_VECTORS and "5OneOf" not in name.split("Li256E")[0]
+
+
+def missing_vectors(name: str, ptx: str) -> list[str]:
+    faults = []
+    # Without a sigmoid the gradient of tversky reads the target alone, which may be bytes.
+    reads_target_only = "7tversky13differentiateILb0E" in name
+    if "ld.global.nc.v4" not in ptx and not reads_target_only:
+        faults.append(f"{name}: no load of 16 bytes in the PTX")
+    if "st.global.v4" not in ptx and short(name)[1] in WRITE_VECTORS:
+        faults.append(f"{name}: no store of 16 bytes in the PTX")
+    return faults
+
+
+def short(name: str) -> tuple[str, str]:
     """Op and kernel of a mangled name: _ZN7ichfast7tversky6finishI... → tversky, finish."""
-    parts, at = [], len("_ZN")
+    parts: list[str] = []
+    at = len("_ZN")
     while len(parts) < 3 and (length := re.match(r"\d+", name[at:])):
         at += len(length[0])
         parts.append(name[at : at + int(length[0])])
@@ -94,11 +130,7 @@ def _short(name: str) -> tuple[str, str]:
     return parts[1], parts[2]
 
 
-def _number(architecture: str) -> int:
-    return int(re.sub(r"\D", "", architecture))
-
-
-def _ptx_entries() -> list[tuple[str, str]]:
+def ptx_entries() -> list[tuple[str, str]]:
     """Each kernel's name and PTX."""
     toolkit, _ = runpy.run_path(str(ROOT / "setup.py"))["find_toolkit"]()
     os.environ["CUDA_HOME"] = str(toolkit)  # else torch guesses, and says so

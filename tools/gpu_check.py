@@ -149,13 +149,16 @@ def run(step: Step, environment: dict[str, str], log: Path) -> str:
 
 
 def run_all(steps: Sequence[Step], environment: dict[str, str], logs: Path) -> int:
-    """Every step, whatever became of those before it; 1 if one failed."""
+    """Every step, whatever became of those before it, if it is not the build; 1 if one failed."""
     logs.mkdir(parents=True, exist_ok=True)
-    summary = []
+    summary: list[tuple[str, str, float]] = []
     for step in steps:
         print(f"\n== {step.name}", flush=True)
         start = time.monotonic()
-        outcome = run(step, environment, logs / f"{step.name}.log")
+        if ("build", "FAILED") in [(name, outcome) for name, outcome, _ in summary]:
+            outcome = "not run: nothing was built"
+        else:
+            outcome = run(step, environment, logs / f"{step.name}.log")
         summary.append((step.name, outcome, time.monotonic() - start))
     print()
     for name, outcome, seconds in summary:

@@ -2,7 +2,9 @@
 // the same in more words; this guards calls of the raw ops.
 #pragma once
 
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "common/layout.h"
 #include "math/ct_window.h"
@@ -37,6 +39,20 @@ inline void check_saved(const char* op, const Tensor& grad, const Tensor& sums, 
                   op, ": grad and sums must have forward's shapes");
 }
 
+inline ct_window::Function parse_function(const char* op, const std::string& function) {
+  if (function == "linear") return ct_window::Function::kLinear;
+  if (function == "linear_exact") return ct_window::Function::kLinearExact;
+  STD_TORCH_CHECK(function == "sigmoid", op,
+                  ": function must be 'linear', 'linear_exact' or 'sigmoid', not '", function, "'");
+  return ct_window::Function::kSigmoid;
+}
+
+inline void check_result_dtype(const char* op, ScalarType dtype) {
+  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Half ||
+                      dtype == ScalarType::BFloat16 || dtype == ScalarType::Double,
+                  op, ": dtype must be a floating one");
+}
+
 inline ct_window::Function check_ct_window(const Tensor& stored, const Tensor& slope,
                                            const Tensor& intercept, const Tensor& windows,
                                            const std::vector<int64_t>& size,
@@ -50,15 +66,35 @@ inline ct_window::Function check_ct_window(const Tensor& stored, const Tensor& s
   STD_TORCH_CHECK(
       size.size() == 2 && size[0] > 0 && size[1] > 0 && stored.size(1) > 0 && stored.size(2) > 0,
       "ct_window: size must be two positive integers, and images not empty");
-  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Half ||
-                      dtype == ScalarType::BFloat16 || dtype == ScalarType::Double,
-                  "ct_window: dtype must be a floating one");
-  if (function == "linear") return ct_window::Function::kLinear;
-  if (function == "linear_exact") return ct_window::Function::kLinearExact;
-  STD_TORCH_CHECK(function == "sigmoid",
-                  "ct_window: function must be 'linear', 'linear_exact' or 'sigmoid', not '",
-                  function, "'");
-  return ct_window::Function::kSigmoid;
+  check_result_dtype("ct_window", dtype);
+  return parse_function("ct_window", function);
+}
+
+inline void check_pool_batch(const Tensor& pool, const std::optional<Tensor>& masks,
+                             const Tensor& indices, const Tensor& theta, const Tensor& slope,
+                             const Tensor& intercept, const Tensor& windows,
+                             const std::vector<int64_t>& size) {
+  STD_TORCH_CHECK(pool.dim() == 3 && pool.scalar_type() == ScalarType::Short &&
+                      pool.is_contiguous() && pool.size(1) >= 2 && pool.size(2) >= 2 &&
+                      pool.size(1) * pool.size(2) < int64_t(1) << 31,
+                  "pool_batch: pool must be (N, H, W) int16, contiguous, H and W at least 2");
+  STD_TORCH_CHECK(!masks || (masks->sizes().equals(pool.sizes()) && masks->is_contiguous() &&
+                             (masks->scalar_type() == ScalarType::Byte ||
+                              masks->scalar_type() == ScalarType::Bool)),
+                  "pool_batch: masks must be uint8 or bool, contiguous, of the pool's shape");
+  const int64_t images = indices.numel();
+  STD_TORCH_CHECK(indices.dim() == 1 && indices.scalar_type() == ScalarType::Long,
+                  "pool_batch: indices must be (B,) int64");
+  STD_TORCH_CHECK(
+      theta.dim() == 3 && theta.size(0) == images && theta.size(1) == 2 && theta.size(2) == 3,
+      "pool_batch: theta must be (B, 2, 3)");
+  STD_TORCH_CHECK(slope.dim() == 1 && slope.size(0) == images && intercept.dim() == 1 &&
+                      intercept.size(0) == images,
+                  "pool_batch: slope and intercept must be (B,)");
+  STD_TORCH_CHECK(windows.dim() == 3 && windows.size(0) == images && windows.size(2) == 2,
+                  "pool_batch: windows must be (B, K, 2), level and width");
+  STD_TORCH_CHECK(size.size() == 2 && size[0] > 0 && size[1] > 0,
+                  "pool_batch: size must be two positive integers");
 }
 
 // float32 cannot tell all integers of these two apart, and padding is compared for equality.

@@ -1,6 +1,8 @@
 // The seam between torch and the kernels: device, stream, launch, and tensors as views.
 #pragma once
 
+#include "common/torch.h"  // first: it says for which torch the headers below are read
+
 #include <cuda_runtime.h>
 #include <torch/csrc/stable/accelerator.h>
 
@@ -8,7 +10,6 @@
 
 #include "common/checks.h"
 #include "common/rows.h"
-#include "common/torch.h"  // first: it says for which torch the headers below are read
 
 namespace ichfast {
 
@@ -96,18 +97,6 @@ int position(OneOf<T...>, ScalarType dtype) {
   ((result = kScalarType<T> == dtype ? at : result, ++at), ...);
   STD_TORCH_CHECK(result >= 0, "ichfast: unsupported dtype");
   return result;
-}
-
-// Element types for which there are kernels.
-template <class... T>
-struct Types {};
-
-// Calls f(Types) for the first that the tensors have, and says whether there was one.
-template <class F, class... T, class... Tensors>
-bool try_types(Types<T...> types, const F& f, const Tensors&... tensors) {
-  if (!((tensors.scalar_type() == kScalarType<T>) && ...)) return false;
-  f(types);
-  return true;
 }
 
 // ---- views

@@ -94,7 +94,7 @@ ICHFAST_HD A widen(T x) {
 template <class A>
 ICHFAST_HD A widen(uint8_t x) {
 #if defined(__CUDA_ARCH__)
-  // 2^23 + x has x in its low bits. A GPU converts integers at a quarter of the rate it adds at.
+  // 2^23 + x has x in its low bits. GPUs convert integers more slowly than they add.
   return A(__uint_as_float(0x4b000000u | x) - 8388608.0f);
 #else
   return A(x);

@@ -170,8 +170,12 @@ class RowPair {
     if (access == Access::kVector)
       return background_.template allows<N>(access, voxel) &&
              foreground_.template allows<N>(access, voxel);
-    return view_.strides.voxel == 2 && view_.strides.channel == 1 &&
-           allows_vector<N>(view_, offset_ + 2 * voxel);
+    if constexpr (N > 1) {
+      return view_.strides.voxel == 2 && view_.strides.channel == 1 &&
+             allows_vector<2 * N>(view_, offset_ + 2 * voxel);
+    } else {
+      return false;
+    }
   }
 
   template <class A, class S>

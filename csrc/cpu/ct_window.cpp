@@ -10,6 +10,7 @@
 
 #include "common/parallel.h"
 #include "common/simd.h"
+#include "common/window.h"
 
 namespace ichfast {
 namespace {
@@ -99,53 +100,35 @@ void halve(const double* row, int64_t n_out, double* out) {
   average_pairs(row, n_out, out);
 }
 
-// Averages neighbouring columns; the result is in `out`, or `row` itself where the width stays.
 template <class A>
-const A* average(const A* row, const Coverage<A>& columns, A* out) {
+ICHFAST_INLINE void average_cells(const A* row, const Coverage<A>& columns, A* out) {
   const int64_t n_out = columns.cells.size();
-  if (columns.ratio == 1) return row;
-  if (columns.ratio == 2) {
-    halve(row, n_out, out);
-    return out;
-  }
   for (int64_t i = 0; i < n_out; ++i) {
     const auto& cell = columns.cells[i];
     A sum = 0;
     for (int64_t j = 0; j < cell.count; ++j) sum += cell.weights[j] * row[cell.first + j];
     out[i] = sum;
   }
+}
+
+// A clone for the sake of its fused multiply-add: so it rounds as the GPU does.
+ICHFAST_SIMD void average_all(const float* row, const Coverage<float>& columns, float* out) {
+  average_cells(row, columns, out);
+}
+
+void average_all(const double* row, const Coverage<double>& columns, double* out) {
+  average_cells(row, columns, out);
+}
+
+// Averages neighbouring columns; the result is in `out`, or `row` itself where the width stays.
+template <class A>
+const A* average(const A* row, const Coverage<A>& columns, A* out) {
+  if (columns.ratio == 1) return row;
+  if (columns.ratio == 2)
+    halve(row, columns.cells.size(), out);
+  else
+    average_all(row, columns, out);
   return out;
-}
-
-template <bool kNoNaN, class A>
-ICHFAST_INLINE void window_row(const A* h, const Window<A> w, int64_t n, A* out) {
-  switch (w.function) {
-    case Function::kStep:
-      for (int64_t i = 0; i < n; ++i) out[i] = step(h[i], w);
-      break;
-    case Function::kSigmoid:
-#pragma omp simd
-      for (int64_t i = 0; i < n; ++i) out[i] = sigmoidal(h[i], w);
-      break;
-    default:
-#pragma omp simd
-      for (int64_t i = 0; i < n; ++i) out[i] = linear<kNoNaN>(h[i], w);
-  }
-}
-
-ICHFAST_SIMD void apply(const float* h, const Window<float>& w, bool no_nan, int64_t n,
-                        float* out) {
-  no_nan ? window_row<true>(h, w, n, out) : window_row<false>(h, w, n, out);
-}
-
-void apply(const double* h, const Window<double>& w, bool, int64_t n, double* out) {
-  window_row<false>(h, w, n, out);
-}
-
-// One number of a small tensor; converting the tensor would cost more than windowing a slice.
-double number(const Tensor& tensor, int64_t element) {
-  double buffer;
-  return *load(tensor.scalar_type(), tensor.const_data_ptr(), element, 1, 1, &buffer);
 }
 
 // What is the same for all rows.
@@ -189,7 +172,7 @@ void window_output_row(const Plan<A>& plan, int64_t b, int64_t y, A* buffer, A* 
     const int64_t element = ((b * k_windows + k) * result.size(2) + y) * out_width;
     const bool direct = out_dtype == kDirect;
     A* const out = direct ? static_cast<A*>(result.mutable_data_ptr()) + element : windowed;
-    apply(h, plan.windows[k], fast, out_width, out);
+    apply_window(h, plan.windows[k], fast, out_width, out);
     if (!direct) store(out_dtype, result.mutable_data_ptr(), element, 1, out_width, out);
   }
 }
@@ -201,8 +184,8 @@ void forward(const Tensor& stored, const Tensor& slope, const Tensor& intercept,
   const int64_t out_height = result.size(2), out_width = result.size(3);
   Plan<A> plan{stored, windows, {}, {stored.size(1), out_height}, {width, out_width}};
   for (int64_t b = 0; b < images; ++b) {
-    plan.rescales.push_back({A(number(slope, b * slope.stride(0))),
-                             A(number(intercept, b * intercept.stride(0)) + double(kOffset)),
+    plan.rescales.push_back({A(number_at(slope, b * slope.stride(0))),
+                             A(number_at(intercept, b * intercept.stride(0)) + double(kOffset)),
                              padding ? std::optional<A>(A(*padding)) : std::nullopt});
   }
   const int64_t row_pixels = std::max<int64_t>(1, stored.size(1) / out_height) * width;
@@ -220,15 +203,9 @@ std::vector<Window<A>> read_windows(const Tensor& windows, Function function, bo
   std::vector<Window<A>> result;
   for (int64_t k = 0; k < windows.size(0); ++k) {
     const int64_t row = k * windows.stride(0);
-    const double level = number(windows, row), width = number(windows, row + windows.stride(1));
-    STD_TORCH_CHECK(
-        valid_width(width, function),
-        "ct_window: a window's width must be positive, and at least 1 for 'linear'; got ", width);
-    const Window<A> w = window(A(level), A(width), function, invert);
-    STD_TORCH_CHECK(finite(w),
-                    "ct_window: a window's level must be finite and its width not tiny; got ",
-                    level, " and ", width);
-    result.push_back(w);
+    result.push_back(checked_window<A>("ct_window", number_at(windows, row),
+                                       number_at(windows, row + windows.stride(1)), function,
+                                       invert));
   }
   return result;
 }

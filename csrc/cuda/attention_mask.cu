@@ -1,31 +1,11 @@
 // The masked images on the GPU. See kernels/attention_mask.cuh.
-#include "common/cuda.h"
+#include "common/dispatch.h"
 #include "kernels/attention_mask.cuh"
 
 namespace ichfast {
 namespace {
 
 using namespace attention_mask;
-
-// Calls f.operator()<A, X, Z>(), X the type of the image and of what arrives at the masked images.
-template <class F>
-void dispatch(const Tensor& x, const Tensor& z, const Tensor& grad, const F& f) {
-  const auto with = [&]<class X, class Z>() {
-    if (x.scalar_type() != kScalarType<X> || z.scalar_type() != kScalarType<Z> ||
-        grad.scalar_type() != kScalarType<X>)
-      return false;
-    f.template operator()<float, X, Z>();
-    return true;
-  };
-  if (with.template operator()<float, float>() || with.template operator()<BFloat16, BFloat16>() ||
-      with.template operator()<Half, Half>() || with.template operator()<float, BFloat16>() ||
-      with.template operator()<float, Half>())
-    return;
-  if (is_double(x) || is_double(z))
-    f.template operator()<double, Floating, Floating>();
-  else
-    f.template operator()<float, Floating, Floating>();
-}
 
 Tensor attention_mask_cuda(const Tensor& image_in, const Tensor& logits_in) {
   check_image_and_logits("attention_mask", image_in, logits_in);
@@ -34,7 +14,8 @@ Tensor attention_mask_cuda(const Tensor& image_in, const Tensor& logits_in) {
   std::vector<int64_t> size(image.sizes().begin(), image.sizes().end());
   size[1] = 2;
   Tensor result = torch::stable::new_empty(image, size);
-  dispatch(image, logits, image, [&]<class A, class X, class Z>() {
+  const bool any_double = is_double(image) || is_double(logits);
+  dispatch_attention(image, logits, true, any_double, [&]<class A, class X, class Z>() {
     forward<A>(launch, input<X>(image), input<Z>(logits), image.size(0), voxels(image),
                output<X>(result));
   });
@@ -52,7 +33,9 @@ std::tuple<Tensor, Tensor> attention_mask_backward_cuda(const Tensor& grad_in,
   Tensor image_out = image_gradient ? empty_gradient(image) : torch::stable::new_empty(image, {0});
   Tensor logits_out =
       logits_gradient ? empty_gradient(logits) : torch::stable::new_empty(logits, {0});
-  dispatch(image, logits, grad, [&]<class A, class X, class Z>() {
+  const bool alike = grad.scalar_type() == image.scalar_type();
+  const bool any_double = is_double(image) || is_double(logits);
+  dispatch_attention(image, logits, alike, any_double, [&]<class A, class X, class Z>() {
     const auto run = [&]<bool kImage, bool kLogits>() {
       const auto x_out = kImage ? output<X>(image_out) : output<X>(image_out, {});
       const auto z_out = kLogits ? output<Z>(logits_out) : output<Z>(logits_out, {});

@@ -1,5 +1,5 @@
 // Area-weighted attention MSE on the GPU. See kernels/attention_wmse.cuh.
-#include "common/cuda.h"
+#include "common/dispatch.h"
 #include "kernels/attention_wmse.cuh"
 
 namespace ichfast {
@@ -7,25 +7,10 @@ namespace {
 
 using namespace attention_wmse;
 
-// Calls f(Types<A, X, Z, R>): all of one dtype, or a float32 image beside what autocast makes of
-// the network; any other mixture goes voxel by voxel.
 template <class F>
-void dispatch(const Tensor& x, const Tensor& z, const Tensor& r, const F& f) {
-  const auto with = [&]<class X, class Z>() {
-    if (x.scalar_type() != kScalarType<X> || z.scalar_type() != kScalarType<Z> ||
-        r.scalar_type() != kScalarType<Z>)
-      return false;
-    f.template operator()<float, X, Z>();
-    return true;
-  };
-  if (with.template operator()<float, float>() || with.template operator()<BFloat16, BFloat16>() ||
-      with.template operator()<Half, Half>() || with.template operator()<float, BFloat16>() ||
-      with.template operator()<float, Half>())
-    return;
-  if (is_double(x) || is_double(z) || is_double(r))
-    f.template operator()<double, Floating, Floating>();
-  else
-    f.template operator()<float, Floating, Floating>();
+void dispatch(const Tensor& image, const Tensor& logits, const Tensor& reconstruction, const F& f) {
+  dispatch_attention(image, logits, reconstruction.scalar_type() == logits.scalar_type(),
+                     is_double(image) || is_double(logits) || is_double(reconstruction), f);
 }
 
 std::tuple<Tensor, Tensor> attention_wmse_cuda(const Tensor& image_in, const Tensor& logits_in,

@@ -3,8 +3,7 @@
 // columns.
 #pragma once
 
-#include "common/rows.h"
-#include "math/ct_window.h"
+#include "common/store_windows.h"
 
 namespace ichfast::ct_window {
 
@@ -46,33 +45,14 @@ struct Rescale {
   }
 };
 
-// Applies each window to N neighbouring pixels of an output row and stores them.
-template <bool kNoNaN, int N, class A>
-ICHFAST_DEVICE void store_windows(const A (&h)[N], Input<Number> windows, const Options& options,
-                                  const Shape& shape, int64_t image, int64_t pixel,
-                                  Output<Floating> result) {
-  for (int64_t k = 0; k < shape.windows; ++k) {
-    const A width = A(number<double>(windows, k, 1));
-    const Window<A> w =
-        window(A(number<double>(windows, k, 0)), width, options.function, options.invert);
-    A out[N];
-    if (!valid_width(width, options.function) || !finite(w)) {  // nobody can look before
-#pragma unroll
-      for (int i = 0; i < N; ++i) out[i] = A(NAN);
-    } else if (w.function == Function::kStep) {
-#pragma unroll
-      for (int i = 0; i < N; ++i) out[i] = step(h[i], w);
-    } else if (w.function == Function::kSigmoid) {
-#pragma unroll
-      for (int i = 0; i < N; ++i) out[i] = sigmoidal(h[i], w);
-    } else {
-#pragma unroll
-      for (int i = 0; i < N; ++i) out[i] = linear<kNoNaN>(h[i], w);
-    }
-    const int64_t at = (image * shape.windows + k) * shape.out_pixels() + pixel;
-    result.visit([&](auto* data) { store_vector<N>(data + at, out); });
+// Reads window k of (K, 2).
+struct WindowReader {
+  Input<Number> windows;
+
+  ICHFAST_DEVICE LevelAndWidth operator()(int64_t k) const {
+    return {number<double>(windows, k, 0), number<double>(windows, k, 1)};
   }
-}
+};
 
 // Output pixels of a thread in whole_ratio: 16 bytes of a half type.
 constexpr int kPixels = 8;
@@ -111,7 +91,9 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
     for (int i = 0; i < kPixels; ++i)
       h[i] = kRatio == 2 ? 0.5f * (sums[kRatio * i] + sums[kRatio * i + kRatio - 1]) : sums[i];
-    store_windows<kNoNaN>(h, windows, options, shape, image, y * shape.out_width + x, result);
+    store_windows<kNoNaN>(h, WindowReader{windows}, options.function, options.invert,
+                          Planes{result, shape.windows, shape.out_pixels()}, image,
+                          y * shape.out_width + x, kPixels, true);
   };
   if (rescaled.finite())
     run(std::true_type{});
@@ -163,7 +145,8 @@ __global__ void __launch_bounds__(kThreads)
       h[0] += columns.share(column) * sum;
     }
   });
-  store_windows<false>(h, windows, options, shape, image, pixel, result);
+  store_windows<false>(h, WindowReader{windows}, options.function, options.invert,
+                       Planes{result, shape.windows, shape.out_pixels()}, image, pixel, 1, false);
 }
 
 // Launches whole_ratio where it can take the images.

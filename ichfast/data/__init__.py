@@ -1,6 +1,6 @@
-"""Data sets: CT-ICH, RSNA and any folder of DICOM -> scans, and windowed slices for training."""
+"""Data sets: CT-ICH, RSNA, folders of NIfTI or DICOM -> scans, and windowed slices for training."""
 
-from ichfast.data.folds import check_no_leak, split_patients
+from ichfast.data.folds import Fold, check_apart, check_no_leak, make_folds, split_patients
 from ichfast.data.layouts import detect_layout, read_series
 from ichfast.data.problems import Problems
 from ichfast.data.series import SUBTYPES, Series
@@ -8,12 +8,15 @@ from ichfast.data.slices import SliceSet, load_slices
 
 __all__ = [
     "SUBTYPES",
+    "Fold",
     "Problems",
     "Series",
     "SliceSet",
+    "check_apart",
     "check_no_leak",
     "detect_layout",
     "load_slices",
+    "make_folds",
     "read_series",
     "split_patients",
 ]

@@ -1,6 +1,7 @@
 """Folders and tables on disk: what cannot be listed or opened is said by name."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
@@ -30,6 +31,20 @@ def find_files(root: Path, problems: Problems) -> list[Path]:
         paths = (Path(folder, name) for name in sorted(names) if not name.startswith("."))
         found += [path for path in paths if os.path.isfile(path)]  # no pipes, no broken links
     return found
+
+
+NIFTI = (".nii", ".nii.gz")
+
+
+def image_folder(root: Path, here: Mapping[str, Path]) -> Path | None:
+    """Where a folder of NIfTI files keeps its images: imagesTr as nnU-Net, images as BHSD, or the
+    folder itself. `here` holds its entries by their names in lower case.
+    """
+    for folder in (here.get("imagestr"), here.get("images"), root):
+        files = list_folder(folder) if folder is not None and folder.is_dir() else []
+        if any(path.name.lower().endswith(NIFTI) for path in files):
+            return folder
+    return None
 
 
 def open_table(path: Path) -> TextIO:

@@ -1,9 +1,108 @@
 """Splits by whole patients: neighbouring slices of one head are nearly the same picture."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import warnings
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
+from ichfast.data.problems import printable
 from ichfast.errors import DataError
+
+SCHEMES = {80: 5, 50: 2, 20: 5}  # share of the patients trained on, in percent -> number of folds
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Indices of the slices on either side."""
+
+    train: list[int]
+    test: list[int]
+
+
+def make_folds(
+    patients: Sequence[str],
+    scheme: int,
+    seed: int,
+    *,
+    subtypes: Mapping[str, Collection[str]] | None = None,
+    by: Literal["patient", "slice"] = "patient",
+) -> list[Fold]:
+    """The cross-validations of Wang et al. 2020, Table 1: 80 % (5-fold, train on 4, test on 1),
+    50 % (2-fold), 20 % (5-fold inverted: train on 1, test on 4). `patients` names the patient of
+    every slice; `subtypes` the haemorrhages of each patient, which are then spread evenly.
+
+    `by="slice"` deals out slices instead. That puts neighbouring slices of one patient on both
+    sides and flatters the result; it is there to show by how much.
+    """
+    if scheme not in SCHEMES:
+        raise DataError(f"scheme is {scheme}; it must be one of {', '.join(map(str, SCHEMES))}")
+    if by not in ("patient", "slice"):
+        raise DataError(f"by is {by!r}; it must be 'patient' or 'slice'")
+    units = list(patients)
+    kinds: Mapping[str, Collection[str]] = subtypes or {}
+    if by == "slice":
+        warnings.warn(
+            "slice-wise folds: slices of one patient are on both sides, so the result is flattered",
+            stacklevel=2,
+        )
+        units = [f"{name}#{place}" for name, place in _places(patients)]
+        kinds = {unit: kinds.get(name, ()) for unit, name in zip(units, patients, strict=True)}
+    count = SCHEMES[scheme]
+    if len(set(units)) < count:
+        raise DataError(f"{len(set(units))} {by}s cannot be dealt out to {count} folds")
+    fold_of = _deal(set(units), kinds, count, seed)
+    folds = []
+    for k in range(count):
+        own = [i for i, unit in enumerate(units) if fold_of[unit] == k]
+        others = [i for i, unit in enumerate(units) if fold_of[unit] != k]
+        folds.append(Fold(own, others) if scheme == 20 else Fold(others, own))
+        if by == "patient":
+            check_no_leak({"train": folds[-1].train, "test": folds[-1].test}, patients)
+    return folds
+
+
+def _places(patients: Sequence[str]) -> list[tuple[str, int]]:
+    """Each slice as the patient and its place among that patient's."""
+    seen: Counter[str] = Counter()
+    places = []
+    for name in patients:
+        places.append((name, seen[name]))
+        seen[name] += 1
+    return places
+
+
+def _deal(
+    units: Collection[str], kinds: Mapping[str, Collection[str]], count: int, seed: int
+) -> dict[str, int]:
+    """Unit -> fold. Those with the rarest subtype come first, each to the fold that has the fewest
+    of it, then of its other subtypes, then of all (after Sechidis et al., ECML PKDD 2011). So a
+    subtype that no patient shares with others is balanced within 1, and so is the number of
+    patients where none has more than one.
+    """
+    total = Counter(kind for unit in units for kind in set(kinds.get(unit, ())))
+    own = {
+        unit: sorted(set(kinds.get(unit, ())), key=lambda kind: (total[kind], kind))
+        for unit in units
+    }
+
+    def turn(unit: str) -> tuple[int, str, int, bytes, str]:
+        first = own[unit][0] if own[unit] else ""
+        rarity = total[first] if first else len(units) + 1
+        return rarity, first, -len(own[unit]), _shuffle(seed, unit), unit
+
+    held: list[Counter[str]] = [Counter() for _ in range(count)]
+    sizes = [0] * count
+    fold_of: dict[str, int] = {}
+    for unit in sorted(units, key=turn):
+        fold = min(
+            range(count), key=lambda k: (*(held[k][kind] for kind in own[unit]), sizes[k], k)
+        )
+        fold_of[unit] = fold
+        held[fold].update(own[unit])
+        sizes[fold] += 1
+    return fold_of
 
 
 def split_patients(
@@ -38,16 +137,26 @@ def split_patients(
 
 
 def check_no_leak(parts: Mapping[str, Sequence[int]], patients: Sequence[str]) -> None:
-    """DataError when a patient is in more than one part."""
-    names = {part: {patients[i] for i in indices} for part, indices in parts.items()}
+    """DataError when a patient is in more than one part; it names the first few, by the set's own
+    names for them.
+    """
+    check_apart({part: {patients[i] for i in indices} for part, indices in parts.items()})
+
+
+def check_apart(names: Mapping[str, Collection[str]]) -> None:
+    """DataError when two of the sets have a name in common. Patients, studies and series may stand
+    side by side in a set: whichever two scans share, it is the same head.
+    """
     listed = list(names)
     for i, one in enumerate(listed):
         for other in listed[i + 1 :]:
-            shared = len(names[one] & names[other])
+            shared = sorted(set(names[one]) & set(names[other]))
             if shared:
+                more = f" and {len(shared) - 5} more" if len(shared) > 5 else ""
                 raise DataError(
-                    f"{shared} patient{'s' * (shared > 1)} in both {one!r} and {other!r}: "
-                    f"the result would be flattered; split by patient"
+                    f"patients or studies in both {one!r} and {other!r}: "
+                    f"{', '.join(map(printable, shared[:5]))}{more}. The result would be "
+                    f"flattered; split by patient, or take them out of one of the two"
                 )
 
 

@@ -27,12 +27,14 @@ class Quirk(Generic[T]):
 
 def correct(image: Image) -> tuple[str, ...]:
     """Make the image's stored·slope + intercept Hounsfield units; the names of what was odd."""
+    _refuse_empty(image)
     found = []
     for quirk in IMAGE_QUIRKS:
         if quirk.detect(image):
             if quirk.correct:
                 quirk.correct(image)
             found.append(quirk.name)
+    _refuse_impossible(image)
     return tuple(found)
 
 
@@ -198,20 +200,17 @@ def _apply_table(image: Image) -> None:
 
 
 # A frame without a picture: what decoders return when they fail quietly, and what a download that
-# broke off leaves. Air or padding all over is a slice outside the patient: no picture, no fault.
-
-
-def _empty(image: Image) -> bool:
-    first = image.stored[0, 0]
-    if (image.stored[len(image.stored) // 2] != first).any():  # all but the rarest end here
-        return False
-    return bool((image.stored == first).all())
+# broke off leaves. Air or padding all over is a slice outside the patient, unless it is written as
+# zeros: the two then look the same.
 
 
 def _refuse_empty(image: Image) -> None:
     value = image.stored[0, 0]
+    if (image.stored[len(image.stored) // 2] != value).any():  # all but the rarest end here
+        return
     outside = value != 0 and (value == _padding(image) or _hu(image, value) <= AIR_HU + 100)
-    raise Refused("every pixel has the same value", skip=bool(outside))
+    if not outside and (image.stored == value).all():
+        raise Refused("every pixel has the same value: an empty file, or a decoder that failed")
 
 
 # Extended CT scales end at 31,743 (metal). Beyond lie numbers read with the wrong sign or byte
@@ -220,23 +219,19 @@ def _refuse_empty(image: Image) -> None:
 POSSIBLE_HU = (-65_536.0, 32_768.0)
 
 
-def _impossible(image: Image) -> bool:
-    def beyond(stored: np.ndarray) -> bool:
-        ends = [_hu(image, float(end)) for end in (stored.min(), stored.max())]
-        return min(ends) < POSSIBLE_HU[0] or max(ends) > POSSIBLE_HU[1]
-
-    if not beyond(image.stored):
-        return False
-    tissue = image.stored[image.stored != image.padding]
-    return bool(tissue.size) and beyond(tissue)
-
-
 def _refuse_impossible(image: Image) -> None:
-    raise Refused("HU that no scanner makes: wrong PixelRepresentation, byte order or rescale")
+    def possible(stored: np.ndarray) -> bool:
+        ends = [_hu(image, float(end)) for end in (stored.min(), stored.max())]
+        return min(ends) >= POSSIBLE_HU[0] and max(ends) <= POSSIBLE_HU[1]
+
+    if possible(image.stored):
+        return
+    tissue = image.stored[image.stored != image.padding]
+    if tissue.size and not possible(tissue):
+        raise Refused("HU that no scanner makes: wrong PixelRepresentation, byte order or rescale")
 
 
 IMAGE_QUIRKS: tuple[Quirk[Image], ...] = (
-    Quirk("empty frame", _empty, _refuse_empty),
     Quirk("bits above BitsStored", _stray_bits, _drop_stray_bits),
     Quirk("padding of the other sign", _padding_sign),
     Quirk("wrapped 12-bit", _wrapped, _unwrap),
@@ -256,7 +251,6 @@ IMAGE_QUIRKS: tuple[Quirk[Image], ...] = (
         lambda image: image.stream_signed not in (None, image.header.signed),
     ),
     Quirk("several windows", lambda image: image.header.windows > 1),
-    Quirk("impossible HU", _impossible, _refuse_impossible),
 )
 
 

@@ -37,6 +37,9 @@ def read_rsna(
     unlabelled = [path for path in files if path.stem not in labels]
     if unlabelled:
         problems.skip(table.name, f"{len(unlabelled)} images of the folder are not in it")
+    missing = len(labels) - (len(files) - len(unlabelled))
+    if missing:
+        problems.skip(table.name, f"{missing} of its {len(labels)} images are not in {folder.name}")
     if positive:
         files = [path for path in files if labels.get(path.stem, 0) & _ANY]
         if not files:

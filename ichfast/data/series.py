@@ -29,6 +29,7 @@ class Series:
     subtypes: np.ndarray | None = None  # (n, 5) bool in the order of SUBTYPES
     mixed: bool = False  # its SeriesInstanceUID holds images of another size, spacing or direction
     quirks: tuple[str, ...] = ()  # names from ichfast.data.quirks
+    hu_range: tuple[float, float] | None = None  # where given, HU beyond it were cut off by others
 
     def __len__(self) -> int:
         return len(self.stored)

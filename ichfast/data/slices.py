@@ -27,6 +27,7 @@ class SliceSet:
     series: tuple[str, ...]
     positions: tuple[float, ...]  # mm along the slice normal
     sources: tuple[str, ...]  # files relative to the root
+    studies: tuple[str, ...] = ()  # where known; not part of the fingerprint
 
     def __len__(self) -> int:
         return len(self.images)
@@ -40,7 +41,12 @@ class SliceSet:
             tuple(self.series[i] for i in indices),
             tuple(self.positions[i] for i in indices),
             tuple(self.sources[i] for i in indices),
+            tuple(self.studies[i] for i in indices) if self.studies else (),
         )
+
+    def identifiers(self) -> set[str]:
+        """What may tell that another set holds one of these heads."""
+        return {*self.patients, *self.studies, *self.series} - {""}
 
     @property
     def positive(self) -> Tensor:
@@ -80,7 +86,7 @@ def load_slices(
     root, positive = Path(root), slices == "positive"
     _check_arguments(size, window, limit)
     layout = detect_layout(root)
-    if labelled and layout != "ct-ich":
+    if labelled and layout in ("rsna", "dicom"):
         raise DataError(f"{root}: a set in the layout {layout!r} has no masks to learn from")
     if positive and layout == "dicom":
         raise DataError(f"{root}: plain DICOM has no labels, so positive slices cannot be chosen")
@@ -96,6 +102,9 @@ def load_slices(
         scans = read_series(root, problems, progress=progress)
     reservoir = _Reservoir(size, labelled, limit, seed)
     for scan in scans:
+        _check_window(root, window, scan)
+        if labelled and scan.mask is None:
+            raise DataError(f"{root}: has no masks; put them into labelsTr, labels or masks there")
         if scan.stored.shape[1] != scan.stored.shape[2]:
             problems.add(scan.sources[0], "its scan is not square")
             continue
@@ -103,11 +112,14 @@ def load_slices(
         wanted: np.ndarray = np.ones(len(scan), dtype=bool)
         if positive and masks is not None:
             wanted = masks.flatten(1).any(1).numpy()
-        elif positive and layout == "ct-ich":
-            if scan.subtypes is None:
+        elif positive and layout != "rsna":
+            if scan.subtypes is not None:
+                wanted = np.asarray(scan.subtypes.any(1))
+            elif scan.mask is not None:
+                wanted = np.asarray(scan.mask.any((1, 2)))
+            else:
                 problems.skip(scan.sources[0], "no labels, so its positive slices are not known")
                 continue
-            wanted = np.asarray(scan.subtypes.any(1))
         reservoir.offer(scan, np.flatnonzero(wanted), masks, window)
     if not reservoir.index and not positive:
         raise DataError(f"{root}: not one slice could be read: {problems.summary()}")
@@ -131,6 +143,18 @@ def _check_arguments(size: int, window: tuple[float, float], limit: int | None) 
         raise DataError(f"the window's width is {window[1]}; it must be greater than 1")
     if limit is not None and limit < 1:
         raise DataError(f"limit is {limit}; it must be at least 1")
+
+
+def _check_window(root: Path, window: tuple[float, float], scan: Series) -> None:
+    if scan.hu_range is None:
+        return
+    (low, high), (level, width) = scan.hu_range, window
+    if level - width / 2 < low or level + width / 2 > high:
+        raise DataError(
+            f"{root}: these pictures hold HU from {low:g} to {high:g} only, but the window is "
+            f"{level - width / 2:g} to {level + width / 2:g}; set data.window inside, as "
+            f"[{(low + high) / 2:g}, {high - low:g}], for every set of the run"
+        )
 
 
 def _resize_masks(scan: Series, size: int) -> Tensor:
@@ -164,8 +188,8 @@ class _Reservoir:
         self.seen = 0
         self.images = np.empty((0, 1, size, size), np.float32)
         self.masks = np.empty((0, 1, size, size), np.uint8) if labelled else None
-        # by place: (order of arrival, patient, series, position, source)
-        self.index: list[tuple[int, str, str, float, str]] = []
+        # by place: (order of arrival, patient, series, position, source, study)
+        self.index: list[tuple[int, str, str, float, str, str]] = []
 
     def offer(
         self, scan: Series, wanted: np.ndarray, masks: Tensor | None, window: tuple[float, float]
@@ -199,6 +223,7 @@ class _Reservoir:
                 scan.series,
                 float(scan.positions[i]),
                 scan.sources[i],
+                scan.study,
             )
             place = self.seen
             self.seen += 1
@@ -212,7 +237,7 @@ class _Reservoir:
         return kept
 
     def collect(self) -> SliceSet:
-        _, patients, series, positions, sources = zip(*self.index, strict=True)
+        _, patients, series, positions, sources, studies = zip(*self.index, strict=True)
         slices = SliceSet(
             torch.from_numpy(self.images),
             None if self.masks is None else torch.from_numpy(self.masks),
@@ -220,6 +245,7 @@ class _Reservoir:
             series,
             positions,
             sources,
+            studies,
         )
         order = sorted(range(len(self.index)), key=lambda place: self.index[place][0])
         return slices if order == list(range(len(order))) else slices.select(order)

@@ -103,15 +103,52 @@ def ct_window(
     rows = area_weights(hu.shape[1], size[0], compute, hu.device)
     columns = area_weights(hu.shape[2], size[1], compute, hu.device)
     hu = (rows @ hu @ columns.T)[:, None]
-    level, width = windows.to(compute).view(1, -1, 2, 1, 1).unbind(2)
+    y = _windowed(hu, windows.to(compute)[None], function)
+    return (1 - y if invert else y).to(dtype)
+
+
+def pool_batch(
+    pool: Tensor,
+    indices: Tensor,
+    theta: Tensor,
+    windows: Tensor,
+    *,
+    masks: Tensor | None = None,
+    slope: Tensor | None = None,
+    intercept: Tensor | None = None,
+    size: tuple[int, int] | None = None,
+    function: str = "linear",
+    dtype: torch.dtype = torch.float32,
+) -> tuple[Tensor, Tensor | None]:
+    """A pool's slices through ``grid_sample``; see :func:`ichfast.ops.pool_batch`."""
+    compute = torch.promote_types(theta.dtype, torch.float32)
+    hu = pool[indices].to(compute)[:, None]
+    if slope is not None:
+        hu = hu * slope.to(compute).view(-1, 1, 1, 1)
+    if intercept is not None:
+        hu = hu + intercept.to(compute).view(-1, 1, 1, 1)
+    hu = hu.clamp(*HU_RANGE)
+    shape = [len(indices), 1, *(pool.shape[1:] if size is None else size)]
+    grid = torch.nn.functional.affine_grid(theta.to(compute), shape, align_corners=False)
+    # What grid_sample takes from outside is 0.
+    hu = torch.nn.functional.grid_sample(hu - AIR_HU, grid, align_corners=False) + AIR_HU
+    images = _windowed(hu, windows.to(compute), function).to(dtype)
+    if masks is None:
+        return images, None
+    chosen = (masks[indices] != 0).to(compute)[:, None]
+    chosen = torch.nn.functional.grid_sample(chosen, grid, mode="nearest", align_corners=False)
+    return images, chosen.to(torch.uint8)
+
+
+def _windowed(hu: Tensor, windows: Tensor, function: str) -> Tensor:
+    """(B, 1, H, W) HU and (1 or B, K, 2) windows → (B, K, H, W) in [0, 1]."""
+    level, width = windows[..., None, None].unbind(2)
     if function == "linear":  # PS3.3 C.11.2.1.2.1
         x = hu - (level - 0.5)
         u = torch.where(
             x == 0, -0.5 * (width == 1), x / (width - 1)
         )  # width 1 is a step: x <= 0 is 0
-        y = (u + 0.5).clamp(0, 1)
-    elif function == "linear_exact":  # C.11.2.1.3.2
-        y = ((hu - level) / width + 0.5).clamp(0, 1)
-    else:  # SIGMOID, C.11.2.1.3.1
-        y = torch.sigmoid(4 * (hu - level) / width)
-    return (1 - y if invert else y).to(dtype)
+        return (u + 0.5).clamp(0, 1)
+    if function == "linear_exact":  # C.11.2.1.3.2
+        return ((hu - level) / width + 0.5).clamp(0, 1)
+    return torch.sigmoid(4 * (hu - level) / width)  # SIGMOID, C.11.2.1.3.1

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ichfast.data import SliceSet, detect_layout, load_slices, split_patients
+from ichfast.data import SliceSet, check_apart, detect_layout, load_slices, split_patients
 from ichfast.errors import RecipeError
 from ichfast.training.recipe import Phantom, Recipe
 from ichfast.training.strategies import strategy_of
@@ -58,20 +58,15 @@ def load_parts(recipe: Recipe, phantoms: Path) -> Parts:
     if not semi_supervised:
         return Parts(**parts, problems=unreadable)
     pool, more = _load(Path(data.unlabelled or f"{phantom}/unlabelled"), recipe, False)
-    leaked = set(pool.patients) & (set(parts["validation"].patients) | set(parts["test"].patients))
-    if leaked:
-        print(
-            f"warning: {len(leaked)} patients of the unlabelled set are also validated or tested "
-            "on; the result will be flattered.",
-            file=sys.stderr,
-        )
+    for name in ("validation", "test"):
+        check_apart({"unlabelled": pool.identifiers(), name: parts[name].identifiers()})
     return Parts(**parts, unlabelled=pool, problems=unreadable + more)
 
 
 def _load(root: Path, recipe: Recipe, labelled: bool) -> tuple[SliceSet, int]:
     """The slices below ``root`` and the number of files that could not be read."""
     data = recipe.data
-    unsorted = not labelled and detect_layout(root) == "dicom"  # says nothing on haemorrhage
+    unsorted = not labelled and detect_layout(root) in ("dicom", "nifti")  # no table
     slices, problems = load_slices(
         root,
         size=data.size,

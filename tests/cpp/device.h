@@ -45,18 +45,19 @@ using Launch = SimulatedLaunch<64>;
 
 #endif
 
-// Bytes that kernels can reach, poisoned before use.
+// Bytes that kernels can reach: poisoned, or as they come, so that initcheck sees what a kernel
+// reads and none has written.
 class Memory {
  public:
   static constexpr unsigned char kPoison = 0xc3;
 
-  explicit Memory(size_t size) : size_(size) {
+  explicit Memory(size_t size, bool poisoned = true) : size_(size) {
 #if defined(__CUDACC__)
     if (size > 0) require(cudaMalloc(&data_, size), "cudaMalloc");
 #else
     data_ = std::malloc(size);
 #endif
-    write(std::vector<unsigned char>(size, kPoison));
+    if (poisoned) write(std::vector<unsigned char>(size, kPoison));
   }
   ~Memory() {
 #if defined(__CUDACC__)

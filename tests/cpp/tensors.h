@@ -17,16 +17,17 @@ using Doubles = std::vector<double>;
 enum class Layout {
   kContiguous,
   kChannelsLast,
-  kMisaligned,  // contiguous, one element after an aligned address
-  kSpaced,      // every other voxel
-  kPadded,      // rows and images with a gap of one vector, so that they stay aligned
+  kMisaligned,   // contiguous, one element after an aligned address
+  kHalfAligned,  // channels-last, four elements after one: 8 bytes of a half type
+  kSpaced,       // every other voxel
+  kPadded,       // rows and images with a gap of one vector, so that they stay aligned
 };
 #if defined(__SANITIZE_THREAD__)
 // Ten times slower, ThreadSanitizer takes one layout and one size: races depend on neither.
 constexpr Layout kLayouts[] = {Layout::kChannelsLast};
 #else
-constexpr Layout kLayouts[] = {Layout::kContiguous, Layout::kChannelsLast, Layout::kMisaligned,
-                               Layout::kSpaced, Layout::kPadded};
+constexpr Layout kLayouts[] = {Layout::kContiguous,  Layout::kChannelsLast, Layout::kMisaligned,
+                               Layout::kHalfAligned, Layout::kSpaced,       Layout::kPadded};
 #endif
 
 // The next of a fixed sequence of numbers in [low, high).
@@ -74,7 +75,9 @@ class TestTensor {
       : images_(images),
         channels_(channels),
         voxels_(voxels),
-        offset_(layout == Layout::kMisaligned ? 1 : 0),
+        offset_(layout == Layout::kMisaligned    ? 1
+                : layout == Layout::kHalfAligned ? 4
+                                                 : 0),
         strides_(strides_of(channels, voxels, layout)),
         memory_(sizeof(T) * (offset_ + extent())) {}
 
@@ -123,6 +126,7 @@ class TestTensor {
   static Strides strides_of(int64_t channels, int64_t voxels, Layout layout) {
     switch (layout) {
       case Layout::kChannelsLast:
+      case Layout::kHalfAligned:
         return {channels * voxels, 1, channels};
       case Layout::kSpaced:
         return {2 * channels * voxels, 2 * voxels, 2};
@@ -162,11 +166,11 @@ class TestTensor {
   Memory memory_;
 };
 
-// A plain array that kernels write.
+// A plain array that kernels write, and may read then.
 template <class T>
 class TestArray {
  public:
-  explicit TestArray(int64_t n) : n_(n), memory_(n * sizeof(T)) {}
+  explicit TestArray(int64_t n) : n_(n), memory_(n * sizeof(T), false) {}
 
   T* data() const { return reinterpret_cast<T*>(memory_.data()); }
 

@@ -8,82 +8,14 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
-from pydicom import config
-from pydicom.dataelem import DataElement
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from published import COLUMNS, TABLE, dicom, head
+from pydicom.dataset import FileDataset
 from pydicom.pixels import get_decoder
-from pydicom.tag import Tag
-from pydicom.uid import ExplicitVRLittleEndian
-
-CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
-
-
-def head(size: int = 32) -> np.ndarray:
-    """(size, size) HU, upright and without symmetry: air, skull, brain, and one bright spot in
-    front on the patient's right (upper left of the picture).
-    """
-    y, x = np.mgrid[:size, :size] / (size - 1) * 2 - 1
-    hu = np.full((size, size), -1000)
-    hu[x**2 / 0.6 + y**2 / 0.8 < 1] = 1000
-    hu[x**2 / 0.4 + y**2 / 0.55 < 1] = 35
-    hu[(x + 0.3) ** 2 + (y + 0.3) ** 2 < 0.03] = 70
-    return hu
 
 
 @pytest.fixture(name="head")
 def head_fixture() -> Callable[..., np.ndarray]:
     return head
-
-
-def dicom(stored: np.ndarray, z: float = 0.0, **tags: Any) -> FileDataset:
-    """A CT slice; `tags` by keyword replace the defaults, None leaves a tag out."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = CT_IMAGE
-    meta.MediaStorageSOPInstanceUID = "1.2.3"
-    meta.TransferSyntaxUID = tags.pop("TransferSyntaxUID", ExplicitVRLittleEndian)
-    defaults = {
-        "SOPClassUID": CT_IMAGE,
-        "SOPInstanceUID": f"1.2.3.{abs(int(z * 1000))}",
-        "Modality": "CT",
-        "PatientID": "patient",
-        "StudyInstanceUID": "1.2",
-        "SeriesInstanceUID": "1.2.3",
-        "ImagePositionPatient": [-100, -100, z],
-        "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
-        "PixelSpacing": [0.5, 0.5],
-        "SamplesPerPixel": 1,
-        "PhotometricInterpretation": "MONOCHROME2",
-        "Rows": stored.shape[0],
-        "Columns": stored.shape[1],
-        "BitsAllocated": 8 * stored.itemsize,
-        "BitsStored": 8 * stored.itemsize,
-        "PixelRepresentation": int(stored.dtype.kind == "i"),
-        "RescaleSlope": 1,
-        "RescaleIntercept": 0,
-    }
-    values = {**defaults, **tags}
-    values.setdefault("HighBit", values["BitsStored"] - 1 if values["BitsStored"] else None)
-    dataset = FileDataset(
-        "",
-        Dataset(),
-        file_meta=meta,
-        preamble=b"\0" * 128,
-        is_little_endian=meta.TransferSyntaxUID.is_little_endian,
-    )
-    for keyword, value in values.items():
-        if value is None:
-            continue
-        if "UID" in keyword:  # RSNA's are not valid
-            vr = "UI"
-        elif "PixelPadding" in keyword:
-            vr = "SS" if value < 0 else "US"
-        else:
-            setattr(dataset, keyword, value)
-            continue
-        dataset[keyword] = DataElement(Tag(keyword), vr, value, validation_mode=config.IGNORE)
-    if "PixelData" not in tags:
-        dataset.PixelData = stored.tobytes()
-    return dataset
 
 
 @pytest.fixture
@@ -100,13 +32,6 @@ def write_dicom() -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def make_dicom() -> Callable[..., FileDataset]:
     return dicom
-
-
-TABLE = "hemorrhage_diagnosis_raw_ct.csv"
-COLUMNS = (
-    "PatientNumber,SliceNumber,Intraventricular,Intraparenchymal,Subarachnoid,Epidural,Subdural,"
-    "No_Hemorrhage,Fracture_Yes_No"
-)
 
 
 @pytest.fixture

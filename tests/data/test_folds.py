@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ichfast.data import check_no_leak, split_patients
+from ichfast.data import SUBTYPES, check_apart, check_no_leak, make_folds, split_patients
 from ichfast.errors import DataError
 
 PARTS = {"train": 0.6, "validation": 0.2, "test": 0.2}
@@ -55,7 +55,79 @@ def test_impossible_splits():
         split_patients(["a"], {}, 0)
 
 
-def test_a_leak_is_an_error_without_names():
-    with pytest.raises(DataError, match="1 patient in both 'train' and 'test'") as error:
-        check_no_leak({"train": [0, 1], "test": [2]}, ["Roe", "Doe", "Roe"])
-    assert "Roe" not in str(error.value)
+def test_a_leak_is_an_error_that_names_the_patients():
+    with pytest.raises(DataError, match=r"in both 'train' and 'test': 049\. The result"):
+        check_no_leak({"train": [0, 1], "test": [2]}, ["049", "050", "049"])
+    many = {f"ID_{i}" for i in range(9)}
+    with pytest.raises(DataError, match=r"'unlabelled' and 'test': ID_0, .*ID_4 and 4 more"):
+        check_apart({"unlabelled": many, "test": many | {"x"}})
+    check_apart({"unlabelled": many, "validation": {"x"}, "test": {"y"}})
+
+
+@st.composite
+def cohorts(draw, most):
+    """Patients with up to `most` subtypes each, and one or more slices each."""
+    count = draw(st.integers(5, 40))
+    kinds = st.sets(st.sampled_from(SUBTYPES), max_size=most)
+    subtypes = {f"{i:03d}": draw(kinds) for i in range(count)}
+    slices = [name for name in subtypes for _ in range(draw(st.integers(1, 3)))]
+    return draw(st.permutations(slices)), subtypes
+
+
+@settings(max_examples=50, deadline=None)
+@given(cohort=cohorts(most=5), scheme=st.sampled_from([20, 50, 80]), seed=st.integers(0, 2**63))
+def test_every_patient_is_once_on_the_small_side_of_a_fold(cohort, scheme, seed):
+    patients, subtypes = cohort
+    folds = make_folds(patients, scheme, seed, subtypes=subtypes)
+    assert len(folds) == (2 if scheme == 50 else 5)
+    small = [fold.train if scheme == 20 else fold.test for fold in folds]
+    assert sorted(i for side in small for i in side) == list(range(len(patients)))
+    for fold, side in zip(folds, small, strict=True):
+        assert side
+        assert sorted(fold.train + fold.test) == list(range(len(patients)))
+        check_no_leak({"train": fold.train, "test": fold.test}, patients)
+
+
+@settings(max_examples=50, deadline=None)
+@given(cohort=cohorts(most=1), scheme=st.sampled_from([20, 50, 80]), seed=st.integers(0, 2**63))
+def test_subtypes_are_balanced_within_one(cohort, scheme, seed):
+    patients, subtypes = cohort
+    sides = [
+        {patients[i] for i in (fold.train if scheme == 20 else fold.test)}
+        for fold in make_folds(patients, scheme, seed, subtypes=subtypes)
+    ]
+    sizes = [len(side) for side in sides]
+    assert max(sizes) - min(sizes) <= 1
+    for kind in SUBTYPES:
+        counts = [sum(kind in subtypes[name] for name in side) for side in sides]
+        assert max(counts) - min(counts) <= 1
+
+
+def test_folds_are_the_same_everywhere_and_for_ever():
+    patients = [f"{number:03d}" for number in range(49, 59) for _ in range(2)]
+    kinds = {f"{number:03d}": ["epidural"] for number in range(49, 54)}
+    folds = make_folds(patients, 80, 0, subtypes=kinds)
+    sides = [sorted({patients[i] for i in fold.test}) for fold in folds]
+    assert sides == FOLDS
+    backwards = make_folds(patients[::-1], 80, 0, subtypes=kinds)
+    assert [sorted({patients[::-1][i] for i in fold.test}) for fold in backwards] == FOLDS
+    assert make_folds(patients, 80, 1, subtypes=kinds) != folds
+    inverted = make_folds(patients, 20, 0, subtypes=kinds)
+    assert [fold.train for fold in inverted] == [fold.test for fold in folds]
+
+
+FOLDS = [["049", "057"], ["050", "054"], ["053", "055"], ["051", "058"], ["052", "056"]]
+
+
+def test_slicewise_folds_need_the_word_and_warn():
+    patients = ["049"] * 8 + ["050"] * 8
+    with pytest.raises(DataError, match="2 patients cannot be dealt out to 5 folds"):
+        make_folds(patients, 80, 0)
+    with pytest.warns(UserWarning, match="slices of one patient are on both sides"):
+        folds = make_folds(patients, 80, 0, by="slice")
+    assert sorted(len(fold.test) for fold in folds) == [3, 3, 3, 3, 4]
+    assert sorted(i for fold in folds for i in fold.test) == list(range(16))
+    with pytest.raises(DataError, match="scheme is 30; it must be one of 80, 50, 20"):
+        make_folds(patients, 30, 0)
+    with pytest.raises(DataError, match="by is 'study'"):
+        make_folds(patients, 50, 0, by="study")

@@ -1,4 +1,4 @@
-// The dtypes of a prediction beside a target, for the ops that count their overlap on the GPU.
+// For which dtypes there are CUDA kernels of their own; any other mixture goes voxel by voxel.
 #pragma once
 
 #include "common/cuda.h"
@@ -27,6 +27,28 @@ void dispatch_overlap(const Tensor& prediction, const Tensor& target, const F& f
     f.template operator()<double, Floating, Target>();
   else
     f.template operator()<float, Floating, Target>();
+}
+
+// An image beside logits: both of one dtype, or a float32 image beside what autocast makes of a
+// network. `alike`: what further tensors there are have the dtype that goes with these two. Calls
+// f.operator()<A, X, Z>().
+template <class F>
+void dispatch_attention(const Tensor& image, const Tensor& logits, bool alike, bool any_double,
+                        const F& f) {
+  const auto with = [&]<class X, class Z>() {
+    if (!alike || image.scalar_type() != kScalarType<X> || logits.scalar_type() != kScalarType<Z>)
+      return false;
+    f.template operator()<float, X, Z>();
+    return true;
+  };
+  if (with.template operator()<float, float>() || with.template operator()<BFloat16, BFloat16>() ||
+      with.template operator()<Half, Half>() || with.template operator()<float, BFloat16>() ||
+      with.template operator()<float, Half>())
+    return;
+  if (any_double)
+    f.template operator()<double, Floating, Floating>();
+  else
+    f.template operator()<float, Floating, Floating>();
 }
 
 }  // namespace ichfast

@@ -1,0 +1,98 @@
+"""``python -m benchmarks.audit_speed [DIR]``: what an audit of headers costs a file, warm cache.
+
+DIR holds DICOM files; without it, 28 plain ones are written. They are linked, not copied, as often
+as asked for, so the cache stays warm and the disk is left out.
+"""
+
+import argparse
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import UID, ExplicitVRLittleEndian
+
+from ichfast.data.audit import Options, audit
+from ichfast.data.audit.look import look
+from ichfast.data.dicom import CT_IMAGE, read_header
+from ichfast.data.headers import quick_header
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.audit_speed")
+    parser.add_argument("folder", type=Path, nargs="?", metavar="DIR")
+    parser.add_argument("--files", type=int, default=20_000, metavar="N", help="(%(default)s)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=options.folder and options.folder.parent) as name:
+        tree = Path(name)
+        originals = sorted(options.folder.rglob("*.dcm")) if options.folder else _write(tree)
+        print(f"load before: {os.getloadavg()[0]:.2f}, cores: {os.cpu_count()}")
+        for what, read in (
+            ("read_header (pydicom)", read_header),
+            ("quick_header", quick_header),
+            ("look", lambda path: look(path, pixels=False)),
+        ):
+            print(f"{what:24} {_best(read, originals):.3f} ms a file")
+        linked = tree / "linked"
+        for i in range(options.files):
+            folder = linked / f"{i // 500:04d}"
+            folder.mkdir(parents=True, exist_ok=True)
+            os.link(originals[i % len(originals)], folder / f"{i:06d}.dcm")
+        for workers in sorted({1, os.cpu_count() or 1}):
+            start = time.perf_counter()
+            audit([linked], Options(workers=workers, progress=False, salt=bytes(16)))
+            seconds = time.perf_counter() - start
+            print(
+                f"{f'audit, {workers} workers':24} {1000 * seconds * workers / options.files:.3f} "
+                f"ms a file and core, start of processes included ({seconds:.1f} s for "
+                f"{options.files:,} files)"
+            )
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        unit = 2**20 if sys.platform == "darwin" else 2**10
+        print(f"peak memory of the parent: {peak / unit:.0f} MiB, torch's included")
+
+
+def _best(read: Callable[[Path], object], paths: list[Path]) -> float:
+    """Milliseconds a file in the best of 20 rounds."""
+    rounds = []
+    for _ in range(20):
+        start = time.perf_counter()
+        for path in paths:
+            read(path)
+        rounds.append(time.perf_counter() - start)
+    return 1000 * min(rounds) / len(paths)
+
+
+def _write(folder: Path) -> list[Path]:
+    pixels = np.zeros((512, 512), np.int16).tobytes()
+    paths = []
+    for i in range(28):
+        dataset = Dataset()
+        dataset.file_meta = FileMetaDataset()
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = UID(CT_IMAGE)
+        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = UID(f"1.2.{i}")
+        dataset.Modality, dataset.PatientID = "CT", "patient"
+        dataset.StudyInstanceUID, dataset.SeriesInstanceUID = "1.2", "1.3"
+        dataset.ImagePositionPatient = [0, 0, 5 * i]
+        dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        dataset.PixelSpacing = [0.5, 0.5]
+        dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+        dataset.Rows = dataset.Columns = 512
+        dataset.BitsAllocated = dataset.BitsStored = 16
+        dataset.HighBit, dataset.PixelRepresentation = 15, 1
+        dataset.RescaleSlope, dataset.RescaleIntercept = 1, 0
+        dataset.PixelData = pixels
+        paths.append(folder / f"{i:02d}.dcm")
+        dataset.save_as(paths[-1], enforce_file_format=True)
+    return paths
+
+
+if __name__ == "__main__":
+    main()

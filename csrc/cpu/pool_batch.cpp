@@ -1,0 +1,210 @@
+// Training batches from a pool on the CPU, one output row after the other. See math/pool_batch.h.
+//
+// A row goes through four loops: where its pixels look (vectorised), the two pairs of stored values
+// under each (32 bits a pair, fetched one by one), from them to h (vectorised), and the windows.
+#include "math/pool_batch.h"
+
+#include <bit>
+#include <vector>
+
+#include "common/parallel.h"
+#include "common/simd.h"
+#include "common/window.h"
+
+namespace ichfast {
+namespace {
+
+using namespace pool_batch;
+using ct_window::Function;
+
+static_assert(std::endian::native == std::endian::little, "a pair's first pixel is its low half");
+
+struct Axis {  // the positions of one row of pixels along one axis of the slice
+  float first, step;
+  int32_t n;
+};
+
+struct RowTaps {
+  int32_t first[kTile];
+  float weight_first[kTile], weight_second[kTile];
+};
+
+ICHFAST_SIMD void locate(const Axis& axis, int64_t from, int64_t n, RowTaps& out) {
+  const float first = axis.first, step = axis.step;
+  const int32_t size = axis.n;
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) {
+    const Taps t = taps(step * float(from + i) + first, size);
+    out.first[i] = t.first;
+    out.weight_first[i] = t.weight_first;
+    out.weight_second[i] = t.weight_second;
+  }
+}
+
+// Where in the slice the nearest pixels are, and all ones where they are inside, else 0.
+ICHFAST_SIMD void locate_nearest(const Axis& y, const Axis& x, int64_t from, int64_t n, int32_t* at,
+                                 int32_t* inside) {
+  const float y_first = y.first, y_step = y.step, x_first = x.first, x_step = x.step;
+  const int32_t height = y.n, width = x.n;
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) {
+    const int32_t row = nearest(y_step * float(from + i) + y_first, height);
+    const int32_t column = nearest(x_step * float(from + i) + x_first, width);
+    const int32_t outside = (row | column) >> 31;
+    at[i] = (row * width + column) & ~outside;
+    inside[i] = ~outside;
+  }
+}
+
+struct Rescale {
+  float slope, intercept;  // to h
+};
+
+template <bool kNoNaN>
+ICHFAST_INLINE void interpolate_row(const RowTaps& y, const RowTaps& x, const int32_t* above,
+                                    const int32_t* below, const Rescale r, int64_t n, float* out) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) {
+    const auto h = [&](int32_t stored) {
+      return ct_window::rescale<kNoNaN>(float(stored), r.slope, r.intercept);
+    };
+    // The low half, its sign extended, and the high half.
+    const int32_t above_first = int32_t(uint32_t(above[i]) << 16) >> 16;
+    const int32_t below_first = int32_t(uint32_t(below[i]) << 16) >> 16;
+    out[i] = interpolate({0, y.weight_first[i], y.weight_second[i]},
+                         {0, x.weight_first[i], x.weight_second[i]}, h(above_first),
+                         h(above[i] >> 16), h(below_first), h(below[i] >> 16));
+  }
+}
+
+ICHFAST_SIMD void interpolate_all(const RowTaps& y, const RowTaps& x, const int32_t* above,
+                                  const int32_t* below, const Rescale& r, bool no_nan, int64_t n,
+                                  float* out) {
+  no_nan ? interpolate_row<true>(y, x, above, below, r, n, out)
+         : interpolate_row<false>(y, x, above, below, r, n, out);
+}
+
+struct Sample {
+  const int16_t* stored;
+  const uint8_t* mask;
+  Map map;
+  Rescale rescale;
+  bool finite;  // no NaN can arise
+};
+
+struct Shape {
+  int64_t height, width, out_height, out_width, windows;
+};
+
+// Output pixels [from, from + n) of row i.
+void batch_tile(const Sample& s, const Shape& shape, const ct_window::Window<float>* windows,
+                int64_t sample, int64_t i, int64_t from, int64_t n, Tensor& images,
+                uint8_t* masks_out) {
+  const Axis x{float(s.map.x_i * double(i) + s.map.x_0), float(s.map.x_j), int32_t(shape.width)};
+  const Axis y{float(s.map.y_i * double(i) + s.map.y_0), float(s.map.y_j), int32_t(shape.height)};
+  RowTaps x_taps, y_taps;
+  locate(x, from, n, x_taps);
+  locate(y, from, n, y_taps);
+  int32_t above[kTile], below[kTile];
+  for (int64_t k = 0; k < n; ++k) {
+    const int16_t* const at = s.stored + y_taps.first[k] * shape.width + x_taps.first[k];
+    std::memcpy(&above[k], at, sizeof above[k]);
+    std::memcpy(&below[k], at + shape.width, sizeof below[k]);
+  }
+  float h[kTile], windowed[kTile];
+  interpolate_all(y_taps, x_taps, above, below, s.rescale, s.finite, n, h);
+  const ScalarType dtype = images.scalar_type();
+  for (int64_t k = 0; k < shape.windows; ++k) {
+    const int64_t element =
+        ((sample * shape.windows + k) * shape.out_height + i) * shape.out_width + from;
+    const bool direct = dtype == ScalarType::Float;
+    float* const out = direct ? static_cast<float*>(images.mutable_data_ptr()) + element : windowed;
+    apply_window(h, windows[k], s.finite, n, out);
+    if (!direct) store(dtype, images.mutable_data_ptr(), element, 1, n, out);
+  }
+  if (s.mask) {
+    int32_t at[kTile];
+    int32_t inside[kTile];
+    locate_nearest(y, x, from, n, at, inside);
+    uint8_t* const out = masks_out + (sample * shape.out_height + i) * shape.out_width + from;
+    for (int64_t k = 0; k < n; ++k) out[k] = uint8_t((s.mask[at[k]] != 0) & inside[k]);
+  }
+}
+
+// A turned row crosses the slice's rows, in an order that no hardware foresees: fetched line after
+// line beforehand, a slice of the size of a second-level cache is there when it is looked at.
+void prefetch(const Sample& s, int64_t pixels) {
+  constexpr int64_t kLine = 64, kMost = 1 << 19;
+  const int64_t bytes = std::min<int64_t>(pixels * sizeof(int16_t), kMost);
+  const char* const stored = reinterpret_cast<const char*>(s.stored);
+  for (int64_t at = 0; at < bytes; at += kLine) __builtin_prefetch(stored + at);
+  if (!s.mask) return;
+  for (int64_t at = 0; at < std::min(pixels, kMost); at += kLine) __builtin_prefetch(s.mask + at);
+}
+
+std::tuple<Tensor, Tensor> pool_batch_cpu(const Tensor& pool, std::optional<Tensor> masks,
+                                          const Tensor& indices, const Tensor& theta,
+                                          const Tensor& slope, const Tensor& intercept,
+                                          const Tensor& windows, std::vector<int64_t> size,
+                                          const std::string& function_name, ScalarType dtype) {
+  check_pool_batch(pool, masks, indices, theta, slope, intercept, windows, size);
+  check_result_dtype("pool_batch", dtype);
+  const Function function = parse_function("pool_batch", function_name);
+  const int64_t batch = indices.size(0);
+  const Shape shape{pool.size(1), pool.size(2), size[0], size[1], windows.size(1)};
+  Tensor images = torch::stable::new_empty(
+      pool, {batch, shape.windows, shape.out_height, shape.out_width}, dtype);
+  Tensor masks_out =
+      masks ? torch::stable::new_empty(pool, {batch, 1, shape.out_height, shape.out_width},
+                                       ScalarType::Byte)
+            : torch::stable::new_empty(pool, {0}, ScalarType::Byte);
+  std::vector<Sample> samples;
+  std::vector<ct_window::Window<float>> all_windows;
+  const int64_t pixels = shape.height * shape.width;
+  for (int64_t b = 0; b < batch; ++b) {
+    const int64_t index = indices.const_data_ptr<int64_t>()[b * indices.stride(0)];
+    STD_TORCH_CHECK(index >= 0 && index < pool.size(0), "pool_batch: index ", index,
+                    " is outside the pool of ", pool.size(0), " slices");
+    double matrix[6];
+    for (int64_t k = 0; k < 6; ++k)
+      matrix[k] =
+          number_at(theta, b * theta.stride(0) + k / 3 * theta.stride(1) + k % 3 * theta.stride(2));
+    const Rescale r{
+        float(number_at(slope, b * slope.stride(0))),
+        float(number_at(intercept, b * intercept.stride(0)) + double(ct_window::kOffset))};
+    const Map m = map(matrix, shape.height, shape.width, shape.out_height, shape.out_width);
+    double sum = double(r.slope) + r.intercept;
+    for (const double number : {m.x_j, m.x_i, m.x_0, m.y_j, m.y_i, m.y_0}) sum += float(number);
+    samples.push_back(
+        {pool.const_data_ptr<int16_t>() + index * pixels,
+         masks ? static_cast<const uint8_t*>(masks->const_data_ptr()) + index * pixels : nullptr, m,
+         r, std::isfinite(sum)});
+    for (int64_t k = 0; k < shape.windows; ++k) {
+      const int64_t at = b * windows.stride(0) + k * windows.stride(1);
+      all_windows.push_back(checked_window<float>("pool_batch", number_at(windows, at),
+                                                  number_at(windows, at + windows.stride(2)),
+                                                  function, false));
+    }
+  }
+  uint8_t* const mask_data = masks ? static_cast<uint8_t*>(masks_out.mutable_data_ptr()) : nullptr;
+  const int64_t grain = std::max<int64_t>(1, kChunk / shape.out_width);
+  torch::stable::parallel_for(0, batch * shape.out_height, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const int64_t b = row / shape.out_height;
+      if (row == begin || row % shape.out_height == 0) prefetch(samples[b], pixels);
+      for (int64_t from = 0; from < shape.out_width; from += kTile)
+        batch_tile(samples[b], shape, all_windows.data() + b * shape.windows, b,
+                   row % shape.out_height, from, std::min(kTile, shape.out_width - from), images,
+                   mask_data);
+    }
+  });
+  return {images, masks_out};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(ichfast, CPU, m) {
+  m.impl("pool_batch", TORCH_BOX(&pool_batch_cpu));
+}
+
+}  // namespace ichfast

@@ -1,0 +1,77 @@
+"""``python -m ichfast.audit``: all that is odd about folders of CT, before anything is trained."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from ichfast.errors import IchfastError
+
+EPILOG = """\
+exit status:
+  0  nothing in the way of training; quirks that ichfast handles do not count
+  1  the report names files that cannot be read, a set without a CT slice, patients, studies or
+     pictures that two sets share, or ids of an exclude list
+  2  nothing was audited; the reason is printed
+  130  interrupted, nothing written
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m ichfast.audit",
+        description="Look through folders of CT and write audit.html and audit.json: files that "
+        "cannot be read, quirks, tilt, spacing, missing and repeated slices, and what the folders "
+        "share. Reads headers only, unless --pixels.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("sets", type=Path, nargs="+", metavar="DIR", help="data set; several are compared")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder for the report")
+    add(
+        "--pixels",
+        action="store_true",
+        help="read pixels too: confirms quirks, finds damaged and identical pictures; slow",
+    )
+    add(
+        "--exclude-list",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="ids that must not be there (patient, study, series or file name without its "
+        "ending), one a line; may be repeated",
+    )
+    add(
+        "--identify",
+        action="store_true",
+        help="show the ids of patients, studies and series instead of pseudonyms",
+    )
+    add("--workers", type=int, metavar="N", help="processes (up to one a core)")
+    options = parser.parse_args(arguments)
+    try:
+        from ichfast.report.audit import run
+
+        return run(
+            options.sets,
+            options.out,
+            pixels=options.pixels,
+            identify=options.identify,
+            lists=options.exclude_list,
+            workers=options.workers,
+        )
+    except ModuleNotFoundError as error:
+        if error.name not in ("jinja2", "matplotlib"):
+            raise
+        print(f"error: {error.name} is missing: pip install ichfast[report]", file=sys.stderr)
+        return 2
+    except IchfastError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; nothing was written", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,5 @@
+"""What is odd about trees of CT files, told without reading them into memory."""
+
+from ichfast.data.audit.survey import Options, audit
+
+__all__ = ["Options", "audit"]

@@ -1,0 +1,192 @@
+"""All files under the given folders, over all cores, into one tally and from that the findings."""
+
+import multiprocessing
+import os
+import signal
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from ichfast.data.audit.look import look
+from ichfast.data.audit.results import results
+from ichfast.data.audit.tally import Tally
+from ichfast.data.files import list_folder, open_table
+from ichfast.data.problems import Refused
+from ichfast.errors import DataError
+
+File = tuple[int, str]  # set, name below its root
+# Big enough that a process hardly waits, small enough that progress shows.
+CHUNK = {False: 256, True: 32}
+# A process takes seconds to start, which so many files must be worth.
+WORTH = {False: 50_000, True: 1024}
+
+
+@dataclass(frozen=True)
+class Options:
+    pixels: bool = False
+    identify: bool = False
+    workers: int | None = None
+    lists: tuple[Path, ...] = ()
+    salt: bytes = b""
+    leave: Path | None = None  # a folder that is not looked into: the audit's own output
+    progress: bool = True
+
+
+def audit(roots: Sequence[Path], options: Options) -> dict[str, Any]:
+    """What `audit.json` holds (docs/how-to/audit.md). It does not depend on the number of
+    processes.
+    """
+    _check(roots, options)
+    lists = {path.name: _read_list(path) for path in options.lists}
+    if len(lists) < len(options.lists):
+        raise DataError("two of the files given with --exclude-list have the same name; rename one")
+    tally = Tally()
+    wanted = frozenset().union(*lists.values())
+    counts = _count(roots, options.leave, tally)
+    for count, root in zip(counts, roots, strict=True):
+        if not count:
+            raise DataError(f"{root}: holds no files; give a folder with CT files in it")
+    everything = sum(counts)
+    with tqdm(
+        desc="audit", total=everything, unit="file", disable=None if options.progress else True
+    ) as bar:
+        try:
+            for part_tally in _tallies(list(map(str, roots)), wanted, everything, options):
+                tally.merge(part_tally)
+                bar.update(sum(part_tally.files.values()))
+        except BrokenProcessPool:
+            raise DataError(
+                "a process that read files was killed, perhaps for want of memory; run it again "
+                "with fewer --workers"
+            ) from None
+    return results(tally, _names(roots), lists, options.pixels, options.identify, options.salt)
+
+
+def _check(roots: Sequence[Path], options: Options) -> None:
+    if options.workers is not None and options.workers < 1:
+        raise DataError(f"--workers {options.workers} must be at least 1")
+    real = []
+    for root in roots:
+        list_folder(root)  # says what is wrong with it
+        real.append(root.resolve())
+    for i, one in enumerate(real):
+        for k, other in enumerate(real):
+            if i != k and one.is_relative_to(other):
+                raise DataError(
+                    f"{roots[i]} lies in {roots[k]}, so every patient would be shared; give "
+                    f"folders that lie apart"
+                )
+
+
+def _names(roots: Sequence[Path]) -> list[str]:
+    """Short names of the sets, as long as they tell them apart."""
+    short = [root.resolve().name for root in roots]
+    return short if len(set(short)) == len(short) else [str(root) for root in roots]
+
+
+def _read_list(path: Path) -> frozenset[str]:
+    with open_table(path) as file:
+        lines = (line.strip() for line in file)
+        ids = frozenset(line for line in lines if line and not line.startswith("#"))
+    if not ids:
+        raise DataError(f"{path}: holds no id; expected one a line")
+    return ids
+
+
+def _count(roots: Sequence[Path], leave: Path | None, tally: Tally) -> list[int]:
+    """Files by set; folders that cannot be listed go into the tally."""
+    files = [0] * len(roots)
+    for part, _ in _walk([str(root) for root in roots], leave, tally.unlistable):
+        files[part] += 1
+    return files
+
+
+def _walk(roots: Sequence[str], leave: Path | None, report: Any = None) -> Iterator[File]:
+    """Every regular file that is not hidden, one folder at a time, in the same order anywhere."""
+    left = None if leave is None else str(leave.resolve())
+    for part, root in enumerate(roots):
+
+        def failed(error: OSError, part: int = part, root: str = root) -> None:
+            if report:
+                report(part, os.path.relpath(error.filename, root))
+
+        for folder, folders, names in os.walk(root, onerror=failed):
+            folders[:] = sorted(
+                name for name in folders if os.path.realpath(os.path.join(folder, name)) != left
+            )
+            below = os.path.relpath(folder, root)
+            for name in sorted(names):
+                if not name.startswith(".") and os.path.isfile(os.path.join(folder, name)):
+                    relative = name if below == "." else f"{below}/{name}"
+                    yield part, relative.replace(os.sep, "/")
+
+
+def _tallies(
+    roots: list[str], wanted: frozenset[str], total: int, options: Options
+) -> Iterator[Tally]:
+    files = _walk(roots, options.leave)
+    chunks = iter(lambda: list(islice(files, CHUNK[options.pixels])), [])
+    workers = options.workers or min(_available_cores(), 1 + total // WORTH[options.pixels])
+    _begin(roots, wanted, options.pixels)
+    if workers == 1:
+        yield from map(_tally, chunks)
+        return
+    # Spawned, since forking a process that has loaded torch may deadlock.
+    context = multiprocessing.get_context("spawn")
+    arguments = (roots, wanted, options.pixels, True)
+    with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=arguments) as pool:
+        try:
+            yield from _in_order(pool, chunks, 4 * workers)
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _in_order(
+    pool: ProcessPoolExecutor, chunks: Iterable[list[File]], ahead: int
+) -> Iterator[Tally]:
+    """Like `pool.map`, which would list all files before the first is read."""
+    waiting: deque[Future[Tally]] = deque()
+    for chunk in chunks:
+        waiting.append(pool.submit(_tally, chunk))
+        if len(waiting) >= ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+_job: tuple[list[str], frozenset[str], bool]
+
+
+def _begin(roots: list[str], wanted: frozenset[str], pixels: bool, child: bool = False) -> None:
+    """What a process must know for all of its files."""
+    global _job
+    _job = roots, wanted, pixels
+    if child:  # Ctrl-C reaches the whole process group; the parent alone decides
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _tally(files: list[File]) -> Tally:
+    roots, wanted, pixels = _job
+    tally = Tally()
+    for part, name in files:
+        try:
+            seen = look(Path(roots[part], name), pixels=pixels)
+        except Refused as refused:
+            tally.refuse(part, name, refused)
+        else:
+            tally.take(part, name, seen, wanted)
+    return tally
+
+
+def _available_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,121 @@
+"""What many files add up to. A tally of a few hundred files comes from each process and is merged,
+so that nothing is kept of a file but its position, and its name where something is odd.
+"""
+
+import re
+from array import array
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from ichfast.data.audit.look import Look
+from ichfast.data.problems import Refused, printable
+from ichfast.data.stacks import Stack
+
+NAMED = 10_000  # files that a finding names
+
+
+@dataclass(slots=True)
+class Finding:
+    kind: str  # "refused", "left out" or "quirk"
+    files: int = 0
+    possible: int = 0
+    named: list[tuple[int, str, str]] = field(default_factory=list)  # set, file, detail
+
+    def add(self, other: "Finding") -> None:
+        self.files += other.files
+        self.possible += other.possible
+        self.named += other.named[: NAMED - len(self.named)]
+
+
+@dataclass(slots=True)
+class Scan:
+    """The files of one series that belong together, as training would take them."""
+
+    set: int
+    stack: Stack
+    first: str  # a file of it
+    positions: array  # type: ignore[type-arg]
+    found: Counter[str]
+    possible: Counter[str]
+
+
+@dataclass
+class Tally:
+    files: Counter[int] = field(default_factory=Counter)  # by set
+    refused: Counter[int] = field(default_factory=Counter)  # of them
+    findings: dict[tuple[str, str], Finding] = field(default_factory=dict)  # by kind and name
+    scans: dict[tuple[int, str], list[Scan]] = field(default_factory=dict)  # by set and series
+    hashes: list[tuple[int, int, str]] = field(default_factory=list)  # of pixels, set, file
+    listed: list[tuple[str, int, str]] = field(default_factory=list)  # name on a list, set, file
+    # Parts of file names in which a patient's id stands, and the id.
+    telling: dict[str, str] = field(default_factory=dict)
+
+    def unlistable(self, part: int, folder: str) -> None:
+        found = Finding("refused", 1, 0, [(part, folder, "")])
+        self._find("refused", "folder cannot be listed", found)
+
+    def refuse(self, part: int, source: str, refused: Refused) -> None:
+        self.files[part] += 1
+        self.refused[part] += not refused.skip
+        reason = str(refused)
+        name, _, detail = reason.partition(": ")  # numbers stand after the colon
+        kind = "left out" if refused.skip else "refused"
+        self._find(kind, name, Finding(kind, 1, 0, [(part, source, detail)]))
+
+    def take(self, part: int, source: str, look: Look, listed: Collection[str]) -> None:
+        self.files[part] += 1
+        header = look.header
+        for name in look.found:
+            self._find("quirk", name, Finding("quirk", 1, 0, [(part, source, "")]))
+        for name in look.possible:
+            self._find("quirk", name, Finding("quirk", 0, 1))
+        one = Scan(
+            part,
+            Stack(header, look.frame),
+            source,
+            array("d", [look.position]),
+            Counter(look.found),
+            Counter(look.possible),
+        )
+        self._join((part, header.series), one)
+        if look.pixels is not None:
+            self.hashes.append((look.pixels, part, source))
+        stem = PurePosixPath(source).stem
+        if stem in listed:
+            self.listed.append((stem, part, source))
+        if header.patient and header.patient in printable(source):
+            for piece in source.split("/"):
+                if word(header.patient).search(piece):
+                    self.telling[piece] = header.patient
+
+    def merge(self, other: "Tally") -> None:
+        self.files.update(other.files)
+        self.refused.update(other.refused)
+        for (kind, name), finding in other.findings.items():
+            self._find(kind, name, finding)
+        for key, scans in other.scans.items():
+            for scan in scans:
+                self._join(key, scan)
+        self.hashes += other.hashes
+        self.listed += other.listed
+        self.telling.update(other.telling)
+
+    def _find(self, kind: str, name: str, finding: Finding) -> None:
+        self.findings.setdefault((kind, name), Finding(kind)).add(finding)
+
+    def _join(self, key: tuple[int, str], scan: Scan) -> None:
+        scans = self.scans.setdefault(key, [])
+        for known in scans:
+            if known.stack.takes(scan.stack.header):
+                known.positions.extend(scan.positions)
+                known.found.update(scan.found)
+                known.possible.update(scan.possible)
+                return
+        scans.append(scan)
+
+
+def word(name: str) -> re.Pattern[str]:
+    """The name by itself, not as a part of a longer one."""
+    return re.compile(rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])")

@@ -1,0 +1,129 @@
+"""CT-ICH v1.0.0 (Hssayeni et al., PhysioNet): JPEG pictures of the brain window, with masks.
+
+Patients_CT/<patient>/brain/<n>.jpg and, for slices with haemorrhage, <n>_HGE_Seg.jpg. The bone
+window's pictures beside them are not read.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from ichfast.data import quirks
+from ichfast.data.ct_ich import OTHER_TABLES, find_labels, with_labels
+from ichfast.data.files import list_folder, relative
+from ichfast.data.problems import Problems, Refused, refusing
+from ichfast.data.series import Series
+from ichfast.errors import DataError
+
+WINDOW = (40.0, 120.0)  # level and width that the authors exported the pictures with
+HU_RANGE = (WINDOW[0] - WINDOW[1] / 2, WINDOW[0] + WINDOW[1] / 2)
+BLOOD_ABOVE = 128  # masks are 0 and 255 but for the ringing of JPEG
+SLICE_MM = 5.0  # the article's slice thickness; the pictures have no positions and no pixel spacing
+QUIRKS = ("windowed grey levels", "no pixel spacing")
+PICTURE = re.compile(r"(\d+)(_hge_seg)?\.jpe?g", re.IGNORECASE)
+
+Pictures = dict[int, Path]  # by slice number, from 1
+
+
+def read_ct_ich_jpeg(root: Path, problems: Problems, *, progress: bool = False) -> Iterator[Series]:
+    """Every patient's slices with masks and labels. Grey levels become the HU of the window they
+    were exported with; what lay outside of it is lost, which `hu_range` says.
+    """
+    here = {path.name.lower(): path for path in list_folder(root)}
+    folders = [path for path in list_folder(here["patients_ct"]) if path.is_dir()]
+    found = {folder.name: _pictures(folder) for folder in folders}
+    if not any(images for images, _ in found.values()):
+        raise DataError(f"{here['patients_ct']}: no pictures <patient>/brain/<n>.jpg")
+    labels = find_labels(here, OTHER_TABLES[0], problems)
+    problems.expect(sum(len(images) for images, _ in found.values()))
+    for folder in tqdm(folders, "scans", disable=None if progress else True):
+        images, masks = found[folder.name]
+        if not images:
+            problems.add(relative(folder, root), "no pictures brain/<n>.jpg in it")
+        for number in sorted(masks.keys() - images.keys()):
+            problems.add(relative(masks[number], root), f"mask without a picture {number}.jpg")
+        own = labels.get(int(folder.name), {}) if folder.name.isdecimal() else {}
+        bleeding = {number for number, flags in own.items() if any(flags)}
+        series, numbers = _read(root, folder.name, images, masks, bleeding, problems)
+        if series is not None:
+            source = relative(folder, root)
+            yield with_labels(series, own, numbers, max(images), source, problems)
+
+
+def _pictures(folder: Path) -> tuple[Pictures, Pictures]:
+    """Images and masks."""
+    images: Pictures = {}
+    masks: Pictures = {}
+    brain = next((path for path in list_folder(folder) if path.name.lower() == "brain"), None)
+    for path in list_folder(brain) if brain is not None else ():
+        name = PICTURE.fullmatch(path.name)
+        if name:
+            (masks if name[2] else images)[int(name[1])] = path
+    return images, masks
+
+
+def _read(
+    root: Path,
+    name: str,
+    images: Pictures,
+    masks: Pictures,
+    bleeding: set[int],
+    problems: Problems,
+) -> tuple[Series | None, list[int]]:
+    """The scan, and the numbers of its slices."""
+    stored: list[np.ndarray] = []
+    blood: list[np.ndarray] = []
+    numbers: list[int] = []
+    for number, path in sorted(images.items()):
+        try:
+            picture = _grey(path)
+            if stored and picture.shape != stored[0].shape:
+                raise Refused(f"sizes differ: {picture.shape}, before it {stored[0].shape}")
+            if number in masks:
+                mask = _grey(masks[number]) > BLOOD_ABOVE
+                if mask.shape != picture.shape:
+                    raise Refused(f"sizes differ: picture {picture.shape}, mask {mask.shape}")
+            elif number in bleeding:
+                raise Refused(f"labelled as haemorrhage, without a mask {number}_HGE_Seg.jpg")
+            else:
+                mask = np.zeros(picture.shape, dtype=bool)
+        except Refused as refused:
+            problems.record(relative(path, root), refused)
+            continue
+        stored.append(picture)
+        blood.append(mask)
+        numbers.append(number)
+    if not stored:
+        return None, []
+    series = Series(
+        stored=np.stack(stored, dtype=np.int16),
+        slope=np.full(len(stored), WINDOW[1] / 255),
+        intercept=np.full(len(stored), HU_RANGE[0]),
+        padding=None,
+        mask=np.stack(blood),
+        patient=name,
+        study=name,
+        series=name,
+        positions=SLICE_MM * np.array(numbers),
+        spacing=(float("nan"), float("nan")),
+        tilt=0.0,
+        sources=tuple(relative(images[number], root) for number in numbers),
+        hu_range=HU_RANGE,
+    )
+    return replace(series, quirks=(*QUIRKS, *quirks.detect(series))), numbers
+
+
+def _grey(path: Path) -> np.ndarray:
+    try:
+        from PIL import Image
+    except ModuleNotFoundError:
+        raise DataError(f"{path}: JPEG needs a decoder: pip install ichfast[decode]") from None
+    with (
+        refusing(f"{path.name} is not a readable JPEG picture"),
+        Image.open(path, formats=["JPEG"]) as picture,
+    ):
+        return np.asarray(picture.convert("L"))

@@ -1,0 +1,133 @@
+"""A NIfTI scan in HU and the mask that lies on it, turned upright by the affine."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from ichfast.data import quirks
+from ichfast.data.files import NIFTI, list_folder
+from ichfast.data.problems import Refused, quietly, refusing
+from ichfast.data.series import Series
+from ichfast.data.stacks import MIN_AXIAL, tilt
+
+orientations: Any = nib.orientations  # has no types
+# Axes of a Series: slices towards the head, rows to the back, columns to the patient's left.
+UPRIGHT = orientations.axcodes2ornt(("S", "P", "L"))
+# A head CT has air and bone in it. Windowed pictures (0 to 255) and masks have neither.
+AIR_BELOW, BONE_ABOVE = -500.0, 255.0
+
+
+def volumes(folder: Path | None) -> dict[str, Path]:
+    """The folder's NIfTI files by their names without the suffix."""
+    if folder is None or not folder.is_dir():
+        return {}
+    found = (path for path in list_folder(folder) if path.name.lower().endswith(NIFTI))
+    return {stem(path): path for path in found}
+
+
+def stem(path: Path) -> str:
+    return path.name[: path.name.lower().rindex(".nii")]
+
+
+def read_nifti(
+    path: Path, mask_path: Path | None, source: str, name: str, *, slices_last: bool = False
+) -> tuple[Series, np.ndarray | None]:
+    """The scan, still without a mask, and the scaled values of its mask in the same orientation.
+
+    `slices_last` refuses a file whose last axis is not the one between foot and head. Sources count
+    slices from 1 along that axis, as the file has them.
+    """
+    scan = _load(path, "scan")
+    affine = np.asarray(scan.affine, dtype=float)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise Refused("the scan's affine is singular, so its orientation is unknown")
+    mask = None if mask_path is None else _load_mask(mask_path, scan, affine)
+    turn = orientations.ornt_transform(orientations.io_orientation(affine), UPRIGHT)
+    up, rows, across = (int(np.flatnonzero(turn[:, 0] == axis)[0]) for axis in range(3))
+    if slices_last and up != 2:
+        raise Refused("the last axis is not the one from foot to head")
+
+    stored = _stored(_voxels(scan, "scan", scaled=False))
+    slope, intercept = scan.dataobj.slope, scan.dataobj.inter
+    low, high = sorted(float(stored.take(i)) * slope + intercept for i in _extremes(stored))
+    if low > AIR_BELOW or high <= BONE_ABOVE:
+        raise Refused(f"not in HU: values from {low:.0f} to {high:.0f}, no air or no bone")
+    values = None if mask is None else _voxels(mask, "mask", scaled=True)
+
+    n = scan.shape[up]
+    columns = affine[:3, :3] * [[-1], [-1], [1]]  # RAS to DICOM's LPS
+    spacing = np.linalg.norm(columns, axis=0)
+    normal = np.cross(columns[:, rows], columns[:, across])
+    normal *= np.sign(normal[2]) / np.linalg.norm(normal)
+    if not normal[2] >= MIN_AXIAL:
+        raise Refused("not axial slices")
+    origin = affine[:3, 3] * [-1, -1, 1]
+    positions = normal @ (origin[:, None] + columns[:, [up]] * np.arange(n))
+    order = np.arange(n)[:: int(turn[up, 1])]
+    series = Series(
+        stored=np.ascontiguousarray(orientations.apply_orientation(stored, turn)),
+        slope=np.full(n, slope, dtype=float),
+        intercept=np.full(n, intercept, dtype=float),
+        padding=None,
+        mask=None,
+        patient=name,
+        study=name,
+        series=name,
+        positions=positions[order],
+        spacing=(float(spacing[rows]), float(spacing[across])),
+        tilt=tilt(normal.tolist()),
+        sources=tuple(f"{source}#{i + 1}" for i in order),
+    )
+    if values is not None:
+        values = np.ascontiguousarray(orientations.apply_orientation(values, turn))
+    return replace(series, quirks=quirks.detect(series)), values
+
+
+def _load(path: Path, what: str) -> Any:
+    with refusing(f"the {what} is not a readable NIfTI file"), quietly("nibabel.global"):
+        image: Any = nib.load(path)
+    if len(image.shape) != 3 or 0 in image.shape:
+        raise Refused(f"the {what} is not a volume of three axes")
+    return image
+
+
+def _load_mask(path: Path, scan: Any, affine: np.ndarray) -> Any:
+    mask = _load(path, "mask")
+    if scan.shape != mask.shape:
+        raise Refused(f"sizes differ: scan {scan.shape}, mask {mask.shape}")
+    if not _aligned(affine, mask.affine, scan.shape):
+        raise Refused("scan and mask lie in different places: their affines differ")
+    return mask
+
+
+def _aligned(scan: np.ndarray, mask: np.ndarray, shape: tuple[int, ...]) -> bool:
+    """Whether the corners agree to half a voxel, and so, the maps being affine, all voxels do."""
+    corners = [[*corner, 1] for corner in np.ndindex(2, 2, 2)] * np.array([*shape, 1])
+    shift = corners @ (np.linalg.solve(scan, mask) - np.eye(4)).T  # in voxels of the scan
+    return bool((np.abs(shift) <= 0.5).all())  # False for a mask's affine that is not finite
+
+
+def _voxels(image: Any, what: str, *, scaled: bool) -> np.ndarray:
+    with refusing(f"the {what} is damaged or truncated"):
+        array: np.ndarray = np.asarray(
+            image.get_fdata(dtype=np.float32) if scaled else image.dataobj.get_unscaled()
+        )
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise Refused(f"the {what} contains values that are not finite")
+    return array
+
+
+def _stored(array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind == "f":
+        return array.astype(np.float32)
+    if array.dtype.kind not in "iu":
+        raise Refused(f"the scan's voxels are of type {array.dtype}")
+    fits = array.min() >= -(2**15) and array.max() < 2**15
+    return array.astype(np.int16 if fits else np.int32)
+
+
+def _extremes(array: np.ndarray) -> tuple[int, int]:
+    return int(array.argmin()), int(array.argmax())

@@ -1,0 +1,102 @@
+"""A labelled set as nnU-Net v2 wants it (github.com/MIC-DKFZ/nnUNet, documentation/
+dataset_format.md), so that anyone can compare with it.
+"""
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from ichfast.data import quirks
+from ichfast.data.layouts import detect_layout, read_series
+from ichfast.data.phantom.files import whole
+from ichfast.data.problems import Problems, Refused
+from ichfast.data.series import Series
+from ichfast.errors import DataError, OutputError
+
+LABELS = {"background": 0, "haemorrhage": 1}
+
+
+def export(root: Path, out: Path, problems: Problems, *, progress: bool = False) -> int:
+    """Writes `out`/imagesTr, labelsTr and, at the end, dataset.json; the number of scans written.
+    They keep the set's own names for its patients.
+    """
+    layout = detect_layout(root)
+    if layout in ("rsna", "dicom"):
+        raise DataError(f"{root}: a set in the layout {layout!r} has no masks to export")
+    if layout == "ct-ich-jpeg":
+        raise DataError(
+            f"{root}: these pictures have neither HU outside of their window nor a pixel spacing; "
+            f"export version 1.3.1"
+        )
+    try:
+        _claim(out)
+        names: list[str] = []
+        for series in read_series(root, problems, progress=progress):
+            if series.mask is None:
+                raise DataError(f"{root}: has no masks to export; put them into labelsTr there")
+            try:
+                _write(out, series)
+                names.append(series.patient)
+            except Refused as refused:
+                problems.record(series.sources[0], refused)
+        if not names:
+            raise DataError(f"{root}: nothing could be exported: {problems.summary()}")
+        description = {
+            "channel_names": {"0": "CT"},
+            "labels": LABELS,
+            "numTraining": len(names),
+            "file_ending": ".nii.gz",
+        }
+        with whole(out / "dataset.json") as temporary:
+            temporary.write_text(json.dumps(description, indent=2) + "\n")
+    except OSError as error:
+        raise OutputError(
+            f"{error.filename or out}: {error.strerror or error}. Free space or choose another "
+            f"folder with --out."
+        ) from error
+    return len(names)
+
+
+def _claim(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise OutputError(f"{out} is not empty. Choose an empty or new folder with --out.")
+    for folder in ("imagesTr", "labelsTr"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+
+
+def _write(out: Path, series: Series) -> None:
+    affine = upright_affine(series)
+    hu = series.hu()
+    if np.array_equal(hu, whole_hu := np.rint(hu)) and np.abs(hu).max() < 2**15:
+        hu = whole_hu.astype(np.int16)
+    assert series.mask is not None
+    for path, voxels in (
+        (out / "imagesTr" / f"{series.patient}_0000.nii.gz", hu),
+        (out / "labelsTr" / f"{series.patient}.nii.gz", series.mask.astype(np.uint8)),
+    ):
+        image = nib.Nifti1Image(voxels.transpose(2, 1, 0), affine)  # type: ignore[no-untyped-call]
+        image.header.set_xyzt_units("mm")  # type: ignore[no-untyped-call]
+        with whole(path) as temporary:
+            nib.save(image, temporary)
+
+
+def upright_affine(series: Series) -> np.ndarray:
+    """Voxel (column, row, slice) -> mm to the right, front and up, the volume's middle at 0. The
+    slices are tilted as the scan's; they are stacked along their normal, since nnU-Net's readers
+    take no sheared axes.
+    """
+    if len(series) < 2:
+        raise Refused("a single slice, so the distance between slices is unknown")
+    steps = np.diff(series.positions)
+    if np.ptp(steps) > quirks.SPACING_MM:
+        raise Refused("slices at uneven distances do not fit into one volume")
+    c, s = np.cos(np.radians(series.tilt)), np.sin(np.radians(series.tilt))
+    affine = np.eye(4)
+    affine[:3, 0] = [-series.spacing[1], 0, 0]
+    affine[:3, 1] = series.spacing[0] * np.array([0, -c, -s])
+    affine[:3, 2] = steps.mean() * np.array([0, -s, c])
+    middle = (np.array(series.stored.shape[::-1]) - 1) / 2
+    affine[:3, 3] = -affine[:3, :3] @ middle
+    return affine

@@ -1,0 +1,46 @@
+"""``python -m ichfast.export_nnunet``: a labelled set for nnU-Net v2."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ichfast.data import Problems
+from ichfast.errors import IchfastError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m ichfast.export_nnunet",
+        description="Write a labelled set as a data set of nnU-Net v2 (imagesTr, labelsTr, "
+        "dataset.json), in HU, upright, haemorrhage of every type as label 1. Exit status: 0, or 1 "
+        "where scans could not be exported, or 2 where nothing was.",
+    )
+    parser.add_argument("root", type=Path, metavar="ROOT", help="CT-ICH v1.3.1 or NIfTI with masks")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        required=True,
+        help="new or empty folder, as nnUNet_raw/Dataset501_CTICH",
+    )
+    options = parser.parse_args(arguments)
+    from ichfast.data.nnunet import export  # after --help, which needs no nibabel
+
+    problems = Problems()
+    try:
+        count = export(options.root, options.out, problems, progress=True)
+    except IchfastError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"interrupted: delete {options.out} and start again", file=sys.stderr)
+        return 130
+    print(f"{count} scans in {options.out}")
+    if problems.items:
+        print(problems.summary(), file=sys.stderr)
+    return 1 if problems.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

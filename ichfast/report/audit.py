@@ -1,0 +1,178 @@
+"""The page of an audit, its JSON, and how it ends."""
+
+import json
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from ichfast.data.audit import Options, audit
+from ichfast.errors import OutputError
+from ichfast.report.page import count
+
+SALT = "audit.salt"
+FILES_SHOWN = 8  # of a finding
+SERIES_SHOWN = 100
+BARS = 12
+
+
+def run(
+    sets: Sequence[Path],
+    out: Path,
+    *,
+    pixels: bool,
+    identify: bool,
+    lists: Sequence[Path],
+    workers: int | None,
+) -> int:
+    """Audit, write, say what was found; the exit status."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        salt = b"" if identify else _salt(out / SALT)
+    except OSError as error:
+        raise OutputError(f"{out}: {error.strerror}. Choose another folder with --out.") from None
+    options = Options(
+        pixels=pixels,
+        identify=identify,
+        workers=workers,
+        lists=tuple(lists),
+        salt=salt,
+        leave=out,
+    )
+    found = audit(sets, options)
+    trouble = troubles(found)
+    _write(out / "audit.json", json.dumps(found, indent=1) + "\n")
+    _write(out / "audit.html", render(found))
+    for part in found["sets"]:
+        print(
+            f"{part['name']}: {_many(part['files'], 'file')}, "
+            f"{_many(part['slices'], 'CT slice')} in {_many(part['series'], 'series')} of "
+            f"{_many(part['patients'], 'patient')}; "
+            f"{part['refused']:,} refused, {part['left_out']:,} left out"
+        )
+    for line in [*trouble, *_oddities(found)]:
+        print(line)
+    print(f"report: {out / 'audit.html'}")
+    return 1 if trouble else 0
+
+
+def troubles(found: dict[str, Any]) -> list[str]:
+    """What must be seen to before training, a sentence each."""
+    lines = []
+    for part in found["sets"]:
+        if part["refused"]:
+            lines.append(f"{part['name']}: {_many(part['refused'], 'file')} cannot be read")
+        if not part["slices"]:
+            lines.append(f"{part['name']}: not one CT slice")
+    for pair in found["shared"]:
+        shared = [
+            _many(len(pair[kind]), kind) for kind in ("patient", "study", "series") if pair[kind]
+        ]
+        if shared:
+            lines.append(f"{' and '.join(pair['sets'])} share {', '.join(shared)}")
+    if several := len(found["studies_of_several_patients"]):
+        lines.append(f"{_many(several, 'study')} under more than one patient's id")
+    for listed in found["listed"]:
+        if listed["present"]:
+            lines.append(
+                f"{_many(listed['present'], 'id')} of {listed['list']} in the data, which are to "
+                "be left out"
+            )
+    if found["identical"] and (across := found["identical"]["groups_across_sets"]):
+        lines.append(f"{_many(across, 'picture')} in more than one set")
+    return lines
+
+
+def _oddities(found: dict[str, Any]) -> list[str]:
+    lines = []
+    for finding in found["findings"]:
+        counts = [_many(finding["files"], "file")] if finding["files"] else []
+        if finding["possible"]:
+            counts.append(f"possible in {_many(finding['possible'], 'file')}")
+        lines.append(f"  {finding['name']}: {', '.join(counts)}")
+    for name, number in found["series_findings"].items():
+        lines.append(f"  {name}: {_many(number, 'series')}")
+    return lines
+
+
+def _many(number: int, what: str) -> str:
+    plural = {"study": "studies", "series": "series"}.get(what, f"{what}s")
+    return f"{number:,} {what if number == 1 else plural}"
+
+
+def _salt(path: Path) -> bytes:
+    """The secret of the pseudonyms; kept, so that the same folder goes on using the same ones."""
+    try:
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_hex(16))
+    except FileExistsError:
+        pass
+    salt = path.read_bytes().strip()
+    if not 16 <= len(salt) <= 64:
+        raise OutputError(f"{path} is not the salt of an audit. Delete it to make new pseudonyms.")
+    return salt
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        raise OutputError(
+            f"{path} cannot be written: {error.strerror}. Make room or choose another folder with "
+            "--out."
+        ) from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def render(found: dict[str, Any]) -> str:
+    environment = Environment(
+        loader=PackageLoader("ichfast.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(count=count, many=_many)
+    by_kind = {
+        kind: [finding for finding in found["findings"] if finding["kind"] == kind]
+        for kind in ("refused", "quirk", "left out")
+    }
+    odd = sorted(
+        (one for one in found["series"] if one["found"] or one["quirks_of_files"]),
+        key=lambda one: -len(one["found"]) - len(one["quirks_of_files"]),
+    )
+    return environment.get_template("audit.html").render(
+        found=found,
+        troubles=troubles(found),
+        by_kind=by_kind,
+        odd=odd,
+        files_shown=FILES_SHOWN,
+        series_shown=SERIES_SHOWN,
+        spreads=[
+            ("Between slices", "mm", "gaps", _bars(found["slice_spacing_mm"])),
+            ("Pixel spacing", "mm", "series", _bars(found["pixel_spacing_mm"])),
+            ("Tilt", "°", "series", _bars(found["tilt_degrees"])),
+        ],
+    )
+
+
+def _bars(spread: list[list[float]]) -> list[tuple[str, int, float]]:
+    """Label, number and length in per cent; neighbours are taken together where there are many."""
+    values = [value for value, _ in spread]
+    if len(spread) > BARS:
+        low, high = values[0], values[-1]
+        step = (high - low) / BARS
+        groups = [[low + i * step, low + (i + 1) * step, 0.0] for i in range(BARS)]
+        for value, number in spread:
+            groups[min(int((value - low) / step), BARS - 1)][2] += number
+        rows = [(f"{a:.4g} – {b:.4g}", int(number)) for a, b, number in groups]
+    else:
+        rows = [(f"{value:g}", int(number)) for value, number in spread]
+    most = max((number for _, number in rows), default=1)
+    return [(label, number, round(100 * number / most, 1)) for label, number in rows]

@@ -1,0 +1,105 @@
+"""The how-to pages' commands, word for word, on small trees of the shapes that they speak of."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ichfast
+from ichfast.data.nnunet import export
+from ichfast.data.phantom import write_phantom
+from ichfast.data.problems import Problems
+
+REPOSITORY = Path(ichfast.__file__).parents[1]
+PAGES = REPOSITORY / "docs" / "how-to"
+RECIPE = """\
+[training]
+epochs = 2
+[data]
+size = 32
+train = 0.4
+validation = 0.3
+test = 0.3
+[model]
+channels = [2, 3, 4]
+[lbfgs]
+max_iter = 2
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The folder that the pages' reader works in, with a `python` of this environment."""
+    write_phantom(
+        tmp_path / "phantom",
+        patients=6,
+        unlabelled_patients=2,
+        size=64,
+        slices=4,
+        seed=1,
+        progress=False,
+        workers=1,
+    )
+    (tmp_path / "phantom" / "labelled").rename(tmp_path / "ct-ich")
+    (tmp_path / "phantom" / "unlabelled").rename(tmp_path / "rsna")
+    (tmp_path / "first.toml").write_text(RECIPE)
+    (tmp_path / "bin").mkdir()
+    python = tmp_path / "bin" / "python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    return tmp_path
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", (PAGES / page).read_text(), re.M | re.S)
+
+
+def follow(page: str, folder: Path) -> str:
+    """Run the page's Python, in one go, and its commands; what they print."""
+    scripts = [["python", "-c", "\n".join(blocks(page, "python"))]]
+    scripts += [["sh", "-ec", block] for block in blocks(page, "sh")]
+    environment = os.environ | {
+        "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(REPOSITORY),
+    }
+    printed = []
+    for script in scripts:
+        done = subprocess.run(script, cwd=folder, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        printed.append(done.stdout)
+    return "".join(printed)
+
+
+def metrics(run: Path):
+    return json.loads((run / "metrics.json").read_text())
+
+
+def test_ct_ich_and_rsna(folder):
+    printed = follow("ct-ich-rsna.md", folder)
+    assert "6 scans, 6 with haemorrhage" in printed
+    assert "no problems" in printed
+    assert printed.count("3 patients trained on, 3 tested on") == 2
+    assert "6 scans in nnUNet_raw/Dataset501_CTICH" in printed
+    for run in ("first", "supervised"):
+        assert metrics(folder / "runs" / run)["status"] == "finished"
+    description = json.loads((folder / "nnUNet_raw/Dataset501_CTICH/dataset.json").read_text())
+    assert description["numTraining"] == 6
+
+
+def test_own_dicom(folder):
+    export(folder / "ct-ich", folder / "my-masks", Problems())
+    (folder / "rsna" / "stage_2_train").rename(folder / "my-ct")
+    printed = follow("own-dicom.md", folder)
+    assert "no problems" in printed
+    assert metrics(folder / "runs" / "own")["status"] == "finished"
+
+
+def test_the_recipe_on_the_page_is_one(folder):
+    from ichfast.training import PRESETS, recipe
+
+    (text,) = blocks("ct-ich-rsna.md", "toml")
+    assert recipe.parsed(text, PRESETS["demo"]).training.epochs == 20
