@@ -4,29 +4,35 @@ why.
 """
 
 import math
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from pydicom import Dataset, config, dcmread
-from pydicom.encaps import get_frame
+from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
-from pydicom.pixels.decoders.base import get_decoder
-from pydicom.pixels.utils import get_j2k_parameters
 from pydicom.uid import (
-    UID,
+    DeflatedExplicitVRLittleEndian,
+    EnhancedCTImageStorage,
+    ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
-    JPEG2000TransferSyntaxes,
+    LegacyConvertedEnhancedCTImageStorage,
+    RLELossless,
 )
 
+from ichfast.data import decoders
 from ichfast.data.image import Header, Image, LookUpTable
 from ichfast.data.problems import Refused, quietly, refusing
+from ichfast.data.streams import Stream, read_stream
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 MAX_SIDE = 4096  # beyond any CT: a corrupt header must not ask for gigabytes
 SUFFIXES = {".dcm", ".dicom", ".ima"}  # of files that are meant to be DICOM
+
+_IN_PLACE = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+_REWRITTEN = (ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
 
 _SOP_CLASS = 0x00080016
 _IMAGE_TYPE = 0x00080008
@@ -65,16 +71,44 @@ def read_header(path: Path) -> Header:
 
 def read_image(path: Path) -> Image:
     """Header and pixels as decoded; `ichfast.data.quirks.correct` makes them Hounsfield units."""
+    data, header = _read(path)
+    signed = None
+    if header.transfer_syntax in _IN_PLACE:
+        pixels = _native_pixels(data, header)
+    elif header.transfer_syntax in _REWRITTEN:
+        pixels = _rewritten_pixels(data, header)
+    else:
+        name = decoders.available(header.transfer_syntax)[0]
+        stream = _stream(data, header)
+        pixels, signed = (
+            _stored(decoders.decode(stream, header, name), stream, header),
+            stream.signed,
+        )
+    if pixels.itemsize == 4 and pixels.max() >= 2**31:
+        raise Refused("pixel values do not fit into 32 bits with a sign")
+    return Image(header, pixels, header.slope, header.intercept, stream_signed=signed)
+
+
+def decoders_agree(path: Path) -> bool | None:
+    """Whether all installed decoders give the same pixels. None: fewer than two can decode them."""
+    data, header = _read(path)
+    if header.transfer_syntax in _IN_PLACE + _REWRITTEN:
+        return None
+    names = decoders.available(header.transfer_syntax)
+    stream = _stream(data, header)
+    decoded = []
+    for name in names:
+        with suppress(Refused):  # not every decoder takes every depth
+            decoded.append(decoders.decode(stream, header, name))
+    if len(decoded) < 2:
+        return None
+    return all(np.array_equal(decoded[0], other) for other in decoded[1:])
+
+
+def _read(path: Path) -> tuple[bytes, Header]:
     with _open(path) as file:
         data = file.read()
-    header = _parse(BytesIO(data), path)
-    if header.transfer_syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian):
-        image = Image(header, _native_pixels(data, header), header.slope, header.intercept)
-    else:
-        image = _decode(data, header)
-    if image.stored.itemsize == 4 and image.stored.max() >= 2**31:
-        raise Refused("pixel values do not fit into 32 bits with a sign")
-    return image
+    return data, _parse(BytesIO(data), path)
 
 
 def _open(path: Path) -> BinaryIO:
@@ -163,8 +197,11 @@ def _header(tags: _Tags, data_offset: int) -> Header:
     series = tags.text(_SERIES)
     if not series:
         raise Refused("SeriesInstanceUID is missing")
+    syntax = tags.dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)
+    if not isinstance(syntax, str):
+        raise Refused("TransferSyntaxUID is not one value")
     return Header(
-        transfer_syntax=tags.dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian),
+        transfer_syntax=syntax,
         patient=tags.text(_PATIENT),
         study=tags.text(_STUDY),
         series=series,
@@ -196,8 +233,11 @@ def _refuse_other_images(tags: _Tags) -> None:
         raise Refused("Modality is missing")
     if modality != "CT":
         raise Refused("not a CT image (Modality)", skip=True)
-    if tags.raw(_SOP_CLASS) and tags.text(_SOP_CLASS) != CT_IMAGE:
-        raise Refused("not a CT Image (SOP class); enhanced multi-frame CT is not read", skip=True)
+    sop_class = tags.text(_SOP_CLASS)
+    if sop_class in (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage):
+        raise Refused("enhanced multi-frame CT; convert it to one CT Image per slice")
+    if sop_class not in ("", CT_IMAGE):
+        raise Refused("not a CT Image (SOP class)", skip=True)
     if b"LOCALIZER" in tags.raw(_IMAGE_TYPE):
         raise Refused("localizer", skip=True)
     frames = tags.raw(_FRAMES).strip(b" \0")
@@ -243,33 +283,52 @@ def _native_pixels(data: bytes, header: Header) -> np.ndarray:
     present = min(length, len(data) - start)
     if present < expected:
         raise Refused(f"pixel data is truncated: {max(present, 0):,} bytes of {expected:,}")
-    if length - expected > header.columns * width:  # a little padding at the end is common
+    # A little padding at the end is common; a whole row or column of it is a wrong size.
+    if length - expected >= min(header.rows, header.columns) * width:
         raise Refused(f"pixel data holds {length:,} bytes, Rows x Columns needs {expected:,}")
     kind = np.dtype(f"<{'i' if header.signed else 'u'}{width}")
     pixels = np.frombuffer(data, kind, header.rows * header.columns, start)
     return pixels.reshape(header.rows, header.columns)
 
 
-def _decode(data: bytes, header: Header) -> Image:
-    """Every other transfer syntax, through pydicom's decoders."""
-    syntax = UID(header.transfer_syntax, validation_mode=config.IGNORE)
-    name = syntax.name  # from pydicom's dictionary
-    if not syntax.is_transfer_syntax:
-        raise Refused("unknown transfer syntax")
-    if syntax.is_compressed and not syntax.is_deflated:
-        try:
-            available = get_decoder(syntax).is_available
-        except NotImplementedError:
-            raise Refused(f"{name} cannot be decoded by pydicom; convert the file") from None
-        if not available:
-            raise Refused(f"{name} needs a decoder: pip install ichfast[decode]")
-    stream_signed = None
-    with refusing(f"{name} pixel data cannot be decoded"), quietly("pydicom"):
-        dataset = dcmread(BytesIO(data))
-        if syntax in JPEG2000TransferSyntaxes:
-            frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
-            stream_signed = get_j2k_parameters(frame).get("is_signed")
-        pixels = dataset.pixel_array
-    if pixels.shape != (header.rows, header.columns) or pixels.dtype.kind not in "iu":
-        raise Refused(f"{name} pixel data decodes to another shape than Rows x Columns")
-    return Image(header, pixels, header.slope, header.intercept, stream_signed=stream_signed)
+def _rewritten_pixels(data: bytes, header: Header) -> np.ndarray:
+    """Big endian, and whole files that are deflated."""
+    with refusing("damaged DICOM file"), quietly("pydicom"):
+        element = dcmread(BytesIO(data))["PixelData"]
+        value = bytes(element.value)
+    width = header.bits_allocated // 8
+    expected = header.rows * header.columns * width
+    if not expected <= len(value) <= expected + expected % 2:
+        raise Refused(f"pixel data holds {len(value):,} bytes, Rows x Columns needs {expected:,}")
+    big = header.transfer_syntax == ExplicitVRBigEndian
+    if big and width == 1 and element.VR == "OW":
+        raise Refused("8-bit pixels in big-endian words; convert the file")
+    kind = np.dtype(f"{'>' if big else '<'}{'i' if header.signed else 'u'}{width}")
+    pixels = np.frombuffer(value, kind, header.rows * header.columns)
+    return pixels.astype(kind.newbyteorder("=")).reshape(header.rows, header.columns)
+
+
+def _stream(data: bytes, header: Header) -> Stream:
+    with refusing("compressed pixel data is damaged"):
+        return read_stream(data, header)
+
+
+def _stored(unsigned: np.ndarray, stream: Stream, header: Header) -> np.ndarray:
+    """From a stream's bits to stored values. Streams know no sign (JPEG 2000's may be wrong): the
+    header says. RLE has whole words, with all that uncompressed ones may have in them.
+    """
+    bits = stream.bits
+    value = unsigned - ((unsigned >> (bits - 1)) << bits) if header.signed else unsigned
+    if header.transfer_syntax != RLELossless:
+        if header.high_bit != header.bits_stored - 1:
+            raise Refused("HighBit is not BitsStored - 1, which a compressed stream cannot have")
+        # Fewer bits than are stored and none for the sign: nothing says where the sign is.
+        if header.signed and not stream.signed and bits < header.bits_stored:
+            raise Refused(f"compressed pixel data has {bits} bits, BitsStored {header.bits_stored}")
+        top = 1 << (header.bits_stored - header.signed)
+        beyond = (value >= top) | (value < (-top if header.signed else 0))
+        if header.padding is not None:
+            beyond &= unsigned != header.padding & ((1 << bits) - 1)
+        if beyond.any():
+            raise Refused("compressed pixel data has values beyond BitsStored")
+    return value.astype(f"{'i' if header.signed else 'u'}{header.bits_allocated // 8}")

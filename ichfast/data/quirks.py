@@ -27,12 +27,14 @@ class Quirk(Generic[T]):
 
 def correct(image: Image) -> tuple[str, ...]:
     """Make the image's stored·slope + intercept Hounsfield units; the names of what was odd."""
+    _refuse_empty(image)
     found = []
     for quirk in IMAGE_QUIRKS:
         if quirk.detect(image):
             if quirk.correct:
                 quirk.correct(image)
             found.append(quirk.name)
+    _refuse_impossible(image)
     return tuple(found)
 
 
@@ -57,6 +59,9 @@ def _stray_bits(image: Image) -> bool:
 
 def _drop_stray_bits(image: Image) -> None:
     h, stored = image.header, image.stored
+    below = (1 << (h.high_bit + 1 - h.bits_stored)) - 1
+    if (stored.view(f"u{stored.itemsize}") & below).any():
+        raise Refused("HighBit and BitsStored leave out bits in which there is something")
     value = stored.astype(np.int64) >> (h.high_bit + 1 - h.bits_stored)
     value &= (1 << h.bits_stored) - 1
     if h.signed:
@@ -194,6 +199,38 @@ def _apply_table(image: Image) -> None:
         image.padding = None
 
 
+# A frame without a picture: what decoders return when they fail quietly, and what a download that
+# broke off leaves. Air or padding all over is a slice outside the patient, unless it is written as
+# zeros: the two then look the same.
+
+
+def _refuse_empty(image: Image) -> None:
+    value = image.stored[0, 0]
+    if (image.stored[len(image.stored) // 2] != value).any():  # all but the rarest end here
+        return
+    outside = value != 0 and (value == _padding(image) or _hu(image, value) <= AIR_HU + 100)
+    if not outside and (image.stored == value).all():
+        raise Refused("every pixel has the same value: an empty file, or a decoder that failed")
+
+
+# Extended CT scales end at 31,743 (metal). Beyond lie numbers read with the wrong sign or byte
+# order, or with a damaged rescale. Below there is more room: undeclared padding.
+
+POSSIBLE_HU = (-65_536.0, 32_768.0)
+
+
+def _refuse_impossible(image: Image) -> None:
+    def possible(stored: np.ndarray) -> bool:
+        ends = [_hu(image, float(end)) for end in (stored.min(), stored.max())]
+        return min(ends) >= POSSIBLE_HU[0] and max(ends) <= POSSIBLE_HU[1]
+
+    if possible(image.stored):
+        return
+    tissue = image.stored[image.stored != image.padding]
+    if tissue.size and not possible(tissue):
+        raise Refused("HU that no scanner makes: wrong PixelRepresentation, byte order or rescale")
+
+
 IMAGE_QUIRKS: tuple[Quirk[Image], ...] = (
     Quirk("bits above BitsStored", _stray_bits, _drop_stray_bits),
     Quirk("padding of the other sign", _padding_sign),
@@ -223,6 +260,18 @@ TILT_DEGREES = 0.5
 SPACING_MM = 0.1
 SAME_POSITION_MM = 0.01
 
+
+def _missing_slices(series: Series) -> bool:
+    """A gap of a whole number of steps between slices that keep their step. (Where the step
+    changes for good, at the skull base for instance, nothing is missing.)
+    """
+    gaps = np.diff(series.positions)
+    before, gap, after = gaps[:-2], gaps[1:-1], gaps[2:]
+    regular = (np.abs(before - after) <= SPACING_MM) & (before > SAME_POSITION_MM)
+    steps = gap / np.where(regular, before, np.inf)
+    return bool((regular & (steps > 1.5) & (np.abs(steps - np.round(steps)) < 0.05)).any())
+
+
 SERIES_QUIRKS: tuple[Quirk[Series], ...] = (
     Quirk("gantry tilt", lambda series: abs(series.tilt) > TILT_DEGREES),
     Quirk(
@@ -233,4 +282,6 @@ SERIES_QUIRKS: tuple[Quirk[Series], ...] = (
         "duplicate positions",
         lambda series: bool((np.diff(series.positions) < SAME_POSITION_MM).any()),
     ),
+    Quirk("missing slices", _missing_slices),
+    Quirk("mixed series", lambda series: series.mixed),
 )

@@ -27,6 +27,7 @@ class Series:
     tilt: float  # degrees from the slice normal to the patient's long axis
     sources: tuple[str, ...]  # n, relative to the root; "ct_scans/049.nii#3" is its third slice
     subtypes: np.ndarray | None = None  # (n, 5) bool in the order of SUBTYPES
+    mixed: bool = False  # its SeriesInstanceUID holds images of another size, spacing or direction
     quirks: tuple[str, ...] = ()  # names from ichfast.data.quirks
     hu_range: tuple[float, float] | None = None  # where given, HU beyond it were cut off by others
 

@@ -65,6 +65,7 @@ class Stack:
     header: Header  # of its first file
     frame: Frame
     files: list[tuple[float, Path]] = field(default_factory=list)  # position along the normal
+    mixed: bool = False  # there are other stacks of the same SeriesInstanceUID
 
     def takes(self, header: Header) -> bool:
         def exact(h: Header) -> tuple[int, int, str, str]:
@@ -117,6 +118,8 @@ def _group(root: Path, problems: Problems, files: Iterable[Path]) -> list[Stack]
         stack = next((stack for stack in stacks if stack.takes(header)), None)
         if stack is None:
             stacks.append(stack := Stack(header, own))
+            for other in stacks:
+                other.mixed = len(stacks) > 1
         stack.add(header, path)
     return [stack for stacks in by_uid.values() for stack in stacks]
 
@@ -166,6 +169,7 @@ def _read(root: Path, problems: Problems, stack: Stack) -> Series | None:
         spacing=(spacing[0], spacing[1]),
         tilt=tilt(stack.frame.normal, stack.header.gantry_tilt),
         sources=tuple(sources),
+        mixed=stack.mixed,
     )
     return replace(series, quirks=(*found, *quirks.detect(series)))
 

@@ -48,6 +48,7 @@ def test_hu_of_any_depth_sign_and_rescale(data, make_dicom, tmp_path_factory):
     syntax = data.draw(st.sampled_from([None, ImplicitVRLittleEndian]))
     bits -= bits == 32 and not signed  # which is refused: see below
     low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if signed else (0, (1 << bits) - 1)
+    low, high = max(low, -12_000), min(high, 12_000)  # so that HU are possible ones
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
     stored = rng.integers(low, high, (16, 18), endpoint=True).astype(
         f"{'i' if signed else 'u'}{width // 8}"
@@ -114,7 +115,7 @@ def test_missing_decoder_names_the_extra(tmp_path, make_dicom, head, monkeypatch
     class Missing:
         is_available = False
 
-    monkeypatch.setattr("ichfast.data.dicom.get_decoder", lambda uid: Missing())
+    monkeypatch.setattr("ichfast.data.decoders.get_decoder", lambda uid: Missing())
     with pytest.raises(DataError, match=r"a\.dcm.*RLE.*pip install ichfast\[decode\]"):
         list(read_series(tmp_path, Problems()))
 
@@ -153,6 +154,9 @@ REFUSED = {
     "taller": ({"Rows": 33}, "truncated: 2,048 bytes of 2,112"),
     "shorter": ({"Rows": 16}, "2,048 bytes, Rows x Columns needs 1,024"),
     "no rows": ({"Rows": 0}, "0 x 32"),
+    "a row less": ({"Rows": 31}, "2,048 bytes, Rows x Columns needs 1,984"),
+    "enhanced CT": ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.2.1"}, "enhanced multi-frame CT"),
+    "converted CT": ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.2.2"}, "enhanced multi-frame CT"),
     "enormous": ({"Rows": 65535, "Columns": 65535}, "65535 x 65535"),
     "no pixels": ({"PixelData": None}, "no pixel data"),
     "many frames": ({"NumberOfFrames": 2}, "multi-frame"),

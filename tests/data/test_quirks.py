@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from pydicom.uid import JPEG2000Lossless
+from pydicom.uid import JPEG2000Lossless, RLELossless
 
 from ichfast.data import Problems, quirks, read_series
 from ichfast.data.dicom import read_image
@@ -197,6 +197,7 @@ def test_monochrome1_with_inverted_pixels(check, head, signed):
 
 def test_monochrome1_without_air_is_refused(tmp_path, write_dicom):
     stored = np.full((32, 32), 500, dtype=np.int16)
+    stored[16] = 700
     path = write_dicom(tmp_path / "a.dcm", stored, PhotometricInterpretation="MONOCHROME1")
     with pytest.raises(Refused, match="MONOCHROME1"):
         read(path)
@@ -245,6 +246,63 @@ def test_several_windows(check, head):
     check(head().astype(np.int16), head(), PLAIN, WindowCenter=36, WindowWidth=80)
 
 
+def test_windows_do_not_touch_the_numbers(check, head):
+    check(head().astype(np.int16), head(), PLAIN, WindowCenter=None, WindowWidth=None)
+    check(head().astype(np.int16), head(), PLAIN, WindowCenter="", WindowWidth=0)
+
+
+# --- frames without a picture, numbers without a meaning ---
+
+
+@pytest.mark.parametrize("tags", [{}, {"RescaleIntercept": -1024}])
+def test_zeros_all_over_are_refused(tmp_path, write_dicom, tags):
+    """Water; or air, but it may as well be a decoder that failed."""
+    path = write_dicom(tmp_path / "a.dcm", np.zeros((32, 32), np.int16), **tags)
+    with pytest.raises(Refused, match="same value"):
+        read(path)
+
+
+def test_a_slice_outside_the_patient(check):
+    air = np.full((32, 32), -1000, np.int16)
+    check(air, air, PLAIN)
+    check(air - 1000, air, ("pixel padding",), PixelPaddingValue=-2000)
+
+
+def test_zeros_from_a_decoder(tmp_path, make_dicom, head, need_decoder, monkeypatch):
+    need_decoder(RLELossless)
+    dataset = make_dicom((head() + 1024).astype(np.uint16), RescaleIntercept=-1024)
+    dataset.compress(RLELossless, generate_instance_uid=False)
+    dataset.save_as(tmp_path / "a.dcm")
+    monkeypatch.setattr(
+        "ichfast.data.decoders.decode", lambda *_: np.zeros((32, 32), dtype=np.int64)
+    )
+    with pytest.raises(Refused, match="same value"):
+        read(tmp_path / "a.dcm")
+
+
+def test_impossible_hu(tmp_path, write_dicom, check, head):
+    """-1000 read without its sign is 64,536."""
+    stored = head().astype(np.int16)
+    path = write_dicom(tmp_path / "a.dcm", stored.astype(np.uint16))
+    with pytest.raises(Refused, match="no scanner makes"):
+        read(path)
+    stored[:3] = -32768  # padding may be any number
+    expected = head()
+    expected[:3] = -1000
+    tags = {"PixelPaddingValue": -32768, "RescaleSlope": 3, "RescaleIntercept": 2000}
+    stored[3:] = np.round((head()[3:] - 2000) / 3)
+    expected[3:] = stored[3:] * 3 + 2000
+    check(stored, expected, ("pixel padding",), **tags)
+
+
+def test_bits_left_out_must_be_empty(tmp_path, write_dicom, head):
+    """A 16-bit image that says it keeps 12 of them at the top."""
+    tags = {"BitsStored": 12, "HighBit": 15}
+    path = write_dicom(tmp_path / "a.dcm", head().astype(np.int16), **tags)
+    with pytest.raises(Refused, match="HighBit"):
+        read(path)
+
+
 # --- geometry ---
 
 
@@ -279,3 +337,28 @@ def test_duplicate_positions(tmp_path, write_dicom, head):
     series = stack(tmp_path, write_dicom, head, [0, 5, 5, 10])
     assert len(series) == 4
     assert "duplicate positions" in series.quirks
+
+
+@pytest.mark.parametrize(
+    ("zs", "missing"),
+    [
+        ([0, 5, 10, 20, 25, 30], True),
+        ([0, 5, 10, 25, 30], True),
+        ([0, 2.5, 5, 7.5, 12.5, 17.5, 22.5], False),  # thin through the skull base, thick above
+        ([0, 5, 10, 17, 22], False),
+        ([0, 5, 10, 15], False),
+        ([0, 5], False),
+    ],
+)
+def test_missing_slices(tmp_path, write_dicom, head, zs, missing):
+    series = stack(tmp_path, write_dicom, head, zs)
+    assert ("missing slices" in series.quirks) is missing
+
+
+def test_mixed_series(tmp_path, write_dicom, head):
+    write_dicom(tmp_path / "thick.dcm", head().astype(np.int16))
+    write_dicom(tmp_path / "small.dcm", head(16).astype(np.int16))
+    write_dicom(tmp_path / "alone.dcm", head().astype(np.int16), SeriesInstanceUID="9.9")
+    found = {s.sources[0]: s.quirks for s in read_series(tmp_path, Problems())}
+    mixed = ("mixed series",)
+    assert found == {"thick.dcm": mixed, "small.dcm": mixed, "alone.dcm": ()}
