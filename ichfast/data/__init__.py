@@ -2,6 +2,7 @@
 
 from ichfast.data.folds import Fold, check_apart, check_no_leak, make_folds, split_patients
 from ichfast.data.layouts import detect_layout, read_series
+from ichfast.data.pool import Pool
 from ichfast.data.problems import Problems
 from ichfast.data.series import SUBTYPES, Series
 from ichfast.data.slices import SliceSet, load_slices
@@ -9,6 +10,7 @@ from ichfast.data.slices import SliceSet, load_slices
 __all__ = [
     "SUBTYPES",
     "Fold",
+    "Pool",
     "Problems",
     "Series",
     "SliceSet",

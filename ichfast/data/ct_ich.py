@@ -21,8 +21,25 @@ OTHER_TABLES = ("hemorrhage_diagnosis.csv", "hemmorhage_diagnosis.csv")
 Labels = dict[int, dict[int, list[bool]]]  # patient -> slice number (from 1) -> SUBTYPES
 
 
+def list_scans(root: Path) -> list[str]:
+    """The names of the set's scans, in its order."""
+    here = {path.name.lower(): path for path in list_folder(root)}
+    return list(volumes(here.get("ct_scans")))
+
+
 def read_ct_ich(root: Path, problems: Problems, *, progress: bool = False) -> Iterator[Series]:
     """Every patient's scan with its mask and its labels per slice."""
+    return _read_scans(root, problems, None, progress)
+
+
+def read_scan(root: Path, name: str, problems: Problems) -> Iterator[Series]:
+    """One of `list_scans`; the problems of the set as a whole are told as well."""
+    return _read_scans(root, problems, name, False)
+
+
+def _read_scans(
+    root: Path, problems: Problems, only: str | None, progress: bool
+) -> Iterator[Series]:
     here = {path.name.lower(): path for path in list_folder(root)}
     scans = volumes(here.get("ct_scans"))
     masks = volumes(here.get("masks"))
@@ -36,6 +53,8 @@ def read_ct_ich(root: Path, problems: Problems, *, progress: bool = False) -> It
     problems.expect(len(scans))
     for name in sorted(masks.keys() - scans.keys()):
         problems.add(relative(masks[name], root), f"mask without a scan ct_scans/{name}.nii")
+    if only is not None:
+        scans = {only: scans[only]}
     for name, path in tqdm(scans.items(), "scans", disable=None if progress else True):
         source = relative(path, root)
         try:

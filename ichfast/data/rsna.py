@@ -1,6 +1,6 @@
 """RSNA Intracranial Hemorrhage Detection 2019: stage_{1,2}_train.csv and a folder of ID_*.dcm."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +29,18 @@ def read_rsna(
     """The set's series with their labels. `positive` and `limit` (a seeded choice of so many
     images) are settled by the CSV and the file names, so that only the files wanted are opened.
     """
+    files, labels = list_images(root, problems, positive=positive)
+    if limit is not None and limit < len(files):
+        chosen = np.random.default_rng(seed).choice(len(files), limit, replace=False)
+        files = [files[i] for i in np.sort(chosen)]
+    for series in read_stacks(root, problems, files, progress=progress):
+        yield with_labels(series, labels)
+
+
+def list_images(
+    root: Path, problems: Problems, *, positive: bool
+) -> tuple[list[Path], dict[str, int]]:
+    """The image files, or those of them that the CSV says are positive, and all of its labels."""
     table, folder = locate(root)
     labels = read_labels(table, problems)
     files = [path for path in list_folder(folder) if path.suffix.lower() == ".dcm"]
@@ -44,13 +56,14 @@ def read_rsna(
         files = [path for path in files if labels.get(path.stem, 0) & _ANY]
         if not files:
             raise DataError(f"{table}: no image of {folder.name} is labelled positive")
-    if limit is not None and limit < len(files):
-        chosen = np.random.default_rng(seed).choice(len(files), limit, replace=False)
-        files = [files[i] for i in np.sort(chosen)]
-    for series in read_stacks(root, problems, files, progress=progress):
-        bits = np.array([labels.get(Path(source).stem, 0) for source in series.sources])
-        subtypes = (bits[:, None] >> np.arange(len(SUBTYPES)) & 1).astype(bool)
-        yield replace(series, subtypes=subtypes)
+    return files, labels
+
+
+def with_labels(series: Series, labels: Mapping[str, int]) -> Series:
+    """The series with the labels of its images, as `read_labels` has them by name."""
+    bits = np.array([labels.get(Path(source).stem, 0) for source in series.sources])
+    subtypes = (bits[:, None] >> np.arange(len(SUBTYPES)) & 1).astype(bool)
+    return replace(series, subtypes=subtypes)
 
 
 def locate(root: Path) -> tuple[Path, Path]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ichfast.data.layouts import detect_layout, read_series, something
 from ichfast.data.problems import Problems
+from ichfast.data.resize import resize_masks
 from ichfast.data.series import Series
 from ichfast.errors import DataError
 from ichfast.ops import ct_window
@@ -108,7 +109,7 @@ def load_slices(
         if scan.stored.shape[1] != scan.stored.shape[2]:
             problems.add(scan.sources[0], "its scan is not square")
             continue
-        masks = _resize_masks(scan, size) if labelled else None
+        masks = resize_masks(scan, size) if labelled else None
         wanted: np.ndarray = np.ones(len(scan), dtype=bool)
         if positive and masks is not None:
             wanted = masks.flatten(1).any(1).numpy()
@@ -155,24 +156,6 @@ def _check_window(root: Path, window: tuple[float, float], scan: Series) -> None
             f"{level - width / 2:g} to {level + width / 2:g}; set data.window inside, as "
             f"[{(low + high) / 2:g}, {high - low:g}], for every set of the run"
         )
-
-
-def _resize_masks(scan: Series, size: int) -> Tensor:
-    """(n, 1, S, S) uint8: at least half of the pixel's area is haemorrhage. The same area average
-    as the images', with a window that leaves 0 ... 1 as it is.
-    """
-    if scan.mask is None:
-        raise DataError(f"{scan.sources[0]}: no mask")
-    n = len(scan)
-    area = ct_window(
-        torch.from_numpy(scan.mask.astype(np.uint8)),
-        torch.ones(n),
-        torch.zeros(n),
-        torch.tensor([[0.5, 1.0]]),
-        (size, size),
-        function="linear_exact",
-    )
-    return (area > 0.5 - 1e-4).to(torch.uint8)  # a half stays a half whatever the rounding
 
 
 class _Reservoir:

@@ -1,0 +1,135 @@
+"""One task: a few units -> the images, masks and rows of a part, on the disk."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from ichfast.data.layouts import Layout
+from ichfast.data.prepare.durable import whole
+from ichfast.data.prepare.units import Unit, read_unit
+from ichfast.data.problems import Problem, Problems
+from ichfast.data.resize import resize_hu, resize_masks
+from ichfast.data.series import SUBTYPES, Series
+from ichfast.errors import DataError
+
+AT_ONCE = 32  # slices resized together: what bounds the memory beyond the scan itself
+
+
+@dataclass(frozen=True)
+class Part:
+    """Where a part lies. Its rows come last, so with them all of it is there."""
+
+    folder: Path
+    number: int
+    size: int
+
+    @property
+    def images(self) -> Path:
+        return self.folder / f"{self.number:06}.images"
+
+    @property
+    def masks(self) -> Path:
+        return self.folder / f"{self.number:06}.masks"
+
+    @property
+    def rows(self) -> Path:
+        return self.folder / f"{self.number:06}.json"
+
+    def done(self) -> bool:
+        """Whether it is there, as large as its rows say (a disk may lose what it had promised)."""
+        try:
+            rows, _ = self.read()
+            masked = sum(row["has_mask"] for row in rows)
+            return (self.images.stat().st_size, self.masks.stat().st_size) == (
+                2 * self.size**2 * len(rows),
+                self.size**2 * masked,
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def read(self) -> tuple[list[dict[str, Any]], list[Problem]]:
+        content = json.loads(self.rows.read_bytes())
+        return content["rows"], [Problem(*problem) for problem in content["problems"]]
+
+    def bytes(self) -> int:
+        return sum(path.stat().st_size for path in (self.images, self.masks, self.rows))
+
+
+@dataclass(frozen=True)
+class Task:
+    root: Path
+    layout: Layout
+    part: Part
+    units: tuple[Unit, ...]
+    positive: bool
+    expected: int  # files of the whole set, of which a few may be bad
+
+
+def make_part(task: Task) -> list[Problem]:
+    problems = Problems()
+    problems.expect(task.expected)
+    rows: list[dict[str, Any]] = []
+    part = task.part
+    with whole(part.images) as images, whole(part.masks) as masks:
+        for unit in task.units:
+            for scan in read_unit(task.root, task.layout, unit, problems):
+                rows += _write(scan, task, problems, images, masks)
+    listed = [(problem.source, problem.reason, problem.skip) for problem in problems.items]
+    with whole(part.rows) as file:
+        file.write(json.dumps({"rows": rows, "problems": listed}).encode())
+    return problems.items
+
+
+def _write(
+    scan: Series, task: Task, problems: Problems, images: BinaryIO, masks: BinaryIO
+) -> Iterator[dict[str, Any]]:
+    """Append the scan's slices to the files; their rows."""
+    size = task.part.size
+    if scan.stored.shape[1] != scan.stored.shape[2]:
+        problems.add(scan.sources[0], "its scan is not square")
+        return
+    blood = None if scan.mask is None else resize_masks(scan, size)[:, 0].numpy()
+    wanted: np.ndarray = np.ones(len(scan), dtype=bool)
+    if task.positive and blood is not None:
+        wanted = np.asarray(blood.any((1, 2)))
+    elif task.positive and task.layout != "rsna":  # there the files were chosen by the table
+        if scan.subtypes is None:
+            problems.skip(scan.sources[0], "no labels, so its positive slices are not known")
+            return
+        wanted = np.asarray(scan.subtypes.any(1))
+    indices = np.flatnonzero(wanted)
+    begin = images.tell()
+    try:
+        for start in range(0, len(indices), AT_ONCE):
+            images.write(resize_hu(scan, indices[start : start + AT_ONCE], size).tobytes())
+    except DataError as error:
+        images.seek(begin)
+        images.truncate()
+        problems.add(scan.sources[0], str(error))
+        return
+    if blood is not None:
+        masks.write(blood[indices].tobytes())
+    for i in indices:
+        yield _row(scan, int(i))
+
+
+def _row(scan: Series, i: int) -> dict[str, Any]:
+    subtypes = None
+    if scan.subtypes is not None:
+        subtypes = [
+            name for name, is_there in zip(SUBTYPES, scan.subtypes[i], strict=True) if is_there
+        ]
+    return {
+        "patient": scan.patient,
+        "study": scan.study,
+        "series": scan.series,
+        "position": float(scan.positions[i]),
+        "spacing": list(scan.spacing),
+        "source": scan.sources[i],
+        "subtypes": subtypes,
+        "has_mask": scan.mask is not None,
+    }

@@ -1,0 +1,142 @@
+"""The plan of a pool: what is asked for, which files there are, and what each part reads. Written
+once, before the first pixel is decoded, so that whoever goes on later does the same work.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import ichfast
+from ichfast.data.files import find_files, relative
+from ichfast.data.layouts import Layout
+from ichfast.data.prepare.durable import whole
+from ichfast.data.prepare.units import Unit
+from ichfast.data.problems import Problem, Problems, printable
+from ichfast.errors import DataError, OutputError
+
+FORMAT = 1
+FILES = 64  # of one part: about two scans of RSNA, a tenth of a second of work
+File = tuple[str, int, int]  # relative to the root, bytes, time of modification in ns
+
+
+@dataclass(frozen=True)
+class Plan:
+    layout: Layout
+    arguments: dict[str, Any]
+    sources: list[File]
+    units: list[Unit]
+    problems: list[Problem]  # found on the way to it
+    expected: int  # as `Problems.expect`
+
+    def parts(self) -> list[list[Unit]]:
+        """Consecutive units: a series, or several small ones."""
+        parts: list[list[Unit]] = []
+        room = 0
+        for unit in self.units:
+            need = len(unit.files) or FILES
+            if need > room:
+                parts.append([])
+                room = FILES
+            parts[-1].append(unit)
+            room -= need
+        return parts
+
+    def check(self, layout: Layout, arguments: dict[str, Any], work: Path) -> None:
+        """OutputError unless the plan was made for these arguments."""
+        compare(work, {"layout": self.layout, **self.arguments}, {"layout": layout, **arguments})
+
+    def check_sources(self, sources: list[File], root: Path, work: Path) -> None:
+        """DataError unless the files are those of the plan."""
+        for old, new in zip_longest(self.sources, sources):
+            if old != new:
+                name = min(file[0] for file in (old, new) if file is not None)
+                changed = old is not None and new is not None and old[0] == new[0]
+                appeared = new is not None and new[0] == name
+                what = "changed" if changed else "appeared" if appeared else "disappeared"
+                raise DataError(
+                    f"{root}: {printable(name)} has {what} since the work on the pool began; put "
+                    f"it back as it was, or delete {work} and start again"
+                )
+
+    def source_digest(self) -> str:
+        return source_digest(self.sources)
+
+
+def compare(where: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    """OutputError that names the first argument in which they differ."""
+    for name in (*new, *old):
+        if new.get(name) != old.get(name):
+            raise OutputError(
+                f"{where} was made with {name} {old.get(name)}, not {new.get(name)}; give the same "
+                f"arguments, take another --out, or delete it"
+            )
+
+
+def list_sources(root: Path) -> list[File]:
+    files = []
+    for path in find_files(root, Problems()):
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise DataError(f"{path}: has gone while it was listed ({error.strerror})") from None
+        files.append((relative(path, root), status.st_size, status.st_mtime_ns))
+    return files
+
+
+def source_digest(sources: Iterable[File]) -> str:
+    """Of names and sizes: a copy of the set has the same."""
+    digest = hashlib.sha256()
+    for name, size, _ in sources:
+        digest.update(json.dumps([name, size]).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def write(plan: Plan, path: Path) -> None:
+    head = {
+        "format": FORMAT,
+        "ichfast": ichfast.__version__,
+        "layout": plan.layout,
+        "arguments": plan.arguments,
+        "expected": plan.expected,
+        "lines": [len(plan.sources), len(plan.units), len(plan.problems)],
+    }
+    with whole(path) as file:
+        for line in (
+            head,
+            *plan.sources,
+            *([unit.name, unit.files, unit.labels] for unit in plan.units),
+            *([problem.source, problem.reason, problem.skip] for problem in plan.problems),
+        ):
+            file.write(json.dumps(line).encode() + b"\n")
+
+
+def read(path: Path) -> Plan:
+    def broken(reason: str) -> OutputError:
+        return OutputError(f"{path} {reason}; delete {path.parent} and start again")
+
+    try:
+        with path.open("rb") as file:
+            head = json.loads(file.readline())
+            if head["format"] != FORMAT or head["ichfast"] != ichfast.__version__:
+                raise broken("was made by another version of ichfast")
+            lines: Sequence[Any] = [json.loads(line) for line in file]
+        sources, units, problems = head["lines"]
+        if len(lines) != sources + units + problems:
+            raise broken("is damaged")
+        return Plan(
+            layout=head["layout"],
+            arguments=head["arguments"],
+            sources=[(name, size, time) for name, size, time in lines[:sources]],
+            units=[Unit(n, tuple(f), tuple(k)) for n, f, k in lines[sources : sources + units]],
+            problems=[Problem(*line) for line in lines[sources + units :]],
+            expected=head["expected"],
+        )
+    except OSError as error:
+        raise broken(f"cannot be read ({os.strerror(error.errno or 0)})") from None
+    except (ValueError, KeyError, TypeError):
+        raise broken("is damaged") from None

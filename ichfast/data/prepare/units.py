@@ -1,0 +1,147 @@
+"""What one task reads: a set is listed as units, in its own order, without decoding a pixel."""
+
+import hashlib
+import heapq
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ichfast.data.files import find_files, relative
+from ichfast.data.layouts import Layout, read_series
+from ichfast.data.problems import Problems, Refused
+from ichfast.data.series import Series
+from ichfast.errors import DataError
+
+Map = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]  # as the built-in, in order
+HEADERS = 256  # files of one task of the first pass
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The files of a DICOM series, or a scan of CT-ICH by its name, or (with neither) a whole set
+    whose layout this module does not know how to divide.
+    """
+
+    name: str = ""
+    files: tuple[str, ...] = ()  # relative to the root
+    labels: tuple[int, ...] = ()  # RSNA's bits, one for each file
+
+
+def list_units(
+    root: Path,
+    layout: Layout,
+    problems: Problems,
+    run: Map,
+    *,
+    positive: bool,
+    limit: int | None,
+    seed: int,
+) -> list[Unit]:
+    if layout == "ct-ich":
+        from ichfast.data.ct_ich import list_scans
+
+        units = [Unit(name) for name in list_scans(root)]
+        problems.expect(len(units))
+        return units
+    if layout == "rsna":
+        from ichfast.data.rsna import list_images
+
+        images, labels = list_images(root, problems, positive=positive)
+        files = [relative(path, root) for path in images]
+        # Before their headers are read, since the published set has three quarters of a million.
+        files = choose(files, limit, seed)
+        return _by_series(root, files, problems, run, limit, seed, labels)
+    if layout == "dicom":
+        files = [relative(path, root) for path in find_files(root, problems)]
+        return _by_series(root, files, problems, run, limit, seed)
+    if layout == "ct-ich-jpeg":
+        raise DataError(
+            f"{root}: JPEG pictures hold the HU of one window only, which a pool of HU would hide; "
+            "train on the folder itself"
+        )
+    problems.expect(1)
+    return [Unit()]
+
+
+def read_unit(root: Path, layout: Layout, unit: Unit, problems: Problems) -> Iterator[Series]:
+    if unit.files:
+        from ichfast.data.stacks import read_stacks
+
+        stacks = read_stacks(root, problems, [root / name for name in unit.files])
+        if not unit.labels:
+            return stacks
+        from ichfast.data.rsna import with_labels
+
+        labels = {Path(n).stem: bits for n, bits in zip(unit.files, unit.labels, strict=True)}
+        return (with_labels(series, labels) for series in stacks)
+    if unit.name:
+        from ichfast.data.ct_ich import read_scan
+
+        return read_scan(root, unit.name, problems)
+    return read_series(root, problems)
+
+
+def choose(sources: Sequence[str], limit: int | None, seed: int) -> list[str]:
+    """A seeded uniform choice of `limit`, in their order. By a hash of each name, so that it is the
+    same however the sources were come by.
+    """
+    if limit is None or limit >= len(sources):
+        return list(sources)
+    chosen = set(heapq.nsmallest(limit, sources, key=partial(_shuffle, seed)))
+    return [source for source in sources if source in chosen]
+
+
+def _shuffle(seed: int, source: str) -> bytes:
+    return hashlib.sha256(f"{seed}:{source}".encode("utf-8", "surrogatepass")).digest()
+
+
+def _by_series(
+    root: Path,
+    files: list[str],
+    problems: Problems,
+    run: Map,
+    limit: int | None,
+    seed: int,
+    labels: dict[str, int] | None = None,
+) -> list[Unit]:
+    """A unit for each SeriesInstanceUID among the files that are axial CT."""
+    problems.expect(len(files))
+    chunks = [files[start : start + HEADERS] for start in range(0, len(files), HEADERS)]
+    series: dict[str, str] = {}  # by file
+    for chunk, results in zip(chunks, run(partial(_read_headers, root), chunks), strict=True):
+        for name, result in zip(chunk, results, strict=True):
+            if isinstance(result, str):
+                series[name] = result
+            else:
+                problems.record(name, Refused(result[0], skip=result[1]))
+    if not series:
+        raise DataError(f"{root}: nothing could be read: {problems.summary()}")
+    chosen = set(choose(list(series), limit, seed))
+    grouped: dict[str, list[str]] = {}
+    for name, uid in series.items():
+        names = grouped.setdefault(uid, [])  # the order of the whole set, whatever is chosen
+        if name in chosen:
+            names.append(name)
+    return [
+        Unit(uid, tuple(names), tuple(labels.get(Path(n).stem, 0) for n in names) if labels else ())
+        for uid, names in grouped.items()
+        if names
+    ]
+
+
+def _read_headers(root: Path, names: Sequence[str]) -> list[str | tuple[str, bool]]:
+    """The series of each file, or why it has none and whether that is no fault."""
+    from ichfast.data.dicom import read_header
+    from ichfast.data.stacks import frame
+
+    results: list[str | tuple[str, bool]] = []
+    for name in names:
+        try:
+            header = read_header(root / name)
+            frame(header.orientation)  # refuses what is not axial
+            results.append(header.series)
+        except Refused as refused:
+            results.append((str(refused), refused.skip))
+    return results

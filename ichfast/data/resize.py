@@ -1,0 +1,50 @@
+"""A scan's slices at another size: one area average for images and masks, wherever they go."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ichfast.data.series import Series
+from ichfast.errors import DataError
+from ichfast.ops import ct_window
+
+# From -1024 to 3072 HU, so wider than what `ct_window` clips to, and a power of two, so that
+# windowing and undoing it are exact in float32.
+_LOW, _WIDTH = -1024.0, 4096.0
+
+
+def resize_hu(scan: Series, slices: np.ndarray, size: int) -> np.ndarray:
+    """(k, S, S) int16: Hounsfield units of these slices, as `ct_window` makes them (padding is air,
+    clipped to -1024 ... 3071, averaged over each pixel's area), to the nearest integer.
+    """
+    share = ct_window(
+        torch.from_numpy(scan.stored[slices]),
+        torch.from_numpy(scan.slope[slices]).float(),
+        torch.from_numpy(scan.intercept[slices]).float(),
+        torch.tensor([[_LOW + _WIDTH / 2, _WIDTH]]),
+        (size, size),
+        function="linear_exact",
+        padding=scan.padding,
+    )[:, 0]
+    if not share.isfinite().all():  # a rescale beyond float32
+        raise DataError("its Hounsfield units are not finite")
+    hu: np.ndarray = (share * _WIDTH + _LOW).round().to(torch.int16).numpy()
+    return hu
+
+
+def resize_masks(scan: Series, size: int) -> Tensor:
+    """(n, 1, S, S) uint8: at least half of the pixel's area is haemorrhage. The same area average
+    as the images', with a window that leaves 0 ... 1 as it is.
+    """
+    if scan.mask is None:
+        raise DataError(f"{scan.sources[0]}: no mask")
+    n = len(scan)
+    area = ct_window(
+        torch.from_numpy(scan.mask.astype(np.uint8)),
+        torch.ones(n),
+        torch.zeros(n),
+        torch.tensor([[0.5, 1.0]]),
+        (size, size),
+        function="linear_exact",
+    )
+    return (area > 0.5 - 1e-4).to(torch.uint8)  # a half stays a half whatever the rounding
