@@ -3,6 +3,13 @@
 import torch
 from torch import Tensor
 
+from ichfast.ops._arrays import (
+    TensorOrArray,
+    library_of,
+    require_array_dtype,
+    to_library,
+    to_tensor,
+)
 from ichfast.ops._checks import (
     FLOATING,
     require_no_grad,
@@ -13,18 +20,18 @@ from ichfast.ops.ct_window import FUNCTIONS
 
 
 def pool_batch(
-    pool: Tensor,
-    indices: Tensor,
-    theta: Tensor,
-    windows: Tensor,
+    pool: TensorOrArray,
+    indices: TensorOrArray,
+    theta: TensorOrArray,
+    windows: TensorOrArray,
     *,
-    masks: Tensor | None = None,
-    slope: Tensor | None = None,
-    intercept: Tensor | None = None,
+    masks: TensorOrArray | None = None,
+    slope: TensorOrArray | None = None,
+    intercept: TensorOrArray | None = None,
     size: tuple[int, int] | None = None,
     function: str = "linear",
     dtype: torch.dtype = torch.float32,
-) -> tuple[Tensor, Tensor | None]:
+) -> tuple[TensorOrArray, TensorOrArray | None]:
     """Slices of the pool, each under its own affine map and its own window.
 
     For each output pixel: the point of the slice that ``theta`` maps it to; the four pixels around
@@ -44,7 +51,8 @@ def pool_batch(
         function: "linear" (DICOM's default), "linear_exact" or "sigmoid".
         dtype: of the images: float32, float16, bfloat16 or float64.
 
-    All tensors on one device; none has a gradient.
+    All on one device, and none with a gradient. Tensors, or arrays of NumPy or CuPy, which are read
+    where they lie; where ``pool`` is an array, the results are arrays of the same library.
 
     Positions are float32, right to 2⁻²² of the slice's side; beside ``grid_sample`` in float64 that
     is the largest difference.
@@ -57,6 +65,38 @@ def pool_batch(
         RuntimeError: on the CPU, an index outside the pool or a bad window. On CUDA, where looking
             would stall the stream, such an image is NaN and such a mask 0.
     """
+    library = library_of(pool)
+    require_array_dtype("pool_batch", library, dtype)
+    given = {"masks": masks, "slope": slope, "intercept": intercept}
+    images, batch_masks = _pool_batch(
+        to_tensor("pool_batch", "pool", pool),
+        to_tensor("pool_batch", "indices", indices),
+        to_tensor("pool_batch", "theta", theta),
+        to_tensor("pool_batch", "windows", windows),
+        **{n: None if x is None else to_tensor("pool_batch", n, x) for n, x in given.items()},
+        size=size,
+        function=function,
+        dtype=dtype,
+    )
+    return (
+        to_library(images, library),
+        None if batch_masks is None else to_library(batch_masks, library),
+    )
+
+
+def _pool_batch(
+    pool: Tensor,
+    indices: Tensor,
+    theta: Tensor,
+    windows: Tensor,
+    *,
+    masks: Tensor | None,
+    slope: Tensor | None,
+    intercept: Tensor | None,
+    size: tuple[int, int] | None,
+    function: str,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor | None]:
     if slope is None:
         slope = torch.ones(indices.shape, device=pool.device)
     if intercept is None:

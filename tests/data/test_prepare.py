@@ -418,13 +418,13 @@ def test_scans_that_are_not_square_or_not_finite_are_left_out(
     tmp_path: Path, write_dicom: Callable[..., Path]
 ) -> None:
     root = tmp_path / "set"
-    write_dicom(root / "a.dcm", np.zeros((8, 4), np.int16), SeriesInstanceUID="1.1")
-    pixels = np.zeros((8, 8), np.int16)
+    pixels = np.tile(np.array([0, 2], np.int16), (8, 4))  # one value all over is no picture
+    write_dicom(root / "a.dcm", pixels[:, :4], SeriesInstanceUID="1.1")
     write_dicom(root / "b.dcm", pixels, SeriesInstanceUID="1.2", RescaleSlope="1e300")
     write_dicom(root / "c.dcm", pixels, SeriesInstanceUID="1.3")
     pool = make(root, tmp_path / "pool", size=4)
     assert [row.source for row in pool.index] == ["c.dcm"]
-    assert (pool.images == 0).all()
+    assert (pool.images == 1).all()
     assert [p.source for p in pool.problems.items if not p.skip] == ["a.dcm", "b.dcm"]
 
 

@@ -1,8 +1,10 @@
 """ichfast.ops.pool_batch against grid_sample, against ct_window, and what is its own."""
 
 import math
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from comparison import BOUNDS, assert_same_bits
@@ -278,13 +280,31 @@ def test_a_constant_stays_or_becomes_air(
     )
 
 
+def test_numpy_in_and_out(tmp_path: Path) -> None:
+    """A pool on the disk, mapped and never read as a whole, beside arrays and tensors."""
+    call = arguments()
+    expected = pool_batch(**call)
+    np.save(tmp_path / "pool.npy", call["pool"].numpy())
+    arrays = {name: tensor.numpy() for name, tensor in call.items()}
+    arrays["pool"] = np.load(tmp_path / "pool.npy", mmap_mode="r")
+    for mixed in (arrays, {**call, "pool": arrays["pool"]}):
+        images, masks = pool_batch(**mixed)
+        assert isinstance(images, np.ndarray)
+        assert isinstance(masks, np.ndarray)
+        assert_same_bits([torch.from_numpy(images), torch.from_numpy(masks)], list(expected))
+    assert isinstance(pool_batch(**{**arrays, "pool": call["pool"]})[0], Tensor)
+    with pytest.raises(TypeError, match="no array of numpy holds bfloat16"):
+        pool_batch(**arrays, dtype=torch.bfloat16)
+
+
 CALL = arguments()
 
 
 @pytest.mark.parametrize(
     ("bad", "error", "message"),
     [
-        ({"pool": CALL["pool"].numpy()}, TypeError, "pool must be a torch.Tensor, not ndarray"),
+        ({"pool": CALL["pool"].tolist()}, TypeError, "pool must be a torch.Tensor or an array"),
+        ({"theta": None}, TypeError, "theta must be a torch.Tensor or an array .*not NoneType"),
         ({"pool": CALL["pool"].int()}, TypeError, "pool must be int16, not torch.int32"),
         ({"pool": CALL["pool"][0]}, ValueError, r"pool must be \(N, H, W\)"),
         ({"pool": CALL["pool"][:, :1]}, ValueError, "H and W at least 2"),
