@@ -211,12 +211,13 @@ def _parts(job: Job, plan: Plan) -> list[Part]:
 
 def _make_parts(job: Job, plan: Plan, run: Map) -> None:
     """This rank's share: every `world`-th part, so far as it is not there yet."""
+    for path in (job.work / PARTS).iterdir():  # what a kill has left half-written
+        if path.name.endswith(PARTIAL) and int(path.name[:6]) % job.world == job.rank:
+            path.unlink(missing_ok=True)
     tasks = []
     for part, units in zip(_parts(job, plan), plan.parts(), strict=True):
         if part.number % job.world != job.rank:
             continue
-        for stale in part.folder.glob(f"{part.number:06}.*{PARTIAL}"):
-            stale.unlink(missing_ok=True)
         if not part.done():
             tasks.append(
                 Task(job.root, plan.layout, part, tuple(units), job.positive, plan.expected)

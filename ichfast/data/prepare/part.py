@@ -16,7 +16,7 @@ from ichfast.data.resize import resize_hu, resize_masks
 from ichfast.data.series import SUBTYPES, Series
 from ichfast.errors import DataError
 
-AT_ONCE = 32  # slices resized together: what bounds the memory beyond the scan itself
+AT_ONCE = 8  # slices resized together; with 32, the larger buffers fragmented the heap
 
 
 @dataclass(frozen=True)
