@@ -1,16 +1,19 @@
 """Small writers of data sets in the published layouts, and the real head CT where it is at hand."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
 import pytest
+from preparing import Killed
 from published import COLUMNS, TABLE, dicom, head
 from pydicom.dataset import FileDataset
 from pydicom.pixels import get_decoder
+
+from ichfast.data.prepare import plan
 
 
 @pytest.fixture(name="head")
@@ -117,4 +120,71 @@ def head_ct() -> Path:
     root = Path(os.environ.get("ICHFAST_HEAD_CT", beside))
     if not root.is_dir():
         pytest.skip("the real head CT is not here (ICHFAST_HEAD_CT)")
+    return root
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part for every series or two of the fixtures."""
+    monkeypatch.setattr(plan, "FILES", 4)
+
+
+@pytest.fixture(params=["ct-ich", "rsna", "dicom"])
+def some_set(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    head: Any,
+    write_ct_ich: Callable[..., Path],
+    write_rsna: Callable[..., Path],
+    write_dicom: Callable[..., Path],
+) -> Path:
+    root = tmp_path / "set"
+    if request.param == "ct-ich":
+        return write_ct_ich(root, patients=3)
+    if request.param == "rsna":
+        return write_rsna(root)
+    for k in range(9):  # three series, their files mixed
+        uid = f"1.2.{k % 3}"
+        pixels = head(32).astype(np.int16) + k
+        write_dicom(root / f"{k}.dcm", pixels, z=2.0 * k, SeriesInstanceUID=uid)
+    return root
+
+
+@pytest.fixture
+def die_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    """Arms the n-th step that reaches the disk, counted from now."""
+    left = [0]
+
+    def before(name: str) -> None:
+        original = getattr(os, name)
+
+        def step(*arguments: Any, **options: Any) -> Any:
+            left[0] -= 1
+            if left[0] == 0:
+                raise Killed
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(os, name, step)
+
+    for name in ("fsync", "replace", "rename", "rmdir"):
+        before(name)
+
+    def arm(n: int) -> None:
+        left[0] = n
+
+    yield arm
+    left[0] = 0
+
+
+@pytest.fixture(scope="session")
+def larger_set(tmp_path_factory: pytest.TempPathFactory, make_dicom: Callable[..., Any]) -> Path:
+    """40 series of 20 slices, and one bad file."""
+    root = tmp_path_factory.mktemp("larger")
+    pixels = np.random.default_rng(0).integers(-1000, 2000, (64, 64)).astype(np.int16)
+    for series in range(40):
+        for k in range(20):
+            uid, z = f"1.2.{series}", 5.0 * k
+            dataset = make_dicom(np.roll(pixels, 20 * series + k), z, SeriesInstanceUID=uid)
+            dataset.save_as(root / f"{series:02}-{k:02}.dcm", enforce_file_format=True)
+    (root / "zz.dcm").write_bytes(b"\0" * 200)
     return root
