@@ -2,6 +2,7 @@
 // the slice under each come through the cache. See math/pool_batch.h.
 #pragma once
 
+#include "common/chunks.h"
 #include "common/store_windows.h"
 #include "math/pool_batch.h"
 
@@ -24,7 +25,7 @@ struct Sample {
 constexpr int kPixels = 4;
 
 template <int kThreads>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kResidentBlocks<float, kThreads>)
     sample(const int16_t* pool, const uint8_t* masks, const int64_t* indices,
            int64_t indices_stride, Input<Number> theta, Input<Number> slopes,
            Input<Number> intercepts, Input<Number> windows, Shape shape,
