@@ -21,7 +21,7 @@ on several processes or machines with one shared folder:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m ichfast.prepare",
-        description="Make a pool of a data set (CT-ICH, RSNA, or any folder of DICOM series): "
+        description="Make a pool of a data set (CT-ICH, RSNA, or a folder of NIfTI or DICOM): "
         "every slice as int16 HU at one size, in one memory-mapped file with an index.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

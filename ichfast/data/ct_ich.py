@@ -21,10 +21,10 @@ OTHER_TABLES = ("hemorrhage_diagnosis.csv", "hemmorhage_diagnosis.csv")
 Labels = dict[int, dict[int, list[bool]]]  # patient -> slice number (from 1) -> SUBTYPES
 
 
-def list_scans(root: Path) -> list[str]:
-    """The names of the set's scans, in its order."""
+def list_scans(root: Path) -> dict[str, int]:
+    """The set's scans by name, in its order, and how many files count as one each."""
     here = {path.name.lower(): path for path in list_folder(root)}
-    return list(volumes(here.get("ct_scans")))
+    return dict.fromkeys(volumes(here.get("ct_scans")), 1)
 
 
 def read_ct_ich(root: Path, problems: Problems, *, progress: bool = False) -> Iterator[Series]:

@@ -29,17 +29,41 @@ PICTURE = re.compile(r"(\d+)(_hge_seg)?\.jpe?g", re.IGNORECASE)
 Pictures = dict[int, Path]  # by slice number, from 1
 
 
+def list_scans(root: Path) -> dict[str, int]:
+    """The patients' folders by name, in their order, and how many pictures each has."""
+    _, folders = _folders(root)
+    return {folder.name: len(_pictures(folder)[0]) for folder in folders}
+
+
 def read_ct_ich_jpeg(root: Path, problems: Problems, *, progress: bool = False) -> Iterator[Series]:
     """Every patient's slices with masks and labels. Grey levels become the HU of the window they
     were exported with; what lay outside of it is lost, which `hu_range` says.
     """
+    return _read_scans(root, problems, None, progress)
+
+
+def read_scan(root: Path, name: str, problems: Problems) -> Iterator[Series]:
+    """One of `list_scans`; the problems of the set as a whole are told as well."""
+    return _read_scans(root, problems, name, False)
+
+
+def _folders(root: Path) -> tuple[dict[str, Path], list[Path]]:
+    """What the set's folder holds, by name, and the patients' folders."""
     here = {path.name.lower(): path for path in list_folder(root)}
-    folders = [path for path in list_folder(here["patients_ct"]) if path.is_dir()]
+    return here, [path for path in list_folder(here["patients_ct"]) if path.is_dir()]
+
+
+def _read_scans(
+    root: Path, problems: Problems, only: str | None, progress: bool
+) -> Iterator[Series]:
+    here, folders = _folders(root)
     found = {folder.name: _pictures(folder) for folder in folders}
     if not any(images for images, _ in found.values()):
         raise DataError(f"{here['patients_ct']}: no pictures <patient>/brain/<n>.jpg")
     labels = find_labels(here, OTHER_TABLES[0], problems)
     problems.expect(sum(len(images) for images, _ in found.values()))
+    if only is not None:
+        folders = [folder for folder in folders if folder.name == only]
     for folder in tqdm(folders, "scans", disable=None if progress else True):
         images, masks = found[folder.name]
         if not images:

@@ -23,14 +23,36 @@ SHORT = {"edh": 0, "iph": 1, "ivh": 2, "sah": 3, "sdh": 4}  # places in SUBTYPES
 CHANNEL = re.compile(r"_(\d{4})$")
 
 
+def list_scans(root: Path) -> dict[str, int]:
+    """The set's images by name, in its order, and how many files count as one each."""
+    return dict.fromkeys(_cases(_images(root)[1]), 1)
+
+
 def read_nifti_folder(
     root: Path, problems: Problems, *, progress: bool = False
 ) -> Iterator[Series]:
     """Every image with its mask. Without a folder of masks the set is an unlabelled one."""
+    return _read_scans(root, problems, None, progress)
+
+
+def read_scan(root: Path, name: str, problems: Problems) -> Iterator[Series]:
+    """One of `list_scans`; the problems of the set as a whole are told as well."""
+    return _read_scans(root, problems, name, False)
+
+
+def _images(root: Path) -> tuple[dict[str, Path], Path]:
+    """What the set's folder holds, by name, and the folder of its images."""
     here = {path.name.lower(): path for path in list_folder(root)}
     folder = image_folder(root, here)
     if folder is None:
         raise DataError(f"{root}: no .nii files in imagesTr, images or the folder itself")
+    return here, folder
+
+
+def _read_scans(
+    root: Path, problems: Problems, only: str | None, progress: bool
+) -> Iterator[Series]:
+    here, folder = _images(root)
     images = _cases(folder)
     names = _label_names(here.get("dataset.json"), len(images), problems)
     of_masks = next((here[name] for name in MASKS if name in here), None)
@@ -40,6 +62,8 @@ def read_nifti_folder(
     problems.expect(len(images))
     for name in sorted(masks.keys() - images.keys()):
         problems.add(relative(masks[name], root), f"mask without an image {name} in {folder.name}")
+    if only is not None:
+        images = {only: images[only]}
     for name, path in tqdm(images.items(), "scans", disable=None if progress else True):
         source = relative(path, root)
         try:

@@ -32,7 +32,7 @@ class Row:
     study: str
     series: str
     position: float  # mm along the slice normal
-    spacing: tuple[float, float]  # mm between rows, between columns, of the source's own pixels
+    spacing: tuple[float, float] | None  # mm between rows and columns of the source; None: unknown
     source: str  # file relative to the set's root
     subtypes: tuple[str, ...] | None  # of SUBTYPES, those seen; None: not known
     has_mask: bool
@@ -49,6 +49,8 @@ class Pool:
             self.arguments: dict[str, Any] = {"layout": content["layout"], **content["arguments"]}
             self.source = str(content["source"])  # digest of the names and sizes of the set's files
             self.patients, self.series = int(content["patients"]), int(content["series"])
+            # Where given, HU beyond it were cut off before the set was published.
+            self.hu_range = _pair(content["hu_range"])
             self._slices = int(content["slices"])
             self._files = {
                 str(name): (int(file["bytes"]), str(file["sha256"]))
@@ -175,8 +177,12 @@ def _rows(lines: Any) -> Iterator[Row]:
             intern(row["study"]),
             intern(row["series"]),
             float(row["position"]),
-            (float(row["spacing"][0]), float(row["spacing"][1])),
+            _pair(row["spacing"]),
             str(row["source"]),
             None if subtypes is None else tuple(map(intern, subtypes)),
             bool(row["has_mask"]),
         )
+
+
+def _pair(values: list[float] | None) -> tuple[float, float] | None:
+    return None if values is None else (float(values[0]), float(values[1]))

@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 from preparing import Killed
-from published import COLUMNS, TABLE, dicom, head
+from published import COLUMNS, TABLE, bhsd, ct_ich_100, dicom, head
 from pydicom.dataset import FileDataset
 from pydicom.pixels import get_decoder
 
@@ -129,7 +129,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "FILES", 4)
 
 
-@pytest.fixture(params=["ct-ich", "rsna", "dicom"])
+@pytest.fixture(params=["ct-ich", "ct-ich-jpeg", "nifti", "rsna", "dicom"])
 def some_set(
     request: pytest.FixtureRequest,
     tmp_path: Path,
@@ -141,6 +141,10 @@ def some_set(
     root = tmp_path / "set"
     if request.param == "ct-ich":
         return write_ct_ich(root, patients=3)
+    if request.param == "ct-ich-jpeg":
+        return ct_ich_100(root)
+    if request.param == "nifti":
+        return bhsd(root)
     if request.param == "rsna":
         return write_rsna(root)
     for k in range(9):  # three series, their files mixed

@@ -128,7 +128,11 @@ def test_changed_files_are_refused(
 ) -> None:
     out = tmp_path / "pool"
     stop_half_way(some_set, out, die_at)
-    victim = next(path for path in sorted(some_set.rglob("*")) if path.suffix in (".nii", ".dcm"))
+    victim = next(
+        path
+        for path in sorted(some_set.rglob("*"))
+        if path.suffix in (".nii", ".gz", ".jpg", ".dcm")
+    )
     status = victim.stat()
     os.utime(victim, ns=(0, 0))
     with pytest.raises(DataError, match=rf"{victim.name} has changed since"):

@@ -29,13 +29,14 @@ def assemble(plan: Plan, parts: Sequence[Part], folder: Path, problems: list[Pro
     size, limit, seed = (plan.arguments[name] for name in ("size", "limit", "seed"))
     sources = [row["source"] for part in parts for row in part.read()[0]] if limit else []
     chosen = set(choose(sources, limit, seed)) if limit and limit < len(sources) else None
-    patients, series = set(), set()
+    patients, series, ranges = set(), set(), set()
     slices, labelled = 0, False
     for row, _, _ in _chosen(parts, chosen):
         slices += 1
         labelled |= row["has_mask"]
         patients.add(row["patient"])
         series.add((row["study"], row["series"]))
+        ranges |= {tuple(row["hu_range"])} if row["hu_range"] else set()
     if not slices:
         raise DataError("not one slice for the pool")
     shape = (slices, size, size)
@@ -50,6 +51,7 @@ def assemble(plan: Plan, parts: Sequence[Part], folder: Path, problems: list[Pro
             images.write(image)
             if labelled:
                 masks.write(mask or bytes(size**2))
+            del row["hu_range"]  # told once, for the whole pool
             index.write(json.dumps(row).encode() + b"\n")
     files = {IMAGES: images, MASKS: masks, INDEX: index}
     if not labelled:
@@ -62,6 +64,7 @@ def assemble(plan: Plan, parts: Sequence[Part], folder: Path, problems: list[Pro
         "patients": len(patients),
         "series": len(series),
         "labelled": labelled,
+        "hu_range": [max(r[0] for r in ranges), min(r[1] for r in ranges)] if ranges else None,
         "layout": plan.layout,
         "arguments": plan.arguments,
         "source": plan.source_digest(),

@@ -5,26 +5,30 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from ichfast.data.files import find_files, relative
-from ichfast.data.layouts import Layout, read_series
+from ichfast.data.layouts import Layout
 from ichfast.data.problems import Problems, Refused
 from ichfast.data.series import Series
 from ichfast.errors import DataError
 
 Map = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]  # as the built-in, in order
+READERS = {  # of layouts that are listed by scan; loaded by who needs them
+    "ct-ich": "ichfast.data.ct_ich",
+    "ct-ich-jpeg": "ichfast.data.ct_ich_jpeg",
+    "nifti": "ichfast.data.nifti_folder",
+}
 HEADERS = 256  # files of one task of the first pass
 
 
 @dataclass(frozen=True)
 class Unit:
-    """The files of a DICOM series, or a scan of CT-ICH by its name, or (with neither) a whole set
-    whose layout this module does not know how to divide.
-    """
+    """The files of a DICOM series, or a scan of another layout by its name."""
 
-    name: str = ""
+    name: str
     files: tuple[str, ...] = ()  # relative to the root
     labels: tuple[int, ...] = ()  # RSNA's bits, one for each file
 
@@ -39,12 +43,10 @@ def list_units(
     limit: int | None,
     seed: int,
 ) -> list[Unit]:
-    if layout == "ct-ich":
-        from ichfast.data.ct_ich import list_scans
-
-        units = [Unit(name) for name in list_scans(root)]
-        problems.expect(len(units))
-        return units
+    if layout in READERS:
+        scans: dict[str, int] = import_module(READERS[layout]).list_scans(root)
+        problems.expect(sum(scans.values()))
+        return [Unit(name) for name in scans]
     if layout == "rsna":
         from ichfast.data.rsna import list_images
 
@@ -53,34 +55,25 @@ def list_units(
         # Before their headers are read, since the published set has three quarters of a million.
         files = choose(files, limit, seed)
         return _by_series(root, files, problems, run, limit, seed, labels)
-    if layout == "dicom":
-        files = [relative(path, root) for path in find_files(root, problems)]
-        return _by_series(root, files, problems, run, limit, seed)
-    if layout == "ct-ich-jpeg":
-        raise DataError(
-            f"{root}: JPEG pictures hold the HU of one window only, which a pool of HU would hide; "
-            "train on the folder itself"
-        )
-    problems.expect(1)
-    return [Unit()]
+    files = [relative(path, root) for path in find_files(root, problems)]
+    return _by_series(root, files, problems, run, limit, seed)
 
 
 def read_unit(root: Path, layout: Layout, unit: Unit, problems: Problems) -> Iterator[Series]:
-    if unit.files:
-        from ichfast.data.stacks import read_stacks
+    if layout in READERS:
+        series: Iterator[Series] = import_module(READERS[layout]).read_scan(
+            root, unit.name, problems
+        )
+        return series
+    from ichfast.data.stacks import read_stacks
 
-        stacks = read_stacks(root, problems, [root / name for name in unit.files])
-        if not unit.labels:
-            return stacks
-        from ichfast.data.rsna import with_labels
+    stacks = read_stacks(root, problems, [root / name for name in unit.files])
+    if layout != "rsna":
+        return stacks
+    from ichfast.data.rsna import with_labels
 
-        labels = {Path(n).stem: bits for n, bits in zip(unit.files, unit.labels, strict=True)}
-        return (with_labels(series, labels) for series in stacks)
-    if unit.name:
-        from ichfast.data.ct_ich import read_scan
-
-        return read_scan(root, unit.name, problems)
-    return read_series(root, problems)
+    labels = {Path(n).stem: bits for n, bits in zip(unit.files, unit.labels, strict=True)}
+    return (with_labels(one, labels) for one in stacks)
 
 
 def choose(sources: Sequence[str], limit: int | None, seed: int) -> list[str]:
