@@ -137,12 +137,9 @@ def paired(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def baselines(base: Recipe, out: Path) -> dict[str, Any]:
     """The best threshold and band of HU on the test slices themselves."""
-    level, width = HU_WINDOW
-    wide = with_keys(base, {"training.strategy": "supervised", "data.window": [level, width]})
-    test = load_parts(wide, out).test
+    test = load_parts(with_keys(base, {"training.strategy": "supervised"}), out).test
     assert test.masks is not None
-    hu = (test.images[:, 0].double() - 0.5) * (width - 1) + level - 0.5  # LINEAR, inverted
-    return threshold_baselines(hu.numpy(), test.masks[:, 0].numpy())
+    return threshold_baselines(test.hu[test.rows].numpy(), test.masks[test.rows].numpy())
 
 
 def machine() -> dict[str, Any]:

@@ -20,7 +20,7 @@ RECIPE = """\
 [training]
 epochs = 2
 [data]
-size = 32
+size = 128
 train = 0.4
 validation = 0.3
 test = 0.3
@@ -38,7 +38,7 @@ def folder(tmp_path):
         tmp_path / "phantom",
         patients=6,
         unlabelled_patients=2,
-        size=64,
+        size=128,
         slices=4,
         seed=1,
         progress=False,
@@ -82,10 +82,13 @@ def test_ct_ich_and_rsna(folder):
     printed = follow("ct-ich-rsna.md", folder)
     assert "6 scans, 6 with haemorrhage" in printed
     assert "no problems" in printed
-    assert printed.count("3 patients trained on, 3 tested on") == 2
     assert "6 scans in nnUNet_raw/Dataset501_CTICH" in printed
-    for run in ("first", "supervised"):
+    for run in ("first", "supervised", "pooled", "fold-0", "fold-1"):
         assert metrics(folder / "runs" / run)["status"] == "finished"
+    of_folds = [metrics(folder / "runs" / f"fold-{fold}")["data"] for fold in (0, 1)]
+    parts = ("train", "validation", "test")
+    assert [sum(data[part]["patients"] for part in parts) for data in of_folds] == [6, 6]
+    assert sum(data["test"]["patients"] for data in of_folds) == 6
     description = json.loads((folder / "nnUNet_raw/Dataset501_CTICH/dataset.json").read_text())
     assert description["numTraining"] == 6
 

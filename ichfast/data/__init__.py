@@ -1,22 +1,26 @@
-"""Data sets: CT-ICH, RSNA, folders of NIfTI or DICOM -> scans, and windowed slices for training."""
+"""Data sets: CT-ICH, RSNA, folders of NIfTI or DICOM -> scans, and slices for training."""
 
-from ichfast.data.folds import Fold, check_apart, check_no_leak, make_folds, split_patients
+from ichfast.data.folds import SCHEMES, Fold, check_apart, check_no_leak, make_folds, split_patients
 from ichfast.data.layouts import detect_layout, read_series
+from ichfast.data.loading import layout_of, load_slices
 from ichfast.data.pool import Pool
 from ichfast.data.problems import Problems
 from ichfast.data.series import SUBTYPES, Series
-from ichfast.data.slices import SliceSet, load_slices
+from ichfast.data.slices import SliceSet, Warp
 
 __all__ = [
+    "SCHEMES",
     "SUBTYPES",
     "Fold",
     "Pool",
     "Problems",
     "Series",
     "SliceSet",
+    "Warp",
     "check_apart",
     "check_no_leak",
     "detect_layout",
+    "layout_of",
     "load_slices",
     "make_folds",
     "read_series",

@@ -4,8 +4,7 @@ import hashlib
 import warnings
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ichfast.data.problems import printable
 from ichfast.errors import DataError
@@ -13,8 +12,7 @@ from ichfast.errors import DataError
 SCHEMES = {80: 5, 50: 2, 20: 5}  # share of the patients trained on, in percent -> number of folds
 
 
-@dataclass(frozen=True)
-class Fold:
+class Fold(NamedTuple):
     """Indices of the slices on either side."""
 
     train: list[int]

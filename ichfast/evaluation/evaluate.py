@@ -57,10 +57,11 @@ def evaluate(
         raise DataError("evaluation needs at least one slice with a mask, and got none")
     counts: list[Tensor] = []
     losses: list[Tensor] = []
+    slices = slices.to(device)
     with inference(model):
         for start in range(0, len(slices), batch_size):
-            image = slices.images[start : start + batch_size].to(device)
-            target = slices.masks[start : start + batch_size].to(device)
+            image, target = slices.batch(torch.arange(start, min(start + batch_size, len(slices))))
+            assert target is not None
             logits = model.segment(image)
             counts.append(ops.overlap_counts(torch.sigmoid(logits), target, threshold)[:, 0])
             if loss is not None:

@@ -32,11 +32,12 @@ def examples(
     rank = torch.linspace(0, len(order) - 1, min(n, len(order)), dtype=torch.float64).round().long()
     index = order[rank]
 
-    image, target = slices.images[index], slices.masks[index]
+    image, target = slices.to(device).batch(index)
+    assert target is not None
     with inference(model):
-        output = model(image.to(device))
+        output = model(image)
         logits, reconstruction = output if isinstance(output, tuple) else (output, None)
-        attention = ops.attention_mask(image.to(device), logits)
+        attention = ops.attention_mask(image, logits)
     pictures = {
         "image": image,
         "target": target,

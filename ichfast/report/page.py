@@ -123,6 +123,10 @@ def _note(run: Run) -> str:
             "The curves show what it has logged."
         )
     notes = []
+    if (metrics.get("data") or {}).get("split_by") == "slice":
+        notes.append(
+            "Slice-wise folds: slices of one patient are on both sides, so the scores are too good."
+        )
     if metrics["status"] != "finished":
         ending = {
             "interrupted": "Training was interrupted; resume the run to finish it",

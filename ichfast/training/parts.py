@@ -3,14 +3,25 @@
 import hashlib
 import json
 import sys
-from dataclasses import asdict, dataclass
+import warnings
+from collections import defaultdict
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from ichfast.data import SliceSet, check_apart, detect_layout, load_slices, split_patients
+import torch
+
+from ichfast.data import (
+    SliceSet,
+    check_apart,
+    layout_of,
+    load_slices,
+    make_folds,
+    split_patients,
+)
 from ichfast.errors import RecipeError
-from ichfast.training.recipe import Phantom, Recipe
+from ichfast.training.recipe import Data, Phantom, Recipe
 from ichfast.training.strategies import strategy_of
 
 
@@ -22,6 +33,17 @@ class Parts:
     unlabelled: SliceSet | None = None
     problems: int = 0
     """files that could not be read"""
+    split_by: str = "patient"
+
+    def to(self, device: torch.device) -> "Parts":
+        """The same, with batches made on the device."""
+        return replace(
+            self,
+            train=self.train.to(device),
+            validation=self.validation.to(device),
+            test=self.test.to(device),
+            unlabelled=None if self.unlabelled is None else self.unlabelled.to(device),
+        )
 
     def sets(self) -> dict[str, SliceSet]:
         labelled = {"train": self.train, "validation": self.validation, "test": self.test}
@@ -37,7 +59,7 @@ class Parts:
             name: {"patients": len(set(slices.patients)), "slices": len(slices)}
             for name, slices in self.sets().items()
         }
-        return sizes | {"problems": self.problems}
+        return sizes | {"problems": self.problems, "split_by": self.split_by}
 
 
 def load_parts(recipe: Recipe, phantoms: Path) -> Parts:
@@ -52,21 +74,41 @@ def load_parts(recipe: Recipe, phantoms: Path) -> Parts:
         )
     phantom = None if data.labelled else phantom_folder(recipe.phantom, phantoms)
     labelled, unreadable = _load(Path(data.labelled or f"{phantom}/labelled"), recipe, True)
-    shares = {"train": data.train, "validation": data.validation, "test": data.test}
-    split = split_patients(labelled.patients, shares, data.split_seed)
-    parts = {name: labelled.select(indices) for name, indices in split.items()}
+    parts = {name: labelled.select(indices) for name, indices in split(labelled, data).items()}
     if not semi_supervised:
-        return Parts(**parts, problems=unreadable)
+        return Parts(**parts, problems=unreadable, split_by=data.split_by)
     pool, more = _load(Path(data.unlabelled or f"{phantom}/unlabelled"), recipe, False)
     for name in ("validation", "test"):
         check_apart({"unlabelled": pool.identifiers(), name: parts[name].identifiers()})
-    return Parts(**parts, unlabelled=pool, problems=unreadable + more)
+    return Parts(**parts, unlabelled=pool, problems=unreadable + more, split_by=data.split_by)
+
+
+def split(labelled: SliceSet, data: Data) -> dict[str, list[int]]:
+    """Indices of the slices of train, validation and test: one split, or a fold of the scheme whose
+    training side gives up its share for validation. Folds have the subtypes evenly."""
+    if not data.scheme:
+        shares = {"train": data.train, "validation": data.validation, "test": data.test}
+        return split_patients(labelled.patients, shares, data.split_seed)
+    subtypes: dict[str, set[str]] = defaultdict(set)
+    for patient, own in zip(labelled.patients, labelled.subtypes, strict=False):
+        subtypes[patient].update(own or ())
+    by: Literal["patient", "slice"] = "slice" if data.split_by == "slice" else "patient"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the run's introduction says it
+        folds = make_folds(
+            labelled.patients, data.scheme, data.split_seed, subtypes=subtypes, by=by
+        )
+    train, test = folds[data.fold]
+    units = [labelled.patients[i] if by == "patient" else str(i) for i in train]
+    shares = {"train": 1 - data.validation, "validation": data.validation}
+    inner = split_patients(units, shares, data.split_seed)
+    return {name: [train[k] for k in places] for name, places in inner.items()} | {"test": test}
 
 
 def _load(root: Path, recipe: Recipe, labelled: bool) -> tuple[SliceSet, int]:
     """The slices below ``root`` and the number of files that could not be read."""
     data = recipe.data
-    unsorted = not labelled and detect_layout(root) in ("dicom", "nifti")  # no table
+    unsorted = not labelled and layout_of(root) in ("dicom", "nifti")  # no table
     slices, problems = load_slices(
         root,
         size=data.size,

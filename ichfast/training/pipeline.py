@@ -39,7 +39,7 @@ def run(
         folder.write(RECIPE, to_toml(recipe).encode())
 
     start = time.perf_counter()
-    parts = parts or load_parts(recipe, folder.path.parent)
+    parts = (parts or load_parts(recipe, folder.path.parent)).to(device)
     if content:  # a refused resume leaves the stored recipe as it was
         checkpoint.check_data(folder, content, parts.fingerprints)
         folder.write(RECIPE, to_toml(recipe).encode())
@@ -126,11 +126,18 @@ def exact() -> Iterator[None]:
 
 
 def introduction(recipe: Recipe, folder: RunFolder, parts: Parts) -> str:
-    sizes = [
-        f"{name} {len(slices)} slices of {len(set(slices.patients))} patients"
-        for name, slices in parts.sets().items()
-    ]
-    return f"{folder.path}: {recipe.training.strategy}\n" + ", ".join(sizes)
+    lines = [f"{folder.path}: {recipe.training.strategy}"]
+    for name, slices in parts.sets().items():
+        where = slices.store.said() if slices.store else ""
+        lines.append(
+            f"{name}: {len(slices)} slices of {len(set(slices.patients))} patients, {where}"
+        )
+    if parts.split_by == "slice":
+        lines.append(
+            "warning: slice-wise folds: slices of one patient are on both sides, so the result is "
+            "flattered; data.split_by = patient is honest"
+        )
+    return "\n".join(lines)
 
 
 def versions() -> dict[str, str]:

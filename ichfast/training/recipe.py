@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from ichfast.data import SCHEMES
 from ichfast.errors import RecipeError
 
 
@@ -26,7 +27,7 @@ def key(
     low: float | None = None,
     above: float | None = None,
     high: float | None = None,
-    choices: Sequence[str] | None = None,
+    choices: Sequence[str | int] | None = None,
 ) -> Any:
     """A recipe key: default, meaning and range (``low`` ≤ value ≤ ``high``, value > ``above``)."""
     limits = {"low": low, "above": above, "high": high, "choices": choices}
@@ -97,18 +98,47 @@ class Adam:
 
 
 @dataclass(frozen=True)
+class Augmentation:
+    """Drawn anew for each slice and epoch; the defaults change nothing."""
+
+    flip: float = key(0.0, "probability of mirroring left to right", low=0, high=1)
+    rotation: float = key(0.0, "largest turn either way, in degrees", low=0, high=180)
+    scale: float = key(1.0, "largest zoom, in or out, as a factor", low=1)
+    shift: float = key(0.0, "largest shift, as a share of the side", low=0, high=1)
+    level: float = key(0.0, "largest change of the window's level, in HU", low=0)
+    width: float = key(1.0, "largest change of the window's width, as a factor", low=1)
+
+
+@dataclass(frozen=True)
 class Data:
-    labelled: str = key("", "folder with CT and masks; empty: the phantom")
-    unlabelled: str = key("", "folder with CT; empty: the phantom's, where labelled is empty too")
+    labelled: str = key("", "folder with CT and masks, or its pool; empty: the phantom")
+    unlabelled: str = key(
+        "", "folder with CT, or its pool; empty: the phantom's, where labelled is empty too"
+    )
     size: int = key(256, "side of the square slices", low=1)
     window: tuple[float, float] = key((40.0, 120.0), "level and width in HU; width above 1")
     slices: str = key(
         "positive", "slices with haemorrhage only (masks, CSV), or all", choices=("positive", "all")
     )
     unlabelled_limit: int = key(0, "at most so many unlabelled slices; 0: all", low=0)
+    scheme: int = key(
+        0,
+        "percentage of the patients in the folds' training sides, as in the paper's Table 1: 5, 2 "
+        "and 5 folds; 0: one split, by the shares below",
+        choices=(0, 20, 50, 80),
+    )
+    fold: int = key(0, "the scheme's fold, from 0", low=0)
+    split_by: str = key(
+        "patient",
+        "what folds are made of; slices of one patient on both sides flatter the result",
+        choices=("patient", "slice"),
+    )
     train: float = key(0.7, "share of the patients trained on", above=0, high=1)
     validation: float = key(
-        0.1, "share of the patients that choose the best epoch", above=0, high=1
+        0.1,
+        "share of the patients, or of a fold's training side, that chooses the best epoch",
+        above=0,
+        high=1,
     )
     test: float = key(0.2, "share of the patients tested on", above=0, high=1)
     split_seed: int = key(0, "seed of the split; seeds compared share it", low=0)
@@ -140,6 +170,7 @@ class Recipe:
     curriculum: Curriculum = Curriculum()
     lbfgs: LBFGS = LBFGS()
     adam: Adam = Adam()
+    augmentation: Augmentation = Augmentation()
     data: Data = Data()
     phantom: Phantom = Phantom()
     evaluation: Evaluation = Evaluation()
@@ -155,6 +186,13 @@ class Recipe:
             )
         if self.data.window[1] <= 1:
             raise RecipeError(f"data.window: width {self.data.window[1]} must be above 1 HU.")
+        narrowest = self.data.window[1] / self.augmentation.width
+        if narrowest <= 1:
+            raise RecipeError(
+                f"augmentation.width = {self.augmentation.width}: the window's width would fall to "
+                f"{narrowest:g} HU; it must stay above 1."
+            )
+        _check_folds(self.data)
         shares = self.data.train + self.data.validation + self.data.test
         if not math.isclose(shares, 1, abs_tol=1e-6):
             raise RecipeError(
@@ -282,6 +320,18 @@ def describe(field: dataclasses.Field[Any]) -> str:
     return doc + (f" ({_listed(choices)})" if choices else "")
 
 
+def _check_folds(data: Data) -> None:
+    if data.scheme and data.fold >= SCHEMES[data.scheme]:
+        raise RecipeError(
+            f"data.fold = {data.fold}: scheme {data.scheme} has the folds 0 to "
+            f"{SCHEMES[data.scheme] - 1}."
+        )
+    if not data.scheme and (data.fold or data.split_by != "patient"):
+        raise RecipeError(
+            "data.fold and data.split_by belong to folds: set data.scheme to 20, 50 or 80 too."
+        )
+
+
 def _check_range(name: str, field: dataclasses.Field[Any], value: Any) -> None:
     limits = field.metadata
     if limits["choices"] and value not in limits["choices"]:
@@ -326,8 +376,9 @@ def _literal(value: Any) -> str:
     return repr(value)
 
 
-def _listed(words: Sequence[str]) -> str:
-    return ", ".join(words[:-1]) + " or " + words[-1]
+def _listed(choices: Sequence[str | int]) -> str:
+    *others, last = map(str, choices)
+    return ", ".join(others) + " or " + last
 
 
 PRESETS = {

@@ -8,11 +8,12 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ichfast.data import SliceSet
+from ichfast.data import SliceSet, Warp
 from ichfast.losses import AttentionWMSELoss, JaccardLoss
 from ichfast.models import ReducedUNet
+from ichfast.training import augmentation
 from ichfast.training.recipe import Recipe
 from ichfast.training.streams import stream
 
@@ -41,14 +42,15 @@ def supervised_loss() -> JaccardLoss:
 class SupervisedLBFGS:
     """Soft Jaccard by L-BFGS over the whole labelled set.
 
-    The closure is the slice-weighted mean over micro-batches that never change, so it is a
-    deterministic function of the weights, as the line search and the curvature pairs require.
+    The closure is the slice-weighted mean over micro-batches that never change, augmented alike
+    throughout an epoch, so it is a deterministic function of the weights, as the line search and
+    the curvature pairs require.
     """
 
     def __init__(
         self, model: ReducedUNet, labelled: SliceSet, recipe: Recipe, device: torch.device
     ) -> None:
-        self.model, self.labelled, self.device = model, labelled, device
+        self.model, self.labelled, self.recipe = model, labelled.to(device), recipe
         self.batches = micro_batches(labelled, recipe)
         self.loss = supervised_loss()
         settings = recipe.lbfgs
@@ -62,7 +64,8 @@ class SupervisedLBFGS:
         )
 
     def run(self, epoch: int, *, moved: bool) -> Outcome:
-        if moved:
+        warp = augmentation.draw(self.recipe, "supervised", epoch, len(self.labelled))
+        if moved or warp is not None:
             self._drop_pending_pair()
         evaluations = 0
 
@@ -70,22 +73,23 @@ class SupervisedLBFGS:
             nonlocal evaluations
             evaluations += 1
             self.optimizer.zero_grad()
-            return self.full_pass(gradient=True)
+            return self.full_pass(gradient=True, warp=warp)
 
         self.model.train()
         with untracked_statistics(self.model):
             self.optimizer.step(closure)  # type: ignore[no-untyped-call]
         # The statistics for inference belong to the weights the step ends with, not to the trial
-        # points of its line search: one more forward pass sets them, and gives the loss there.
+        # points of its line search: one more forward pass sets them, and gives the loss there. Both
+        # are of the slices as they are, which inference will see.
         with torch.no_grad(), renewed_statistics(self.model):
             loss = self.full_pass(gradient=False)
         return Outcome(loss, evaluations)
 
-    def full_pass(self, *, gradient: bool) -> float:
+    def full_pass(self, *, gradient: bool, warp: Warp | None = None) -> float:
         """The loss over the labelled set; with ``gradient``, added to the parameters' too."""
         total = 0.0
         for batch in self.batches:
-            image, mask = labelled_batch(self.labelled, batch, self.device)
+            image, mask = self.labelled.batch(batch, warp and warp.of(batch))
             loss = self.loss(self.model.segment(image), mask) * (len(batch) / len(self.labelled))
             if gradient:
                 loss.backward()
@@ -94,8 +98,9 @@ class SupervisedLBFGS:
 
     def _drop_pending_pair(self) -> None:
         """torch's LBFGS forms its next curvature pair from the last step d·t and the gradients at
-        its ends. Where another optimizer has moved the weights in between, the gradient difference
-        belongs to a different step; t = 0 makes yᵀs = 0, for which LBFGS skips the pair."""
+        its ends. Where another optimizer has moved the weights in between, or the slices have been
+        augmented anew, the gradient difference belongs to a different step or function; t = 0 makes
+        yᵀs = 0, for which LBFGS skips the pair."""
         state = self.optimizer.state[self.optimizer.param_groups[0]["params"][0]]
         if "t" in state:
             state["t"] = 0.0
@@ -107,8 +112,7 @@ class SupervisedAdam:
     def __init__(
         self, model: ReducedUNet, labelled: SliceSet, recipe: Recipe, device: torch.device
     ) -> None:
-        self.model, self.labelled, self.device = model, labelled, device
-        self.recipe = recipe
+        self.model, self.labelled, self.recipe = model, labelled.to(device), recipe
         self.loss = supervised_loss()
         groups = model.groups()
         self.optimizer = torch.optim.Adam(
@@ -118,9 +122,10 @@ class SupervisedAdam:
     def run(self, epoch: int, *, moved: bool) -> Outcome:
         self.model.train()
         order = stream(self.recipe.training.seed, "shuffle", epoch).permutation(len(self.labelled))
+        warp = augmentation.draw(self.recipe, "supervised", epoch, len(order))
         total = 0.0
         for batch in batches_of(order, self.recipe.supervised.batch_size):
-            image, mask = labelled_batch(self.labelled, batch, self.device)
+            image, mask = self.labelled.batch(batch, warp and warp.of(batch))
             self.optimizer.zero_grad()
             loss = self.loss(self.model.segment(image), mask)
             loss.backward()
@@ -144,8 +149,8 @@ class Unsupervised:
         recipe: Recipe,
         device: torch.device,
     ) -> None:
-        self.model, self.unlabelled, self.labelled = model, unlabelled, labelled
-        self.recipe, self.device = recipe, device
+        self.model, self.recipe = model, recipe
+        self.unlabelled, self.labelled = unlabelled.to(device), labelled.to(device)
         self.batches = micro_batches(labelled, recipe)
         mode = recipe.unsupervised.attention_gradient
         self.loss = AttentionWMSELoss(attention_gradient="stop" if mode == "stop" else "flow")
@@ -165,9 +170,10 @@ class Unsupervised:
         chosen = stream(self.recipe.training.seed, "unlabelled", epoch).choice(
             pool, sample, replace=sample > pool
         )
+        warp = augmentation.draw(self.recipe, "unsupervised", epoch, sample)
         total = 0.0
-        for batch in batches_of(chosen, self.recipe.unsupervised.batch_size):
-            image = self.unlabelled.images[torch.from_numpy(batch)].to(self.device)
+        for batch in batches_of(np.arange(sample), self.recipe.unsupervised.batch_size):
+            image, _ = self.unlabelled.batch(chosen[batch], warp and warp.of(batch))
             self.optimizer.zero_grad()
             loss = self.loss(image, *self.model(image))
             loss.backward(inputs=self.parameters)
@@ -175,7 +181,7 @@ class Unsupervised:
             total += loss.item() * len(batch)
         with torch.no_grad(), renewed_statistics(self.model):
             for batch in self.batches:
-                self.model.segment(labelled_batch(self.labelled, batch, self.device)[0])
+                self.model.segment(self.labelled.batch(batch)[0])
         return Outcome(total / sample, 1)
 
 
@@ -209,14 +215,6 @@ def micro_batches(labelled: SliceSet, recipe: Recipe) -> list[np.ndarray]:
     """The labelled set in batches that never change."""
     order = stream(recipe.training.seed, "micro-batches").permutation(len(labelled))
     return batches_of(order, recipe.supervised.batch_size)
-
-
-def labelled_batch(
-    slices: SliceSet, batch: np.ndarray, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    assert slices.masks is not None
-    index = torch.from_numpy(batch)
-    return slices.images[index].to(device), slices.masks[index].to(device)
 
 
 MOMENTUM = 0.1

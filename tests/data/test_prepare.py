@@ -45,17 +45,17 @@ def test_slices_and_order_are_those_of_the_set(
 
 
 def test_agrees_with_the_training_path(some_set: Path, tmp_path: Path) -> None:
-    """Windowed from the pool as from the files, to the half unit that rounding takes."""
+    """The same pixels, masks and batches from the pool as from the files."""
     pool = make(some_set, tmp_path / "pool", size=12)  # 32 / 12: fractions of pixels
     labelled = pool.masks is not None
     slices, _ = load_slices(some_set, size=12, window=WINDOW, labelled=labelled, progress=False)
-    level, width = WINDOW
-    hu = pool.tensor().double()
-    windowed = ((hu - (level - 0.5)) / (width - 1) + 0.5).clamp(0, 1)
-    assert torch.allclose(windowed, slices.images[:, 0].double(), atol=0.501 / (width - 1), rtol=0)
-    if labelled:
-        assert slices.masks is not None
-        assert torch.equal(pool.mask_tensor(), slices.masks[:, 0])
+    mapped, _ = load_slices(pool.path, size=12, window=WINDOW, labelled=labelled, progress=False)
+    assert torch.equal(pool.tensor(), slices.hu[slices.rows])
+    assert mapped.sources == slices.sources
+    assert mapped.subtypes == slices.subtypes
+    every = torch.arange(len(slices))
+    for one, other in zip(mapped.batch(every), slices.batch(every), strict=True):
+        assert (one is None and other is None) or torch.equal(one, other)
 
 
 @given(

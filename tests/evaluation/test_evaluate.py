@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from slice_sets import slice_set
 from torch import Tensor, nn
 
 from ichfast import ops
@@ -40,14 +41,7 @@ def slices(n: int = 11, *, labelled: bool = True, empty: tuple[int, ...] = (3, 7
     other = torch.rand(n, 1, SIDE, SIDE, generator=generator)
     masks = ((1 - noise) * images + noise * other > 0.5).to(torch.uint8)
     masks[list(empty)] = 0
-    return SliceSet(
-        images=images,
-        masks=masks if labelled else None,
-        patients=tuple("abc"[i % 3] for i in range(n)),
-        series=("s",) * n,
-        positions=tuple(float(i) for i in range(n)),
-        sources=("f",) * n,
-    )
+    return slice_set(images, masks if labelled else None, tuple("abc"[i % 3] for i in range(n)))
 
 
 @pytest.fixture
@@ -57,7 +51,8 @@ def model() -> Threshold:
 
 def test_counts_are_those_of_the_whole_set_at_once(model):
     data = slices()
-    expected = ops.overlap_counts((data.images > 0.5).float(), data.masks)[:, 0]
+    assert data.masks is not None
+    expected = ops.overlap_counts((data.hu > 500).float()[:, None], data.masks[:, None])[:, 0]
     for batch_size in (1, 4, 100):
         result = evaluate(model, data, batch_size=batch_size)
         assert torch.equal(result.counts, expected)
@@ -66,7 +61,7 @@ def test_counts_are_those_of_the_whole_set_at_once(model):
 
 def test_metrics_are_ready_for_json(model):
     data = slices()
-    data.images[3] = 0  # slice 3: nothing there, nothing predicted; slice 7 stays a false alarm
+    data.hu[3] = 0  # slice 3: nothing there, nothing predicted; slice 7 stays a false alarm
     metrics = evaluate(model, data, batch_size=4, threshold=0.5).metrics
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
     assert metrics["n_slices"] == 11
@@ -83,7 +78,7 @@ def test_metrics_are_ready_for_json(model):
 
 def test_undefined_score_is_null(model):
     data = slices(2, empty=(0, 1))
-    data.images.zero_()
+    data.hu.zero_()
     result = evaluate(model, data, batch_size=2)
     assert result.metrics["dice"] == {"pooled": None, "per_slice": None, "per_patient": None}
 

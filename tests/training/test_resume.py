@@ -77,7 +77,7 @@ def test_global_settings_are_left_as_they_were(start, tmp_path) -> None:
 
 CHILD = """
 import sys, torch
-sys.path[:0] = [{tests!r}]
+sys.path[:0] = {tests!r}
 from pathlib import Path
 from tiny_runs import synthetic, tiny
 from ichfast.training import RunFolder, run
@@ -95,7 +95,7 @@ def test_killed_at_random_moments_and_resumed(start, tmp_path) -> None:
     settings = ["training.epochs=50", "training.checkpoint_every=2"]
     start(tmp_path / "whole", *settings)
     killed = tmp_path / "killed"
-    program = CHILD.format(tests=str(Path(__file__).parent))
+    program = CHILD.format(tests=[str(folder) for folder in Path(__file__).parents[:2]])
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     chance = random.Random(0)
     kills = 0

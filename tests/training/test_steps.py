@@ -62,7 +62,7 @@ def test_the_mask_carries_gradient_into_the_encoder_unless_stopped() -> None:
 
 def test_the_unsupervised_loss_depends_on_the_unlabelled_image() -> None:
     model = model_of().eval()
-    image = synthetic("unlabelled", 3, masks=False).images
+    image = synthetic("unlabelled", 3, masks=False).batch(torch.arange(3))[0]
     outputs = model(image)
     assert AttentionWMSELoss()(image, *outputs) != AttentionWMSELoss()(1 - image, *outputs)
     labelled = synthetic("train", 5)
@@ -112,7 +112,7 @@ def test_statistics_are_those_of_the_labelled_slices_at_the_final_weights(step_c
     pool = [synthetic("unlabelled", 5, masks=False)] * (step_class is Unsupervised)
     step_class(model, *pool, labelled, tiny(), CPU).run(0, moved=False)
     norm = model.encoder.levels[0][1]
-    features = model.encoder.levels[0][0](labelled.images)
+    features = model.encoder.levels[0][0](labelled.batch(torch.arange(3))[0])
     torch.testing.assert_close(norm.running_mean, features.mean((0, 2, 3)))
     torch.testing.assert_close(norm.running_var, features.var((0, 2, 3)))
     assert norm.momentum == 0.1

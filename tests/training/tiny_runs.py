@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from slice_sets import WINDOW, slice_set
 
 from ichfast.data import SliceSet
 from ichfast.training import PRESETS, Recipe, recipe
@@ -19,6 +20,7 @@ TINY = (
     "lbfgs.max_iter=3",
     "curriculum.k=1",
     "data.size=16",
+    f"data.window=[{WINDOW[0]}, {WINDOW[1]}]",
 )
 
 
@@ -29,13 +31,10 @@ def synthetic(prefix: str, count: int, *, masks: bool = True, size: int = 16) ->
     blob = np.hypot(rows - centre[0], columns - centre[1]) < random.uniform(2, 4, (count, 1, 1))
     images = 0.5 * blob + random.uniform(0, 0.5, (count, size, size))
     patients = tuple(f"{prefix}{i // 2}" for i in range(count))
-    return SliceSet(
-        images=torch.from_numpy(images).float()[:, None],
-        masks=torch.from_numpy(blob.astype(np.uint8))[:, None] if masks else None,
-        patients=patients,
-        series=patients,
-        positions=tuple(float(i) for i in range(count)),
-        sources=patients,
+    return slice_set(
+        torch.from_numpy(images)[:, None],
+        torch.from_numpy(blob.astype(np.uint8))[:, None] if masks else None,
+        patients,
     )
 
 

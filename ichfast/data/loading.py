@@ -1,0 +1,274 @@
+"""From a data set's folder, or a pool made of it, to the slices of a run."""
+
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ichfast.data.layouts import Layout, detect_layout, read_series, something
+from ichfast.data.pool import MANIFEST, Pool
+from ichfast.data.problems import Problems
+from ichfast.data.resize import resize_hu, resize_masks
+from ichfast.data.series import SUBTYPES, Series
+from ichfast.data.slices import SliceSet, Window
+from ichfast.errors import DataError
+
+
+def load_slices(
+    root: Path,
+    *,
+    size: int,
+    window: Window,
+    labelled: bool,
+    slices: Literal["all", "positive"] = "all",
+    limit: int | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> tuple[SliceSet, Problems]:
+    """Read a data set at `size` x `size`, or a pool that was prepared at this size, which is mapped
+    and not read. Batches are windowed at `window` = (level, width).
+
+    `slices="positive"` keeps slices whose mask is not empty at this size (labelled) or whose label
+    in the set's table is positive (unlabelled). `limit` keeps a seeded uniform choice of so many.
+    """
+    root, positive = Path(root), slices == "positive"
+    _check_arguments(size, window, limit)
+    if (root / MANIFEST).is_file():
+        return _from_pool(
+            root, size, window, labelled=labelled, positive=positive, limit=limit, seed=seed
+        )
+    layout = detect_layout(root)
+    if labelled and layout in ("rsna", "dicom"):
+        raise DataError(f"{root}: a set in the layout {layout!r} has no masks to learn from")
+    if positive and layout == "dicom":
+        raise DataError(f"{root}: plain DICOM has no labels, so positive slices cannot be chosen")
+    problems = Problems()
+    if layout == "rsna":
+        from ichfast.data.rsna import read_rsna  # pydicom is loaded by those who need it
+
+        scans = read_rsna(
+            root, problems, positive=positive, limit=limit, seed=seed, progress=progress
+        )
+        scans = something(scans, root, problems)
+    else:
+        scans = read_series(root, problems, progress=progress)
+    reservoir = _Reservoir(size, labelled, limit, seed)
+    for scan in scans:
+        _check_window(root, window, scan.hu_range)
+        if labelled and scan.mask is None:
+            raise DataError(f"{root}: has no masks; put them into labelsTr, labels or masks there")
+        if scan.stored.shape[1] != scan.stored.shape[2]:
+            problems.add(scan.sources[0], "its scan is not square")
+            continue
+        masks = resize_masks(scan, size) if labelled else None
+        wanted: np.ndarray = np.ones(len(scan), dtype=bool)
+        if positive and masks is not None:
+            wanted = masks.flatten(1).any(1).numpy()
+        elif positive and layout != "rsna":
+            if scan.subtypes is not None:
+                wanted = np.asarray(scan.subtypes.any(1))
+            elif scan.mask is not None:
+                wanted = np.asarray(scan.mask.any((1, 2)))
+            else:
+                problems.skip(scan.sources[0], "no labels, so its positive slices are not known")
+                continue
+        reservoir.offer(scan, np.flatnonzero(wanted), masks)
+    blood = None if reservoir.masks is None else bool(reservoir.masks.any())
+    _require_some(root, len(reservoir.index), blood, positive, problems)
+    return reservoir.collect(window), problems
+
+
+def layout_of(root: Path) -> Layout:
+    """Of a data set's folder, or of the one that a pool was made of."""
+    if (root / MANIFEST).is_file():
+        layout: Layout = Pool(root).arguments["layout"]
+        return layout
+    return detect_layout(root)
+
+
+def _from_pool(
+    root: Path,
+    size: int,
+    window: Window,
+    *,
+    labelled: bool,
+    positive: bool,
+    limit: int | None,
+    seed: int,
+) -> tuple[SliceSet, Problems]:
+    pool, problems = Pool(root), Problems()
+    if pool.size != size:
+        raise DataError(
+            f"{root}: this pool has slices of {pool.size} x {pool.size}, and {size} x {size} are "
+            f"asked for; set data.size = {pool.size}, or prepare it again with --size {size}"
+        )
+    _check_window(root, window, pool.hu_range)
+    if labelled and pool.masks is None:
+        raise DataError(f"{root}: this pool has no masks to learn from")
+    masks = pool.mask_tensor() if labelled else None
+    index = pool.index
+    rows = [i for i, row in enumerate(index) if row.has_mask or not labelled]
+    if len(rows) < len(index):
+        problems.skip(root.name, f"{len(index) - len(rows)} slices of scans without a mask")
+    if positive and masks is not None:
+        rows = [i for i in rows if masks[i].any()]
+    elif positive:
+        known = [i for i in rows if index[i].subtypes is not None or index[i].has_mask]
+        if len(known) < len(rows):
+            problems.skip(root.name, f"{len(rows) - len(known)} slices of which no label is known")
+        rows = [i for i in known if _has_blood(pool, i)]
+    if limit is not None and limit < len(rows):
+        chosen = np.random.default_rng(seed).choice(len(rows), limit, replace=False)
+        rows = [rows[i] for i in sorted(chosen)]
+    kept = [index[i] for i in rows]
+    blood = None if masks is None else any(bool(masks[i].any()) for i in rows)
+    _require_some(root, len(rows), blood, positive, problems)
+    return (
+        SliceSet(
+            hu=pool.tensor(),
+            masks=masks,
+            rows=torch.tensor(rows, dtype=torch.long),
+            window=window,
+            patients=tuple(row.patient for row in kept),
+            series=tuple(row.series for row in kept),
+            positions=tuple(row.position for row in kept),
+            sources=tuple(row.source for row in kept),
+            studies=tuple(row.study for row in kept),
+            subtypes=tuple(row.subtypes for row in kept),
+            pool=pool.fingerprint(),
+        ),
+        problems,
+    )
+
+
+def _check_arguments(size: int, window: Window, limit: int | None) -> None:
+    if size < 1:
+        raise DataError(f"size is {size}; it must be at least 1")
+    if not window[1] > 1:
+        raise DataError(f"the window's width is {window[1]}; it must be greater than 1")
+    if limit is not None and limit < 1:
+        raise DataError(f"limit is {limit}; it must be at least 1")
+
+
+def _check_window(root: Path, window: Window, hu_range: tuple[float, float] | None) -> None:
+    if hu_range is None:
+        return
+    (low, high), (level, width) = hu_range, window
+    if level - width / 2 < low or level + width / 2 > high:
+        raise DataError(
+            f"{root}: these pictures hold HU from {low:g} to {high:g} only, but the window is "
+            f"{level - width / 2:g} to {level + width / 2:g}; set data.window inside, as "
+            f"[{(low + high) / 2:g}, {high - low:g}], for every set of the run"
+        )
+
+
+class _Reservoir:
+    """The slices so far: all of them, or a uniform choice of `limit` among a number that is known
+    only at the end (Vitter's algorithm R). The arrays grow in place, scan by scan, so that memory
+    holds the result and one scan.
+    """
+
+    def __init__(self, size: int, labelled: bool, limit: int | None, seed: int):
+        self.size = size
+        self.limit = limit
+        self.random = np.random.default_rng(seed)
+        self.seen = 0
+        self.hu = np.empty((0, size, size), np.int16)
+        self.masks = np.empty((0, size, size), np.uint8) if labelled else None
+        self.index: list[_Entry] = []  # by place
+
+    def offer(self, scan: Series, wanted: np.ndarray, masks: Tensor | None) -> None:
+        """Keep the scan's wanted slices, or those of them that the choice falls on."""
+        kept = self._places(scan, wanted)
+        if not kept:
+            return
+        places, slices = list(kept), np.array(list(kept.values()))
+        # refcheck would trip over a debugger; no view of these arrays exists before `collect`.
+        self.hu.resize((len(self.index), self.size, self.size), refcheck=False)
+        self.hu[places] = resize_hu(scan, slices, self.size)
+        if self.masks is not None and masks is not None:
+            self.masks.resize(self.hu.shape, refcheck=False)
+            self.masks[places] = masks.numpy()[slices, 0]
+
+    def _places(self, scan: Series, wanted: np.ndarray) -> dict[int, int]:
+        """Where slices of this scan go: place -> slice."""
+        kept: dict[int, int] = {}
+        for i in map(int, wanted):
+            entry = _Entry(
+                self.seen,
+                scan.patient,
+                scan.series,
+                float(scan.positions[i]),
+                scan.sources[i],
+                scan.study,
+                _names(scan.subtypes[i]) if scan.subtypes is not None else None,
+            )
+            place = self.seen
+            self.seen += 1
+            if self.limit is None or place < self.limit:
+                self.index.append(entry)
+            elif (place := int(self.random.integers(self.seen))) < self.limit:
+                self.index[place] = entry
+            else:
+                continue
+            kept[place] = i
+        return kept
+
+    def collect(self, window: Window) -> SliceSet:
+        """The slices in the order of their arrival; the pixels stay where they are."""
+        rows = sorted(range(len(self.index)), key=lambda place: self.index[place].arrival)
+        _, patients, series, positions, sources, studies, subtypes = zip(
+            *(self.index[place] for place in rows), strict=True
+        )
+        return SliceSet(
+            hu=torch.from_numpy(self.hu),
+            masks=None if self.masks is None else torch.from_numpy(self.masks),
+            rows=torch.tensor(rows, dtype=torch.long),
+            window=window,
+            patients=patients,
+            series=series,
+            positions=positions,
+            sources=sources,
+            studies=studies,
+            subtypes=subtypes,
+        )
+
+
+class _Entry(NamedTuple):
+    arrival: int
+    patient: str
+    series: str
+    position: float
+    source: str
+    study: str
+    subtypes: tuple[str, ...] | None
+
+
+def _names(has: np.ndarray) -> tuple[str, ...]:
+    return tuple(name for name, yes in zip(SUBTYPES, has, strict=True) if yes)
+
+
+def _has_blood(pool: Pool, i: int) -> bool:
+    subtypes = pool.index[i].subtypes
+    if subtypes is None and pool.masks is not None:
+        return bool(pool.masks[i].any())
+    return bool(subtypes)
+
+
+def _require_some(
+    root: Path, count: int, blood: bool | None, positive: bool, problems: Problems
+) -> None:
+    if not count and not positive:
+        raise DataError(f"{root}: not one slice could be read: {problems.summary()}")
+    if blood is False:
+        raise DataError(
+            f"{root}: no mask has haemorrhage at this size; check the masks or raise data.size "
+            f"({problems.summary()})"
+        )
+    if not count:
+        raise DataError(
+            f"{root}: no label says haemorrhage; check the set's table or set data.slices = 'all' "
+            f"({problems.summary()})"
+        )
