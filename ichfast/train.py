@@ -66,14 +66,14 @@ def parser() -> argparse.ArgumentParser:
         "--labelled",
         type=Path,
         metavar="DIR",
-        help="CT with masks: CT-ICH's layout, or NIfTI as nnU-Net or BHSD lay it out",
+        help="CT with masks: CT-ICH's layout, NIfTI as nnU-Net or BHSD lay it out, or a pool",
     )
     data.add_argument(
         "--unlabelled",
         type=Path,
         metavar="DIR",
-        help="CT without masks: RSNA's layout, or any folder of DICOM series; given alone, the "
-        "phantom stays the labelled set",
+        help="CT without masks: RSNA's layout, any folder of DICOM series, or a pool of "
+        "python -m ichfast.prepare; given alone, the phantom stays the labelled set",
     )
     settings = parser.add_argument_group("recipe")
     settings.add_argument("--preset", choices=PRESETS, help="settings to start from (demo)")
