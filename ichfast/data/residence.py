@@ -36,9 +36,9 @@ class Store:
 
     place: Place
     device: torch.device  # of the batches
-    hu: Tensor  # (P, S, S) int16; (N, S, S) of the chosen rows alone where they were copied
+    hu: Tensor  # (P, S, S) int16; of the chosen rows alone, (N, S, S), where they were copied
     masks: Tensor | None
-    rows: Tensor  # (N,) int64, of the set's slices in ``hu``; on the device where ``hu`` is
+    rows: Tensor  # (N,) int64, places of the set's slices in ``hu``, and on its device
 
     def said(self) -> str:
         """The place in words, with the chosen slices' size."""
@@ -56,7 +56,7 @@ class Store:
         """What `pool_batch` needs for the slices ``indices`` (B,) of the set: pixels, masks, and
         the slices' places in them, all on the device, without waiting for it.
         """
-        if self.hu.device == self.device:
+        if self.place == "device" or self.device.type == "cpu":
             indices = indices.to(self.rows.device, non_blocking=True)
             return self.hu, self.masks, self.rows[indices]
         rows = self.rows[indices]
