@@ -25,6 +25,7 @@ OPS = (
     "tversky",
     "ct_window",
     "pool_batch",
+    "dicom_window",
     "attention_mask",
     "overlap_counts",
 )

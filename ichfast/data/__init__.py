@@ -7,6 +7,7 @@ from ichfast.data.pool import Pool
 from ichfast.data.problems import Problems
 from ichfast.data.series import SUBTYPES, Series
 from ichfast.data.slices import SliceSet, Warp
+from ichfast.data.window import read_window
 
 __all__ = [
     "SCHEMES",
@@ -24,5 +25,6 @@ __all__ = [
     "load_slices",
     "make_folds",
     "read_series",
+    "read_window",
     "split_patients",
 ]
