@@ -13,12 +13,13 @@ import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from pydicom import config
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import UID
+from pydicom.uid import HTJ2K, JPEG2000, UID, JPEGBaseline8Bit, JPEGExtended12Bit
 
 from ichfast.data.image import Header
 from ichfast.data.problems import Refused
@@ -27,6 +28,9 @@ from ichfast.data.streams import Stream
 LIMIT_S = 20.0  # the largest frames that are read take about two
 # Where several decoders can read a syntax, the one that has not crashed first.
 _PREFERENCE = ("pyjpegls", "pylibjpeg", "pydicom", "gdcm", "pillow")
+
+# Decoders may round these differently (ISO 10918-2, 15444-4); all others have one right answer.
+INEXACT = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEG2000, HTJ2K)
 
 
 def available(syntax: str) -> list[str]:
@@ -59,6 +63,21 @@ def decode(stream: Stream, header: Header, name: str) -> np.ndarray:
         raise Refused("compressed pixel data decodes to another shape than Rows x Columns")
     unsigned: np.ndarray = pixels.astype(np.int64) & ((1 << stream.bits) - 1)
     return unsigned
+
+
+def compare(stream: Stream, header: Header) -> list[list[str]]:
+    """Names of the decoders that decode the stream, together where they give the same pixels."""
+    groups: list[tuple[np.ndarray, list[str]]] = []
+    for name in available(header.transfer_syntax):
+        with suppress(Refused):  # not every decoder takes every depth
+            pixels = decode(stream, header, name)
+            for known, names in groups:
+                if np.array_equal(known, pixels):
+                    names.append(name)
+                    break
+            else:
+                groups.append((pixels, [name]))
+    return [names for _, names in groups]
 
 
 class _Process:

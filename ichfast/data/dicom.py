@@ -4,7 +4,6 @@ why.
 """
 
 import math
-from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -63,6 +62,10 @@ _LUT_SEQUENCE = 0x00283000
 _TAGS = [value for name, value in list(globals().items()) if type(value) is int and name[0] == "_"]
 
 
+class EnhancedCT(Refused):
+    """A file with many slices: `ichfast.data.enhanced` reads it, the functions here do not."""
+
+
 def read_header(path: Path) -> Header:
     """The few tags that are needed, without the pixels."""
     with _open(path) as file:
@@ -84,25 +87,23 @@ def read_image(path: Path) -> Image:
             _stored(decoders.decode(stream, header, name), stream, header),
             stream.signed,
         )
-    if pixels.itemsize == 4 and pixels.max() >= 2**31:
-        raise Refused("pixel values do not fit into 32 bits with a sign")
-    return Image(header, pixels, header.slope, header.intercept, stream_signed=signed)
+    return _image(header, pixels, signed)
 
 
 def decoders_agree(path: Path) -> bool | None:
     """Whether all installed decoders give the same pixels. None: fewer than two can decode them."""
+    groups = compare_decoders(path)
+    return None if sum(map(len, groups)) < 2 else len(groups) == 1
+
+
+def compare_decoders(path: Path) -> list[list[str]]:
+    """The names of the decoders that can decode the file, together where they give the same pixels.
+    Empty for uncompressed files.
+    """
     data, header = _read(path)
     if header.transfer_syntax in _IN_PLACE + _REWRITTEN:
-        return None
-    names = decoders.available(header.transfer_syntax)
-    stream = _stream(data, header)
-    decoded = []
-    for name in names:
-        with suppress(Refused):  # not every decoder takes every depth
-            decoded.append(decoders.decode(stream, header, name))
-    if len(decoded) < 2:
-        return None
-    return all(np.array_equal(decoded[0], other) for other in decoded[1:])
+        return []
+    return decoders.compare(_stream(data, header), header)
 
 
 def _read(path: Path) -> tuple[bytes, Header]:
@@ -235,7 +236,7 @@ def _refuse_other_images(tags: _Tags) -> None:
         raise Refused("not a CT image (Modality)", skip=True)
     sop_class = tags.text(_SOP_CLASS)
     if sop_class in (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage):
-        raise Refused("enhanced multi-frame CT; convert it to one CT Image per slice")
+        raise EnhancedCT("enhanced multi-frame CT, where one slice is expected")
     if sop_class not in ("", CT_IMAGE):
         raise Refused("not a CT Image (SOP class)", skip=True)
     if b"LOCALIZER" in tags.raw(_IMAGE_TYPE):
@@ -311,6 +312,12 @@ def _rewritten_pixels(data: bytes, header: Header) -> np.ndarray:
 def _stream(data: bytes, header: Header) -> Stream:
     with refusing("compressed pixel data is damaged"):
         return read_stream(data, header)
+
+
+def _image(header: Header, pixels: np.ndarray, signed: bool | None) -> Image:
+    if pixels.itemsize == 4 and pixels.max() >= 2**31:
+        raise Refused("pixel values do not fit into 32 bits with a sign")
+    return Image(header, pixels, header.slope, header.intercept, stream_signed=signed)
 
 
 def _stored(unsigned: np.ndarray, stream: Stream, header: Header) -> np.ndarray:

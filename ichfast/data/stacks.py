@@ -8,9 +8,10 @@ import numpy as np
 from tqdm import tqdm
 
 from ichfast.data import quirks
-from ichfast.data.dicom import read_header, read_image
+from ichfast.data.dicom import read_image
+from ichfast.data.enhanced import EnhancedFile, Picture, read_pictures
 from ichfast.data.files import find_files, relative
-from ichfast.data.image import Header
+from ichfast.data.image import Header, Image
 from ichfast.data.problems import Problems, Refused
 from ichfast.data.series import AIR_HU, Series
 
@@ -60,11 +61,12 @@ def tilt(normal: Sequence[float], gantry: float = 0.0) -> float:
 
 @dataclass
 class Stack:
-    """The files of one series that have the same size and orientation."""
+    """The pictures of one series that have the same size and orientation."""
 
-    header: Header  # of its first file
+    header: Header  # of its first picture
     frame: Frame
-    files: list[tuple[float, Path]] = field(default_factory=list)  # position along the normal
+    # Position along the normal, file, and number of the frame: 0 in a file with one slice.
+    pictures: list[tuple[float, Path, int]] = field(default_factory=list)
     mixed: bool = False  # there are other stacks of the same SeriesInstanceUID
 
     def takes(self, header: Header) -> bool:
@@ -80,8 +82,9 @@ class Stack:
             and near(header.spacing, self.header.spacing, SAME_SPACING_MM)
         )
 
-    def add(self, header: Header, path: Path) -> None:
-        self.files.append((float(np.dot(header.position, self.frame.normal)), path))
+    def add(self, header: Header, path: Path, number: int) -> None:
+        position = float(np.dot(header.position, self.frame.normal))
+        self.pictures.append((position, path, number))
 
 
 def read_stacks(
@@ -96,31 +99,53 @@ def read_stacks(
     problems.expect(len(files))
     hidden = None if progress else True  # None: shown on a terminal only
     stacks = _group(root, problems, tqdm(files, "headers", unit="file", disable=hidden))
-    total = sum(len(stack.files) for stack in stacks)
+    total = sum(len(stack.pictures) for stack in stacks)
     with tqdm(desc="slices", total=total, unit="slice", disable=hidden) as bar:
         for stack in stacks:
             series = _read(root, problems, stack)
-            bar.update(len(stack.files))
+            bar.update(len(stack.pictures))
             if series is not None:
                 yield series
+
+
+def usable(picture: Picture) -> tuple[Header, Frame]:
+    """`Refused` unless it is an axial slice."""
+    if isinstance(picture.header, Refused):
+        raise picture.header
+    return picture.header, frame(picture.header.orientation)
+
+
+def _slices(root: Path, problems: Problems, path: Path) -> Iterator[tuple[int, Header, Frame]]:
+    """The number, header and lie of each axial slice in a file; what else is in it goes into the
+    problems by its name.
+    """
+    source = relative(path, root)
+    try:
+        found = read_pictures(path)
+    except Refused as refused:
+        problems.record(source, refused)
+        return
+    problems.expect(len(found) - 1)
+    for picture in found:
+        try:
+            header, own = usable(picture)
+        except Refused as refused:
+            problems.record(picture.of(source), refused)
+        else:
+            yield picture.number, header, own
 
 
 def _group(root: Path, problems: Problems, files: Iterable[Path]) -> list[Stack]:
     by_uid: dict[str, list[Stack]] = {}
     for path in files:
-        try:
-            header = read_header(path)
-            own = frame(header.orientation)
-        except Refused as refused:
-            problems.record(relative(path, root), refused)
-            continue
-        stacks = by_uid.setdefault(header.series, [])
-        stack = next((stack for stack in stacks if stack.takes(header)), None)
-        if stack is None:
-            stacks.append(stack := Stack(header, own))
-            for other in stacks:
-                other.mixed = len(stacks) > 1
-        stack.add(header, path)
+        for number, header, own in _slices(root, problems, path):
+            stacks = by_uid.setdefault(header.series, [])
+            stack = next((stack for stack in stacks if stack.takes(header)), None)
+            if stack is None:
+                stacks.append(stack := Stack(header, own))
+                for other in stacks:
+                    other.mixed = len(stacks) > 1
+            stack.add(header, path, number)
     return [stack for stacks in by_uid.values() for stack in stacks]
 
 
@@ -132,10 +157,11 @@ def _read(root: Path, problems: Problems, stack: Stack) -> Series | None:
     positions: list[float] = []
     sources: list[str] = []
     found: dict[str, None] = {}  # an ordered set
-    for position, path in sorted(stack.files):
-        source = relative(path, root)
+    opened: dict[Path, EnhancedFile] = {}
+    for position, path, number in sorted(stack.pictures):
+        source = relative(path, root) + (f"#{number}" if number else "")
         try:
-            image = read_image(path)
+            image = _image(path, number, opened)
             names = quirks.correct(image)
         except Refused as refused:
             problems.record(source, refused)
@@ -172,6 +198,14 @@ def _read(root: Path, problems: Problems, stack: Stack) -> Series | None:
         mixed=stack.mixed,
     )
     return replace(series, quirks=(*found, *quirks.detect(series)))
+
+
+def _image(path: Path, number: int, opened: dict[Path, EnhancedFile]) -> Image:
+    if not number:
+        return read_image(path)
+    if path not in opened:
+        opened[path] = EnhancedFile(path)
+    return opened[path].image(number)
 
 
 def _common(

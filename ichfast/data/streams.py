@@ -8,7 +8,9 @@ size from the stream, and crash on nonsense. What the format lets one check is c
 import re
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import BinaryIO
 
+import numpy as np
 from pydicom.uid import (
     HTJ2K,
     JPEG2000,
@@ -56,7 +58,11 @@ class Stream:
 
 def read_stream(data: bytes, header: Header) -> Stream:
     """From the PixelData element at the header's offset."""
-    stream = _fragments(data, header.data_offset)
+    return check_stream(_fragments(data, header.data_offset), header)
+
+
+def check_stream(stream: bytes, header: Header) -> Stream:
+    """One frame's bytes, out of their fragments. Refused unless they are what the header says."""
     syntax = header.transfer_syntax
     if syntax == RLELossless:
         return _rle(stream, header)
@@ -69,10 +75,7 @@ def read_stream(data: bytes, header: Header) -> Stream:
 
 def _fragments(data: bytes, at: int) -> bytes:
     """Encapsulation (PS3.5 A.4): an offset table, fragments, a delimiter; here all of one frame."""
-    if data[at : at + 4] != b"\xe0\x7f\x10\x00":
-        raise Refused("no pixel data")
-    if data[at + 4 : at + 12] not in (b"OB\0\0\xff\xff\xff\xff", b"OW\0\0\xff\xff\xff\xff"):
-        raise Refused("pixel data is not encapsulated, as its transfer syntax requires")
+    _check_encapsulated(data[at : at + 12])
     at += 12
     items: list[bytes] = []
     while True:
@@ -89,6 +92,63 @@ def _fragments(data: bytes, at: int) -> bytes:
     if len(items) < 2 or items[0] not in (b"", b"\0\0\0\0"):
         raise Refused("compressed pixel data is not one frame")
     return b"".join(items[1:])
+
+
+def find_frames(
+    file: BinaryIO, header: Header, frames: int, offsets: bytes, lengths: bytes
+) -> list[list[tuple[int, int]]]:
+    """Where a multi-frame file has each frame's fragments: (offset, length) in the file. By its
+    basic or extended offset table (PS3.5 A.4, PS3.3 C.7.6.3.1.8), or a fragment for each frame.
+    """
+    file.seek(header.data_offset)
+    _check_encapsulated(file.read(12))
+    items: list[tuple[int, int]] = []
+    while True:
+        start = file.read(8)
+        tag, length = start[:4], int.from_bytes(start[4:], "little")
+        at = file.tell()
+        if len(start) < 8:
+            raise Refused(_TRUNCATED)
+        if tag == b"\xfe\xff\xdd\xe0" and length == 0:
+            break
+        if tag != b"\xfe\xff\x00\xe0":
+            raise Refused(f"{_DAMAGED} (fragments)")
+        items.append((at, length))
+        file.seek(at + length)
+    if not items or items[0][1] > 4 * frames:
+        raise Refused(f"{_DAMAGED} (offset table)")
+    (table_at, table_length), fragments = items[0], items[1:]
+    if frames == 1 and fragments:
+        return [fragments]
+    file.seek(table_at)
+    basic = np.frombuffer(file.read(table_length // 4 * 4), "<u4").tolist()
+    places = [at - fragments[0][0] for at, _ in fragments]
+    if offsets:  # then every frame is one fragment
+        whole = [length for _, length in fragments]
+        same = np.array(places, "<u8").tobytes() == offsets and len(lengths) == len(offsets)
+        own = np.frombuffer(lengths, "<u8").tolist() if same else []
+        if basic or not same or any(n not in (m, m - 1) for n, m in zip(own, whole, strict=True)):
+            raise Refused(f"{_DAMAGED} (extended offset table)")
+    elif basic:
+        if len(basic) != frames or basic[0] != 0 or not set(basic) <= set(places):
+            raise Refused(f"{_DAMAGED} (offset table)")
+        bounds = [*map(places.index, basic), len(places)]
+        if any(b <= a for a, b in pairwise(bounds)):
+            raise Refused(f"{_DAMAGED} (offset table)")
+        return [fragments[a:b] for a, b in pairwise(bounds)]
+    if len(fragments) != frames:
+        raise Refused(
+            "compressed frames in several fragments without an offset table; convert the file to "
+            "uncompressed"
+        )
+    return [[fragment] for fragment in fragments]
+
+
+def _check_encapsulated(start: bytes) -> None:
+    if start[:4] != b"\xe0\x7f\x10\x00":
+        raise Refused("no pixel data")
+    if start[4:] not in (b"OB\0\0\xff\xff\xff\xff", b"OW\0\0\xff\xff\xff\xff"):
+        raise Refused("pixel data is not encapsulated, as its transfer syntax requires")
 
 
 def _size(header: Header, rows: int, columns: int, components: int, bits: int) -> None:

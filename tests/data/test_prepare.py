@@ -121,7 +121,7 @@ def test_a_choice_of_a_choice_is_the_choice(names: list[str], limit: int, seed: 
 
 @given(st.lists(st.integers(0, 200), min_size=1))
 def test_parts_hold_every_unit_once_in_order(sizes: list[int]) -> None:
-    units = [Unit(f"{i}", ("x",) * n) for i, n in enumerate(sizes)]
+    units = [Unit(f"{i}", ("x",) * n, (), n) for i, n in enumerate(sizes)]
     parts = plan.Plan("dicom", {}, [], units, [], 0).parts()
     assert [unit for part in parts for unit in part] == units
     assert all(parts)

@@ -19,8 +19,8 @@ from ichfast.data.prepare.units import Unit
 from ichfast.data.problems import Problem, Problems, printable
 from ichfast.errors import DataError, OutputError
 
-FORMAT = 1
-FILES = 64  # of one part: about two scans of RSNA, a tenth of a second of work
+FORMAT = 2
+FILES = 64  # slices of one part: about two scans of RSNA, a tenth of a second of work
 File = tuple[str, int, int]  # relative to the root, bytes, time of modification in ns
 
 
@@ -38,7 +38,7 @@ class Plan:
         parts: list[list[Unit]] = []
         room = 0
         for unit in self.units:
-            need = len(unit.files) or FILES
+            need = unit.slices or FILES
             if need > room:
                 parts.append([])
                 room = FILES
@@ -109,7 +109,7 @@ def write(plan: Plan, path: Path) -> None:
         for line in (
             head,
             *plan.sources,
-            *([unit.name, unit.files, unit.labels] for unit in plan.units),
+            *([unit.name, unit.files, unit.labels, unit.slices] for unit in plan.units),
             *([problem.source, problem.reason, problem.skip] for problem in plan.problems),
         ):
             file.write(json.dumps(line).encode() + b"\n")
@@ -132,7 +132,10 @@ def read(path: Path) -> Plan:
             layout=head["layout"],
             arguments=head["arguments"],
             sources=[(name, size, time) for name, size, time in lines[:sources]],
-            units=[Unit(n, tuple(f), tuple(k)) for n, f, k in lines[sources : sources + units]],
+            units=[
+                Unit(name, tuple(files), tuple(labels), slices)
+                for name, files, labels, slices in lines[sources : sources + units]
+            ],
             problems=[Problem(*line) for line in lines[sources + units :]],
             expected=head["expected"],
         )

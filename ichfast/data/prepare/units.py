@@ -2,6 +2,7 @@
 
 import hashlib
 import heapq
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +32,7 @@ class Unit:
     name: str
     files: tuple[str, ...] = ()  # relative to the root
     labels: tuple[int, ...] = ()  # RSNA's bits, one for each file
+    slices: int = 0  # that are expected of the files; 0 of a scan by its name
 
 
 def list_units(
@@ -102,39 +104,56 @@ def _by_series(
     """A unit for each SeriesInstanceUID among the files that are axial CT."""
     problems.expect(len(files))
     chunks = [files[start : start + HEADERS] for start in range(0, len(files), HEADERS)]
-    series: dict[str, str] = {}  # by file
+    series: dict[str, tuple[str, str]] = {}  # by slice: UID and file
     for chunk, results in zip(chunks, run(partial(_read_headers, root), chunks), strict=True):
-        for name, result in zip(chunk, results, strict=True):
-            if isinstance(result, str):
-                series[name] = result
-            else:
-                problems.record(name, Refused(result[0], skip=result[1]))
+        for name, found in zip(chunk, results, strict=True):
+            problems.expect(len(found) - 1)
+            for source, result in found:
+                if isinstance(result, str):
+                    series[source] = result, name
+                else:
+                    problems.record(source, Refused(result[0], skip=result[1]))
     if not series:
         raise DataError(f"{root}: nothing could be read: {problems.summary()}")
     chosen = set(choose(list(series), limit, seed))
-    grouped: dict[str, list[str]] = {}
-    for name, uid in series.items():
-        names = grouped.setdefault(uid, [])  # the order of the whole set, whatever is chosen
-        if name in chosen:
-            names.append(name)
+    grouped: dict[str, Counter[str]] = {}  # files with their slices
+    for source, (uid, name) in series.items():
+        names = grouped.setdefault(uid, Counter())  # the order of the whole set, whatever is chosen
+        if source in chosen:
+            names[name] += 1
     return [
-        Unit(uid, tuple(names), tuple(labels.get(Path(n).stem, 0) for n in names) if labels else ())
+        Unit(
+            uid,
+            tuple(names),
+            tuple(labels.get(Path(n).stem, 0) for n in names) if labels else (),
+            names.total(),
+        )
         for uid, names in grouped.items()
         if names
     ]
 
 
-def _read_headers(root: Path, names: Sequence[str]) -> list[str | tuple[str, bool]]:
-    """The series of each file, or why it has none and whether that is no fault."""
-    from ichfast.data.dicom import read_header
-    from ichfast.data.stacks import frame
+# Of each slice in a file its name, and its series or why it has none and whether that is no fault.
+_Slices = list[tuple[str, str | tuple[str, bool]]]
 
-    results: list[str | tuple[str, bool]] = []
+
+def _read_headers(root: Path, names: Sequence[str]) -> list[_Slices]:
+    """Of each file. One that is refused as a whole has one slice with its own name."""
+    from ichfast.data.enhanced import Picture, read_pictures
+    from ichfast.data.stacks import usable
+
+    results: list[_Slices] = []
     for name in names:
         try:
-            header = read_header(root / name)
-            frame(header.orientation)  # refuses what is not axial
-            results.append(header.series)
+            pictures = read_pictures(root / name)
         except Refused as refused:
-            results.append((str(refused), refused.skip))
+            pictures = [Picture(0, refused)]
+        found: _Slices = []
+        for picture in pictures:
+            try:
+                header, _ = usable(picture)  # refuses what is not axial
+                found.append((picture.of(name), header.series))
+            except Refused as refused:
+                found.append((picture.of(name), (str(refused), refused.skip)))
+        results.append(found)
     return results

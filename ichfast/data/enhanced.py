@@ -1,0 +1,272 @@
+"""Enhanced CT and Legacy Converted Enhanced CT (PS3.3 A.38, A.70): one file, many slices.
+
+What a single-slice file says at its top level stands here in functional groups (C.7.6.16), shared
+by all frames or given for each. They are put together into what a single-slice file of that frame
+would say, so that each frame passes the same checks and quirks as a file of its own. A value that
+is given at several places must be the same at all of them.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from pydicom import Dataset, dcmread
+from pydicom.uid import ImplicitVRLittleEndian
+
+from ichfast.data import decoders, dicom
+from ichfast.data.image import Header, Image
+from ichfast.data.problems import Refused, quietly, refusing
+from ichfast.data.streams import Stream, check_stream, find_frames
+
+_SHARED, _PER_FRAME = 0x52009229, 0x52009230
+_FRAME_TYPE = 0x00089007
+_VOLUMETRIC = 0x00089206
+_ACQUISITION = 0x00189302
+_OFFSETS, _LENGTHS = 0x7FE00001, 0x7FE00002
+# Functional group -> what is read from its one item.
+_GROUPS = {
+    0x00289110: (dicom._SPACING,),  # Pixel Measures
+    0x00209113: (dicom._POSITION,),  # Plane Position (Patient)
+    0x00209116: (dicom._ORIENTATION,),  # Plane Orientation (Patient)
+    0x00289145: (dicom._SLOPE, dicom._INTERCEPT, dicom._RESCALE_TYPE),  # Value Transformation
+    0x00189329: (_FRAME_TYPE, _VOLUMETRIC),  # CT Image Frame Type
+    0x00189301: (_ACQUISITION,),  # CT Acquisition Type
+    0x00189304: (dicom._TILT,),  # CT Acquisition Details
+    0x00289132: (dicom._WINDOW_CENTER,),  # Frame VOI LUT
+}
+_OF_A_FRAME = tuple(tag for tags in _GROUPS.values() for tag in tags)
+# Where Legacy Converted files keep what has no group of its own (C.7.6.16.2.25 and on).
+_UNASSIGNED = {0x00209170: _OF_A_FRAME, 0x00209171: _OF_A_FRAME}
+_MAY_DIFFER = (dicom._WINDOW_CENTER,)  # says how to display
+_TAGS = [*dicom._TAGS, *_OF_A_FRAME, _SHARED, _PER_FRAME, _OFFSETS, _LENGTHS]
+
+# Frame Type value 4 (C.8.16.1.4, C.8.2.1.1.1) of what is calculated from several pictures and is
+# no picture in HU. Of the materials (MAT_...), none counts as one.
+_NOT_HU = {
+    b"ADDITION",
+    b"DIVISION",
+    b"MULTIPLICATION",
+    b"SUBTRACTION",
+    b"STD_DEVIATION",
+    b"QUANTITY",
+    b"ENERGY_PROP_WT",
+    b"EFF_ATOMIC_NUM",
+    b"ELECTRON_DENSITY",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One slice of a file, as its header tells it."""
+
+    number: int  # of the frame, from 1; 0 in a file that holds one slice
+    header: Header | Refused
+
+    def of(self, source: str) -> str:
+        """What the slice is called: "a.dcm", or "a.dcm#3"."""
+        return f"{source}#{self.number}" if self.number else source
+
+
+def read_pictures(path: Path, read: Callable[[Path], Header] = dicom.read_header) -> list[Picture]:
+    """The slices of a DICOM file of either kind, without pixels. `Refused` where the whole file is
+    of no use, in place of a header where a frame is.
+    """
+    try:
+        return [Picture(0, read(path))]
+    except dicom.EnhancedCT:
+        return EnhancedFile(path).pictures
+
+
+class EnhancedFile:
+    """Its header and where its frames lie. Pixels are read from the disk frame by frame."""
+
+    def __init__(self, path: Path):
+        """`Refused` where the file as a whole is: damaged, cut short, or no frame of use."""
+        self.path = path
+        with dicom._open(path) as file:
+            with refusing("damaged DICOM header"), quietly("pydicom"):
+                dataset = dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS))
+                offset = file.tell()
+                headers = list(_headers(dataset, offset))
+            reasons = {str(header) for header in headers if isinstance(header, Refused)}
+            good = [header for header in headers if isinstance(header, Header)]
+            if not good and len(reasons) == 1:
+                (refused,) = (h for h in headers[:1] if isinstance(h, Refused))
+                raise refused
+            self.pictures = [Picture(i, header) for i, header in enumerate(headers, 1)]
+            self.places: list[list[tuple[int, int]]] = []  # by frame: where its bytes lie
+            if good:
+                self.places = _places(file, dataset, good[0], len(headers))
+
+    def image(self, number: int) -> Image:
+        """As `ichfast.data.dicom.read_image`, of the frame with this number (from 1)."""
+        header, data = self._read(number)
+        if header.transfer_syntax in dicom._IN_PLACE:
+            kind = np.dtype(f"<{'i' if header.signed else 'u'}{header.bits_allocated // 8}")
+            pixels = np.frombuffer(data, kind).reshape(header.rows, header.columns)
+            return dicom._image(header, pixels, None)
+        stream = _stream(data, header)
+        name = decoders.available(header.transfer_syntax)[0]
+        pixels = dicom._stored(decoders.decode(stream, header, name), stream, header)
+        return dicom._image(header, pixels, stream.signed)
+
+    def compare_decoders(self, number: int) -> list[list[str]]:
+        """As `ichfast.data.dicom.compare_decoders`, of one frame."""
+        header, data = self._read(number)
+        if header.transfer_syntax in dicom._IN_PLACE:
+            return []
+        return decoders.compare(_stream(data, header), header)
+
+    def _read(self, number: int) -> tuple[Header, bytes]:
+        if number > len(self.pictures):
+            raise Refused("the file has changed since its header was read")
+        header = self.pictures[number - 1].header
+        if isinstance(header, Refused):
+            raise header
+        data = b""
+        with dicom._open(self.path) as file, refusing("pixel data cannot be read"):
+            for start, length in self.places[number - 1]:
+                file.seek(start)
+                data += file.read(length)
+        if len(data) != sum(length for _, length in self.places[number - 1]):
+            raise Refused("pixel data is truncated since its header was read")
+        return header, data
+
+
+def _stream(data: bytes, header: Header) -> Stream:
+    with refusing("compressed pixel data is damaged"):
+        return check_stream(data, header)
+
+
+# Headers
+
+
+class _Values(dict[int, bytes]):
+    """As much of a pydicom Dataset as making a Header asks for."""
+
+    file_meta: Any
+
+
+class _Tags(dicom._Tags):
+    """What a single-slice file of the frame would say."""
+
+    def __init__(self, top: dicom._Tags, values: _Values):
+        self.top = top
+        self.dataset: Any = values
+        self.order = "little"
+
+    def raw(self, tag: int) -> bytes:
+        value: bytes = self.dataset.get(tag, b"")
+        return value
+
+    def vr(self, tag: int) -> str:
+        return self.top.vr(tag)
+
+
+def _headers(dataset: Dataset, offset: int) -> Iterator[Header | Refused]:
+    """Of each frame in its order, or why it has none."""
+    top = dicom._Tags(dataset)
+    syntax = dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)
+    if syntax in dicom._REWRITTEN:
+        raise Refused("enhanced CT, big-endian or deflated; convert it to explicit little endian")
+    if dicom._LUT_SEQUENCE in dataset:
+        raise Refused("enhanced CT with a Modality LUT beside its value transformation")
+    # All values of the top level first: pydicom converts some of them when it opens a sequence.
+    common = _Values((t, top.raw(t)) for t in dicom._TAGS if t in dataset and t not in _OF_A_FRAME)
+    outside = [*_own(top, _OF_A_FRAME)]
+    shared = _items(dataset, _SHARED)
+    frames = _items(dataset, _PER_FRAME)
+    if len(shared) > 1 or _SHARED not in dataset or not frames:
+        raise Refused("enhanced CT without its shared and per-frame functional groups")
+    count = common.get(dicom._FRAMES, b"").strip(b" \0")
+    if not count.isdigit() or len(count) > 9 or int(count) != len(frames):
+        raise Refused("NumberOfFrames is not the number of per-frame functional groups")
+    common.file_meta = dataset.file_meta
+    common[dicom._SOP_CLASS], common[dicom._FRAMES] = dicom.CT_IMAGE.encode(), b"1"
+    image_type = common.pop(dicom._IMAGE_TYPE, b"")
+    outside += [pair for item in shared for pair in _gather(item)]
+    for item in frames:
+        try:
+            values = _Values(common)
+            values.file_meta = common.file_meta
+            for tag, value in (*_gather(item), *outside):
+                if not _same(values.setdefault(tag, value), value) and tag not in _MAY_DIFFER:
+                    raise Refused("functional groups contradict each other")
+            values[dicom._IMAGE_TYPE] = _frame_type(values, image_type)
+            yield dicom._header(_Tags(top, values), offset)
+        except Refused as refused:
+            yield refused
+
+
+def _items(dataset: Dataset, tag: int) -> list[Dataset]:
+    return list(dataset[tag].value or ()) if tag in dataset else []
+
+
+def _gather(item: Dataset) -> Iterator[tuple[int, bytes]]:
+    """What the functional groups in an item of the shared or per-frame sequence say."""
+    for group, tags in (*_GROUPS.items(), *_UNASSIGNED.items()):
+        inner = _items(item, group)
+        if len(inner) > 1:
+            raise Refused("a functional group has more than one item")
+        for one in inner:
+            yield from _own(dicom._Tags(one), tags)
+
+
+def _own(tags: dicom._Tags, wanted: tuple[int, ...]) -> Iterator[tuple[int, bytes]]:
+    for tag in wanted:
+        if value := tags.raw(tag).strip(b" \0"):
+            yield tag, value
+
+
+def _same(a: bytes, b: bytes) -> bool:
+    if a == b:
+        return True
+    try:
+        numbers = [[float(part) for part in value.split(b"\\")] for value in (a, b)]
+    except ValueError:
+        return False
+    return numbers[0] == numbers[1]
+
+
+def _frame_type(values: _Values, image_type: bytes) -> bytes:
+    """Frame Type, where it is missing Image Type; refused where the frame is no slice in HU."""
+    kind = values.get(_FRAME_TYPE, image_type.strip(b" \0"))
+    parts = [part.strip(b" \0") for part in kind.split(b"\\")]
+    if len(parts) < 3 or b"MIXED" in parts:
+        raise Refused("FrameType is missing, so whether the frame is a slice is not known")
+    if values.get(_ACQUISITION) == b"CONSTANT_ANGLE":
+        raise Refused("localizer", skip=True)
+    if any(part in _NOT_HU or part.startswith(b"MAT_") for part in parts[3:]):
+        raise Refused("FrameType says that it is calculated and not in HU", skip=True)
+    if values.get(_VOLUMETRIC) == b"DISTORTED":
+        raise Refused("a distorted picture, such as a curved reformat", skip=True)
+    return kind
+
+
+# Pixels
+
+
+def _places(
+    file: BinaryIO, dataset: Dataset, header: Header, frames: int
+) -> list[list[tuple[int, int]]]:
+    """Offset and length in the file of each frame's bytes."""
+    if header.transfer_syntax not in dicom._IN_PLACE:
+        top = dicom._Tags(dataset)
+        return find_frames(file, header, frames, top.raw(_OFFSETS), top.raw(_LENGTHS))
+    file.seek(header.data_offset)
+    start = file.read(12)
+    if start[:4] != b"\xe0\x7f\x10\x00":
+        raise Refused("no pixel data")
+    used = 12 if start[4:6] in (b"OW", b"OB", b"UN") else 8
+    length = int.from_bytes(start[used - 4 : used], "little")
+    begin = header.data_offset + used
+    one = header.rows * header.columns * header.bits_allocated // 8
+    present = min(length, file.seek(0, 2) - begin)
+    if present < one * frames:
+        raise Refused(f"pixel data is truncated: {max(present, 0):,} bytes of {one * frames:,}")
+    # As of single slices: a little padding is common, a row or column of it is a wrong size.
+    if length - one * frames >= min(header.rows, header.columns) * header.bits_allocated // 8:
+        raise Refused(f"pixel data holds {length:,} bytes, its frames need {one * frames:,}")
+    return [[(begin + i * one, one)] for i in range(frames)]
