@@ -20,8 +20,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from ichfast.data.audit import Options, audit
 from ichfast.data.audit.look import look
-from ichfast.data.dicom import CT_IMAGE, read_header
-from ichfast.data.headers import quick_header
+from ichfast.data.headers import CT_IMAGE, quick_header, read_header
 
 
 def main() -> None:

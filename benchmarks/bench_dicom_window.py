@@ -131,4 +131,5 @@ def _head(side: int, number: int) -> npt.NDArray[np.float64]:
     # Edges are as soft as the tissues are thick: where one crosses a pixel, the window before the
     # average and after it differ.
     hu = np.interp(radius, [0.07, 0.09, 0.36, 0.4, 0.42, 0.46], [65, 32, 32, 1000, 1000, -1000])
-    return np.round(hu + random.normal(0, 5, hu.shape) - INTERCEPT)
+    stored: npt.NDArray[np.float64] = np.round(hu + random.normal(0, 5, hu.shape) - INTERCEPT)
+    return stored

@@ -81,6 +81,30 @@ ICHFAST_SIMD void add(const float* stored, const Rescale<float>& r, float weight
   add_row<false>(stored, r, weight, first, n, sum);
 }
 
+// The two rows of a halving at once, so that the sum is not written and read again in between.
+template <bool kPadding>
+ICHFAST_INLINE void average_two(const int16_t* first, const int16_t* second, const Rescale<float> r,
+                                int64_t n, float* mean) {
+  const float padding = r.padding.value_or(0.0f);
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) {
+    const float a = float(first[i]), b = float(second[i]);
+    float ha = rescale<true>(a, r.slope, r.intercept);
+    float hb = rescale<true>(b, r.slope, r.intercept);
+    if constexpr (kPadding) {
+      ha = a == padding ? kAir : ha;
+      hb = b == padding ? kAir : hb;
+    }
+    mean[i] = 0.5f * ha + 0.5f * hb;
+  }
+}
+
+ICHFAST_SIMD void average_rows(const int16_t* first, const int16_t* second, const Rescale<float>& r,
+                               int64_t n, float* mean) {
+  r.padding ? average_two<true>(first, second, r, n, mean)
+            : average_two<false>(first, second, r, n, mean);
+}
+
 void add(const double* stored, const Rescale<double>& r, double weight, bool first, int64_t n,
          double* sum) {
   add_row<false>(stored, r, weight, first, n, sum);
@@ -152,7 +176,16 @@ void window_output_row(const Plan<A>& plan, int64_t b, int64_t y, A* buffer, A* 
   const bool fast = sizeof(A) == sizeof(float) && dtype == ScalarType::Short &&
                     stored.stride(2) == 1 && std::isfinite(r.slope) && std::isfinite(r.intercept);
   const auto& cell = plan.rows.cells[y];
-  for (int64_t j = 0; j < cell.count; ++j) {
+  int64_t done = 0;
+  if constexpr (sizeof(A) == sizeof(float)) {
+    if (fast && plan.rows.ratio == 2) {
+      const int16_t* const first = static_cast<const int16_t*>(stored.const_data_ptr()) +
+                                   b * stored.stride(0) + cell.first * stored.stride(1);
+      average_rows(first, first + stored.stride(1), r, width, sum);
+      done = 2;
+    }
+  }
+  for (int64_t j = done; j < cell.count; ++j) {
     const int64_t element = b * stored.stride(0) + (cell.first + j) * stored.stride(1);
     const A weight = cell.weights[j];
     if constexpr (sizeof(A) == sizeof(float)) {

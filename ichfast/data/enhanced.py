@@ -6,7 +6,7 @@ would say, so that each frame passes the same checks and quirks as a file of its
 is given at several places must be the same at all of them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,7 +15,7 @@ import numpy as np
 from pydicom import Dataset, dcmread
 from pydicom.uid import ImplicitVRLittleEndian
 
-from ichfast.data import decoders, dicom
+from ichfast.data import decoders, dicom, headers
 from ichfast.data.image import Header, Image
 from ichfast.data.problems import Refused, quietly, refusing
 from ichfast.data.streams import Stream, check_stream, find_frames
@@ -27,20 +27,20 @@ _ACQUISITION = 0x00189302
 _OFFSETS, _LENGTHS = 0x7FE00001, 0x7FE00002
 # Functional group -> what is read from its one item.
 _GROUPS = {
-    0x00289110: (dicom._SPACING,),  # Pixel Measures
-    0x00209113: (dicom._POSITION,),  # Plane Position (Patient)
-    0x00209116: (dicom._ORIENTATION,),  # Plane Orientation (Patient)
-    0x00289145: (dicom._SLOPE, dicom._INTERCEPT, dicom._RESCALE_TYPE),  # Value Transformation
+    0x00289110: (headers._SPACING,),  # Pixel Measures
+    0x00209113: (headers._POSITION,),  # Plane Position (Patient)
+    0x00209116: (headers._ORIENTATION,),  # Plane Orientation (Patient)
+    0x00289145: (headers._SLOPE, headers._INTERCEPT, headers._RESCALE_TYPE),  # Value Transformation
     0x00189329: (_FRAME_TYPE, _VOLUMETRIC),  # CT Image Frame Type
     0x00189301: (_ACQUISITION,),  # CT Acquisition Type
-    0x00189304: (dicom._TILT,),  # CT Acquisition Details
-    0x00289132: (dicom._WINDOW_CENTER,),  # Frame VOI LUT
+    0x00189304: (headers._TILT,),  # CT Acquisition Details
+    0x00289132: (headers._WINDOW_CENTER,),  # Frame VOI LUT
 }
 _OF_A_FRAME = tuple(tag for tags in _GROUPS.values() for tag in tags)
 # Where Legacy Converted files keep what has no group of its own (C.7.6.16.2.25 and on).
 _UNASSIGNED = {0x00209170: _OF_A_FRAME, 0x00209171: _OF_A_FRAME}
-_MAY_DIFFER = (dicom._WINDOW_CENTER,)  # says how to display
-_TAGS = [*dicom._TAGS, *_OF_A_FRAME, _SHARED, _PER_FRAME, _OFFSETS, _LENGTHS]
+_MAY_DIFFER = (headers._WINDOW_CENTER,)  # says how to display
+_TAGS = [*headers.TAGS, *_OF_A_FRAME, _SHARED, _PER_FRAME, _OFFSETS, _LENGTHS]
 
 # Frame Type value 4 (C.8.16.1.4, C.8.2.1.1.1) of what is calculated from several pictures and is
 # no picture in HU. Of the materials (MAT_...), none counts as one.
@@ -69,13 +69,13 @@ class Picture:
         return f"{source}#{self.number}" if self.number else source
 
 
-def read_pictures(path: Path, read: Callable[[Path], Header] = dicom.read_header) -> list[Picture]:
+def read_pictures(path: Path) -> list[Picture]:
     """The slices of a DICOM file of either kind, without pixels. `Refused` where the whole file is
     of no use, in place of a header where a frame is.
     """
     try:
-        return [Picture(0, read(path))]
-    except dicom.EnhancedCT:
+        return [Picture(0, headers.quick_header(path)[0])]
+    except headers.EnhancedCT:
         return EnhancedFile(path).pictures
 
 
@@ -85,20 +85,20 @@ class EnhancedFile:
     def __init__(self, path: Path):
         """`Refused` where the file as a whole is: damaged, cut short, or no frame of use."""
         self.path = path
-        with dicom._open(path) as file:
+        with headers.open_file(path) as file:
             with refusing("damaged DICOM header"), quietly("pydicom"):
                 dataset = dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS))
                 offset = file.tell()
-                headers = list(_headers(dataset, offset))
-            reasons = {str(header) for header in headers if isinstance(header, Refused)}
-            good = [header for header in headers if isinstance(header, Header)]
+                found = list(_headers(dataset, offset))
+            reasons = {str(header) for header in found if isinstance(header, Refused)}
+            good = [header for header in found if isinstance(header, Header)]
             if not good and len(reasons) == 1:
-                (refused,) = (h for h in headers[:1] if isinstance(h, Refused))
+                (refused,) = (h for h in found[:1] if isinstance(h, Refused))
                 raise refused
-            self.pictures = [Picture(i, header) for i, header in enumerate(headers, 1)]
+            self.pictures = [Picture(i, header) for i, header in enumerate(found, 1)]
             self.places: list[list[tuple[int, int]]] = []  # by frame: where its bytes lie
             if good:
-                self.places = _places(file, dataset, good[0], len(headers))
+                self.places = _places(file, dataset, good[0], len(found))
 
     def image(self, number: int) -> Image:
         """As `ichfast.data.dicom.read_image`, of the frame with this number (from 1)."""
@@ -126,7 +126,7 @@ class EnhancedFile:
         if isinstance(header, Refused):
             raise header
         data = b""
-        with dicom._open(self.path) as file, refusing("pixel data cannot be read"):
+        with headers.open_file(self.path) as file, refusing("pixel data cannot be read"):
             for start, length in self.places[number - 1]:
                 file.seek(start)
                 data += file.read(length)
@@ -149,10 +149,10 @@ class _Values(dict[int, bytes]):
     file_meta: Any
 
 
-class _Tags(dicom._Tags):
+class _Tags(headers.Tags):
     """What a single-slice file of the frame would say."""
 
-    def __init__(self, top: dicom._Tags, values: _Values):
+    def __init__(self, top: headers.Tags, values: _Values):
         self.top = top
         self.dataset: Any = values
         self.order = "little"
@@ -167,25 +167,25 @@ class _Tags(dicom._Tags):
 
 def _headers(dataset: Dataset, offset: int) -> Iterator[Header | Refused]:
     """Of each frame in its order, or why it has none."""
-    top = dicom._Tags(dataset)
+    top = headers.Tags(dataset)
     syntax = dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)
     if syntax in dicom._REWRITTEN:
         raise Refused("enhanced CT, big-endian or deflated; convert it to explicit little endian")
-    if dicom._LUT_SEQUENCE in dataset:
+    if headers._LUT_SEQUENCE in dataset:
         raise Refused("enhanced CT with a Modality LUT beside its value transformation")
     # All values of the top level first: pydicom converts some of them when it opens a sequence.
-    common = _Values((t, top.raw(t)) for t in dicom._TAGS if t in dataset and t not in _OF_A_FRAME)
+    common = _Values((t, top.raw(t)) for t in headers.TAGS if t in dataset and t not in _OF_A_FRAME)
     outside = [*_own(top, _OF_A_FRAME)]
     shared = _items(dataset, _SHARED)
     frames = _items(dataset, _PER_FRAME)
     if len(shared) > 1 or _SHARED not in dataset or not frames:
         raise Refused("enhanced CT without its shared and per-frame functional groups")
-    count = common.get(dicom._FRAMES, b"").strip(b" \0")
+    count = common.get(headers._FRAMES, b"").strip(b" \0")
     if not count.isdigit() or len(count) > 9 or int(count) != len(frames):
         raise Refused("NumberOfFrames is not the number of per-frame functional groups")
     common.file_meta = dataset.file_meta
-    common[dicom._SOP_CLASS], common[dicom._FRAMES] = dicom.CT_IMAGE.encode(), b"1"
-    image_type = common.pop(dicom._IMAGE_TYPE, b"")
+    common[headers._SOP_CLASS], common[headers._FRAMES] = headers.CT_IMAGE.encode(), b"1"
+    image_type = common.pop(headers._IMAGE_TYPE, b"")
     outside += [pair for item in shared for pair in _gather(item)]
     for item in frames:
         try:
@@ -194,8 +194,8 @@ def _headers(dataset: Dataset, offset: int) -> Iterator[Header | Refused]:
             for tag, value in (*_gather(item), *outside):
                 if not _same(values.setdefault(tag, value), value) and tag not in _MAY_DIFFER:
                     raise Refused("functional groups contradict each other")
-            values[dicom._IMAGE_TYPE] = _frame_type(values, image_type)
-            yield dicom._header(_Tags(top, values), offset)
+            values[headers._IMAGE_TYPE] = _frame_type(values, image_type)
+            yield headers.make_header(_Tags(top, values), offset)
         except Refused as refused:
             yield refused
 
@@ -211,10 +211,10 @@ def _gather(item: Dataset) -> Iterator[tuple[int, bytes]]:
         if len(inner) > 1:
             raise Refused("a functional group has more than one item")
         for one in inner:
-            yield from _own(dicom._Tags(one), tags)
+            yield from _own(headers.Tags(one), tags)
 
 
-def _own(tags: dicom._Tags, wanted: tuple[int, ...]) -> Iterator[tuple[int, bytes]]:
+def _own(tags: headers.Tags, wanted: tuple[int, ...]) -> Iterator[tuple[int, bytes]]:
     for tag in wanted:
         if value := tags.raw(tag).strip(b" \0"):
             yield tag, value
@@ -253,7 +253,7 @@ def _places(
 ) -> list[list[tuple[int, int]]]:
     """Offset and length in the file of each frame's bytes."""
     if header.transfer_syntax not in dicom._IN_PLACE:
-        top = dicom._Tags(dataset)
+        top = headers.Tags(dataset)
         return find_frames(file, header, frames, top.raw(_OFFSETS), top.raw(_LENGTHS))
     file.seek(header.data_offset)
     start = file.read(12)

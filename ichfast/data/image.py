@@ -1,6 +1,6 @@
 """One DICOM CT slice: what its header says, and the pixels on their way to Hounsfield units."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -50,6 +50,13 @@ class Image:
     intercept: float
     padding: int | None = None  # stored value that means "outside the field of view"
     stream_signed: bool | None = None  # what a JPEG 2000 stream says of itself
+    _ends: tuple[np.ndarray, int, int] | None = field(default=None, init=False, repr=False)
+
+    def ends(self) -> tuple[int, int]:
+        """The least and the greatest stored value; looked for once, for all who ask."""
+        if self._ends is None or self._ends[0] is not self.stored:
+            self._ends = self.stored, int(self.stored.min()), int(self.stored.max())
+        return self._ends[1:]
 
     def corners(self, side: int = 8) -> np.ndarray:
         """Four patches that in a head CT show air or padding, never tissue."""

@@ -54,7 +54,8 @@ def _stray_bits(image: Image) -> bool:
     if h.bits_stored == h.bits_allocated:
         return False
     top = 1 << (h.bits_stored - h.signed)
-    return bool(image.stored.max() >= top or (h.signed and image.stored.min() < -top))
+    least, greatest = image.ends()
+    return greatest >= top or (h.signed and least < -top)
 
 
 def _drop_stray_bits(image: Image) -> None:
@@ -101,6 +102,11 @@ def _has_padding(image: Image) -> bool:
         return False
     limit = _as_pixel(image.header.padding_limit, image)
     low, high = sorted((padding, padding if limit is None else limit))
+    least, greatest = image.ends()
+    if greatest < low or high < least:
+        return False
+    if low <= least <= high or low <= greatest <= high:  # padding is mostly the least value
+        return True
     s = image.stored
     return bool((s == low).any() if low == high else ((s >= low) & (s <= high)).any())
 
@@ -147,6 +153,8 @@ def _wrapped(image: Image) -> bool:
     h = image.header
     if h.bits_stored != 12 or h.signed or image.slope != 1 or image.intercept <= -100 or h.table:
         return False
+    if image.ends()[1] <= 3000:
+        return False  # neither dark enough air nor bright pixels
     corners = np.median(image.corners(), axis=(1, 2))
     bright = (image.stored > 3000) & (image.stored < 4096)
     return bool((np.abs(corners - 3096) <= 50).any() or bright.mean() > 0.05)
@@ -220,14 +228,15 @@ POSSIBLE_HU = (-65_536.0, 32_768.0)
 
 
 def _refuse_impossible(image: Image) -> None:
-    def possible(stored: np.ndarray) -> bool:
-        ends = [_hu(image, float(end)) for end in (stored.min(), stored.max())]
+    def possible(*stored: float) -> bool:
+        ends = [_hu(image, float(end)) for end in stored]
         return min(ends) >= POSSIBLE_HU[0] and max(ends) <= POSSIBLE_HU[1]
 
-    if possible(image.stored):
+    bounds = np.iinfo(image.stored.dtype)
+    if possible(bounds.min, bounds.max) or possible(*image.ends()):
         return
     tissue = image.stored[image.stored != image.padding]
-    if tissue.size and not possible(tissue):
+    if tissue.size and not possible(tissue.min(), tissue.max()):
         raise Refused("HU that no scanner makes: wrong PixelRepresentation, byte order or rescale")
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,8 @@ class Frame:
         return pixels[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1]
 
 
-def frame(orientation: Sequence[float]) -> Frame:
+@lru_cache(maxsize=4096)  # one for each scan
+def frame(orientation: tuple[float, ...]) -> Frame:
     """From ImageOrientationPatient: the direction along a row, then the direction down a column."""
     row, column = np.array(orientation[:3]), np.array(orientation[3:])
     lengths = np.linalg.norm(row), np.linalg.norm(column)

@@ -1,30 +1,58 @@
 """One DICOM file -> a windowed picture, for those who look at files one by one."""
 
+import threading
+from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ichfast.data.problems import Refused
+from ichfast.errors import DataError
 from ichfast.ops import ct_window
 from ichfast.ops._arrays import to_tensor
 
 
+class _Memory(threading.local):
+    """Of each thread, to read files into: more than most CT slices take."""
+
+    def __init__(self) -> None:
+        self.bytes = bytearray(1 << 20)
+
+
+_memory = _Memory()
+
+
 def read_window(path: Path, size: int, window: tuple[float, float]) -> Tensor:
-    """(S, S) float32 in [0, 1]: the slice's Hounsfield units, averaged over the area of each pixel
-    and windowed at `window` = (level, width). Rows and columns lie as in the file.
+    """(S, S) float32 in [0, 1]: a DICOM file's Hounsfield units, upright, averaged over the area of
+    each pixel and windowed at `window` = (level, width in HU, above 1).
 
-    Refused, a DataError, says why a file has no CT slice to show.
+    DataError names the file and says why it has no CT slice to show.
     """
-    from ichfast.data import quirks  # pydicom is loaded by those who need it
-    from ichfast.data.dicom import read_image
+    from ichfast.data.dicom import read_image  # pydicom is loaded by those who need it
+    from ichfast.data.quirks import correct
+    from ichfast.data.stacks import frame
 
-    image = read_image(Path(path))
-    quirks.correct(image)
-    return ct_window(
-        to_tensor("read_window", "stored", image.stored[None]),
-        torch.tensor([image.slope], dtype=torch.float32),
-        torch.tensor([image.intercept], dtype=torch.float32),
-        torch.tensor([window], dtype=torch.float32),
+    try:
+        image = read_image(path, _memory.bytes)
+        own = frame(image.header.orientation)
+        correct(image)
+        if image.header.rows != image.header.columns:
+            raise Refused("not square")
+    except Refused as refused:
+        raise DataError(f"{path}: {refused}") from None
+    stored = np.ascontiguousarray(own.upright(image.stored))[None]
+    images: Tensor = ct_window(
+        # `from_numpy` warns of what may only be read; `to_tensor`, for all others, is slower.
+        torch.from_numpy(stored) if stored.flags.writeable else to_tensor("", "", stored),
+        *_numbers(image.slope, image.intercept, *window),
         (size, size),
         padding=image.padding,
-    )[0, 0]
+    )
+    return images.view(size, size)
+
+
+@lru_cache  # a small tensor takes as long to make as a small file to open
+def _numbers(slope: float, intercept: float, level: float, width: float) -> list[Tensor]:
+    return [torch.tensor(values) for values in ([slope], [intercept], [[level, width]])]

@@ -20,7 +20,8 @@ from pydicom.uid import (
 )
 
 from ichfast.data import Problems, quirks, read_series
-from ichfast.data.dicom import read_header, read_image
+from ichfast.data.dicom import read_image
+from ichfast.data.headers import read_header
 from ichfast.data.problems import Refused
 from ichfast.errors import DataError
 

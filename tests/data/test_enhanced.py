@@ -22,9 +22,8 @@ from pydicom.uid import (
 )
 
 from ichfast.data import Problems, load_slices, read_series
-from ichfast.data.dicom import EnhancedCT, read_header
 from ichfast.data.enhanced import EnhancedFile, read_pictures
-from ichfast.data.headers import quick_header
+from ichfast.data.headers import EnhancedCT, quick_header, read_header
 from ichfast.data.problems import Refused
 from ichfast.data.series import Series
 from ichfast.errors import DataError

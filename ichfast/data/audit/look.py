@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -38,7 +37,7 @@ def look(path: Path, *, pixels: bool) -> Look:
         raise Refused("NIfTI, not looked into", skip=True)
     with refusing("damaged DICOM file"):
         header, size = quick_header(path)
-        own = _frame(header.orientation)
+        own = frame(header.orientation)
         _check_size(header, size)
         position = sum(x * n for x, n in zip(header.position, own.normal, strict=True))
         if not pixels:
@@ -59,9 +58,6 @@ def _check_size(header: Header, size: int) -> None:
     present = size - header.data_offset - (8 if header.transfer_syntax == NATIVE[0] else 12)
     if present < expected:
         raise Refused(f"pixel data is truncated: {max(present, 0):,} bytes of {expected:,}")
-
-
-_frame = lru_cache(maxsize=4096)(frame)
 
 
 def _hash(image: Image, own: Frame) -> int | None:
