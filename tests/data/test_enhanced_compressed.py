@@ -6,8 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 from enhanced_files import compressed
+from published import dicom
 from pydicom.encaps import encapsulate, generate_frames
-from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
+from pydicom.uid import (
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
+    generate_uid,
+)
 from test_enhanced import ZS, read, refusal, save
 from test_enhanced import volume as volume
 
@@ -63,3 +70,43 @@ def test_fragments_that_no_table_tells_apart(
     data[12] += 2  # the second offset
     dataset.PixelData = bytes(data)
     assert "offset table" in str(refusal(save(tmp_path / "a.dcm", dataset)))
+
+
+SYNTAXES = [ExplicitVRLittleEndian, RLELossless, JPEGLSLossless, JPEG2000Lossless]
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+@pytest.mark.filterwarnings("ignore")
+def test_of_another_writer(tmp_path: Path, volume: Any, need_decoder: Any, syntax: Any) -> None:
+    """Legacy Converted files as highdicom makes them of single slices."""
+    convert = pytest.importorskip("highdicom.legacy").LegacyConvertedEnhancedCTImage
+    if syntax != ExplicitVRLittleEndian:
+        need_decoder(syntax)
+    empty = ("ReferringPhysicianName", "StudyDate", "StudyTime", "StudyID", "AccessionNumber")
+    empty += ("PositionReferenceIndicator", "PatientBirthDate", "PatientSex", "PatientName")
+    tags = dict.fromkeys(empty, "") | {
+        "SeriesInstanceUID": generate_uid(),
+        "FrameOfReferenceUID": generate_uid(),
+        "Manufacturer": "none",
+        "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
+        "GantryDetectorTilt": 3,
+        "BitsStored": 12,
+        "RescaleIntercept": -1024,
+    }
+    files = []
+    for k, z in enumerate(ZS):
+        stored = (volume[k] + 1024).astype(np.uint16)
+        uid, number = generate_uid(), k + 1
+        files.append(dicom(stored, z, SOPInstanceUID=uid, InstanceNumber=number, **tags))
+    dataset = convert(
+        files,
+        series_instance_uid=generate_uid(),
+        series_number=2,
+        sop_instance_uid=generate_uid(),
+        instance_number=1,
+        transfer_syntax_uid=syntax,
+    )
+    dataset.save_as(tmp_path / "a.dcm")
+    (one,) = read(tmp_path)
+    np.testing.assert_array_equal(one.hu(), volume[[1, 3, 0, 2]])
+    assert (one.tilt, one.spacing, len(set(one.sources))) == (3, (0.5, 0.5), 4)
