@@ -20,7 +20,7 @@ from benchmarks.devices import Device, Run
 from benchmarks.harness import OURS, Case, Owed
 from ichfast.data import read_window
 
-FILES, SIDE, QUICK_SIDE = 8, 512, 32
+FILES, SIDE = 8, 512
 TAGS = [
     "Rows",
     "Columns",
@@ -32,7 +32,7 @@ TAGS = [
 
 
 def cases(device: Device, quick: bool) -> list[Callable[[], Iterable[Case]]]:
-    return [partial(_cases, QUICK_SIDE if quick else SIDE)] if device.kind == "cpu" else []
+    return [partial(_cases, SIDE)] if device.kind == "cpu" else []
 
 
 def _cases(side: int) -> Iterator[Case]:

@@ -10,7 +10,7 @@ EPILOG = """\
 exit status:
   0  nothing in the way of training; quirks that ichfast handles do not count
   1  the report names files that cannot be read, a set without a CT slice, patients, studies or
-     pictures that two sets share, or ids of an exclude list
+     pictures that two sets share, files on which decoders disagree, or ids of an exclude list
   2  nothing was audited; the reason is printed
   130  interrupted, nothing written
 """
@@ -31,7 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
     add(
         "--pixels",
         action="store_true",
-        help="read pixels too: confirms quirks, finds damaged and identical pictures; slow",
+        help="read pixels too: confirms quirks, finds damaged and identical pictures, and decoders "
+        "that disagree; slow",
     )
     add(
         "--exclude-list",

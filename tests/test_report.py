@@ -3,6 +3,8 @@
 import json
 import math
 import re
+import tomllib
+from fnmatch import fnmatch
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+import ichfast.report
 from ichfast.errors import DataError, IchfastError, OutputError
 from ichfast.report import write_report
 from ichfast.report.__main__ import main
@@ -349,3 +352,15 @@ def test_formats():
         "2 h 03 min",
         "–",
     ]
+
+
+def test_what_the_pages_need_is_packaged(run: Path) -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    patterns = project["tool"]["setuptools"]["package-data"]["ichfast.report"]
+    folder = Path(ichfast.report.__file__).parent
+    files = [p.name for p in folder.iterdir() if p.is_file() and p.suffix != ".py"]
+    assert {"audit.html", "common.css", "template.html"} <= set(files)
+    assert all(any(fnmatch(name, pattern) for pattern in patterns) for name in files)
+    page(run)
+    html = (run / "report.html").read_text()
+    assert (folder / "common.css").read_text().strip() in html, "the page is one file"

@@ -43,10 +43,13 @@ def read_window(path: Path, size: int, window: tuple[float, float]) -> Tensor:
     except Refused as refused:
         raise DataError(f"{path}: {refused}") from None
     stored = np.ascontiguousarray(own.upright(image.stored))[None]
+    slope, intercept, windows = _numbers(image.slope, image.intercept, *window)
     images: Tensor = ct_window(
         # `from_numpy` warns of what may only be read; `to_tensor`, for all others, is slower.
         torch.from_numpy(stored) if stored.flags.writeable else to_tensor("", "", stored),
-        *_numbers(image.slope, image.intercept, *window),
+        slope,
+        intercept,
+        windows,
         (size, size),
         padding=image.padding,
     )

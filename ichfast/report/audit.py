@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from ichfast.data.audit import Options, audit
+from ichfast.data.audit import DISAGREE, Options, audit
 from ichfast.errors import OutputError
-from ichfast.report.page import count
+from ichfast.report.page import template
 
 SALT = "audit.salt"
 FILES_SHOWN = 8  # of a finding
@@ -67,6 +65,9 @@ def troubles(found: dict[str, Any]) -> list[str]:
             lines.append(f"{part['name']}: {_many(part['refused'], 'file')} cannot be read")
         if not part["slices"]:
             lines.append(f"{part['name']}: not one CT slice")
+    for finding in found["findings"]:
+        if finding["name"] == DISAGREE:
+            lines.append(f"installed decoders disagree on {_many(finding['files'], 'file')}")
     for pair in found["shared"]:
         shared = [
             _many(len(pair[kind]), kind) for kind in ("patient", "study", "series") if pair[kind]
@@ -131,23 +132,15 @@ def _write(path: Path, text: str) -> None:
 
 
 def render(found: dict[str, Any]) -> str:
-    environment = Environment(
-        loader=PackageLoader("ichfast.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(count=count, many=_many)
     by_kind = {
         kind: [finding for finding in found["findings"] if finding["kind"] == kind]
-        for kind in ("refused", "quirk", "left out")
+        for kind in ("refused", "decoders", "quirk", "left out")
     }
     odd = sorted(
         (one for one in found["series"] if one["found"] or one["quirks_of_files"]),
         key=lambda one: -len(one["found"]) - len(one["quirks_of_files"]),
     )
-    return environment.get_template("audit.html").render(
+    return template("audit.html", many=_many).render(
         found=found,
         troubles=troubles(found),
         by_kind=by_kind,

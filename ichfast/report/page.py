@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -80,6 +80,11 @@ def render(run: Run) -> str:
 
 @cache
 def _template() -> Template:
+    return template("template.html", score=score, duration=duration)
+
+
+def template(name: str, **filters: Callable[..., str]) -> Template:
+    """One of this package's pages, with filters beside `count`."""
     environment = Environment(
         loader=PackageLoader("ichfast.report", "."),
         autoescape=True,
@@ -87,8 +92,8 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(score=score, duration=duration, count=count)
-    return environment.get_template("template.html")
+    environment.filters.update(count=count, **filters)
+    return environment.get_template(name)
 
 
 def score(value: Any) -> str:

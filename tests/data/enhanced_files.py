@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 from published import dicom
 from pydicom.dataset import Dataset, FileDataset
-from pydicom.uid import EnhancedCTImageStorage
+from pydicom.encaps import encapsulate, encapsulate_extended, generate_frames
+from pydicom.uid import EnhancedCTImageStorage, JPEG2000Lossless, JPEGLSLossless
 
 LEGACY = "1.2.840.10008.5.1.4.1.1.2.2"
 # Functional group -> what stands in it.
@@ -77,4 +79,29 @@ def enhanced(
     dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     dataset.SharedFunctionalGroupsSequence = [item(common)]
     dataset.PerFrameFunctionalGroupsSequence = [item(one) for one in own]
+    return dataset
+
+
+def compressed(volume: np.ndarray, zs: Sequence[float], syntax: Any, table: str) -> Any:
+    """An enhanced file whose frames have a basic, an extended or no offset table."""
+    dataset = enhanced(volume + 1024, zs, shared={"RescaleIntercept": -1024})
+    if syntax == JPEG2000Lossless:
+        openjpeg = pytest.importorskip("openjpeg.utils")
+        streams = [openjpeg.encode_array(f, photometric_interpretation=2) for f in volume + 1024]
+    else:
+        if syntax == JPEGLSLossless:
+            pytest.importorskip("jpeg_ls")
+        dataset.compress(syntax, generate_instance_uid=False)
+        streams = list(generate_frames(dataset.PixelData, number_of_frames=len(volume)))
+    if table == "extended":
+        data, offsets, lengths = encapsulate_extended(streams)
+        dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths = offsets, lengths
+    elif table == "fragments":
+        data = encapsulate(streams, fragments_per_frame=3)
+    else:
+        data = encapsulate(streams, has_bot=table == "basic")
+    dataset.PixelData = data
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+    dataset.file_meta.TransferSyntaxUID = syntax
     return dataset

@@ -19,7 +19,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from ichfast.data import Problems, quirks, read_series
+from ichfast.data import Problems, headers, quirks, read_series
 from ichfast.data.dicom import read_image
 from ichfast.data.headers import read_header
 from ichfast.data.problems import Refused
@@ -259,9 +259,9 @@ def test_unreadable_file_and_folder(tmp_path, write_dicom, head):
 def test_permission_denied_is_a_reason(tmp_path, write_dicom, head, monkeypatch):
     path = write_dicom(tmp_path / "a.dcm", head().astype(np.int16))
 
-    def deny(self, *_):
+    def deny(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", deny)
+    monkeypatch.setattr(headers, "open", deny, raising=False)  # before the built-in
     with pytest.raises(Refused, match="Permission denied"):
         read_header(path)

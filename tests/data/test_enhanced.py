@@ -11,14 +11,10 @@ from enhanced_files import LEGACY, enhanced, item
 from preparing import make
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.encaps import encapsulate, encapsulate_extended, generate_frames
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ImplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGLSLossless,
-    RLELossless,
 )
 
 from ichfast.data import Problems, load_slices, read_series
@@ -126,13 +122,9 @@ def test_several_files_of_one_series(tmp_path: Path, volume: Any, write_dicom: A
 
 def test_legacy_converted(tmp_path: Path, volume: Any) -> None:
     """What has no group stands among the unassigned attributes, or at the top as ever."""
-    gone = {"PixelSpacing": None, "RescaleSlope": None, "RescaleIntercept": None}
-    dataset = enhanced(
-        volume,
-        ZS,
-        shared={**gone, "FrameType": ["ORIGINAL", "PRIMARY", "AXIAL"]},
-        SOPClassUID=LEGACY,
-    )
+    gone = dict.fromkeys(("PixelSpacing", "RescaleSlope", "RescaleIntercept", "FrameType"))
+    kind = ["ORIGINAL", "PRIMARY", "AXIAL", "CT_SOM5 SPI"]
+    dataset = enhanced(volume, ZS, shared=gone, SOPClassUID=LEGACY, ImageType=kind)
     unassigned = Dataset()
     unassigned.PixelSpacing = [0.25, 0.25]
     unassigned.GantryDetectorTilt = 12
@@ -320,84 +312,6 @@ def test_readers_of_one_slice_say_so(tmp_path: Path, volume: Any) -> None:
     for reader in (read_header, quick_header):
         with pytest.raises(EnhancedCT, match="where one slice is expected"):
             reader(path)
-
-
-# Compressed
-
-
-def compressed(volume: np.ndarray, syntax: Any, table: str) -> Any:
-    """An enhanced file whose frames have a basic, an extended or no offset table."""
-    dataset = enhanced(volume + 1024, ZS, shared={"RescaleIntercept": -1024})
-    if syntax == JPEG2000Lossless:
-        openjpeg = pytest.importorskip("openjpeg.utils")
-        streams = [openjpeg.encode_array(f, photometric_interpretation=2) for f in volume + 1024]
-    else:
-        if syntax == JPEGLSLossless:
-            pytest.importorskip("jpeg_ls")
-        dataset.compress(syntax, generate_instance_uid=False)
-        streams = list(generate_frames(dataset.PixelData, number_of_frames=len(volume)))
-    if table == "extended":
-        data, offsets, lengths = encapsulate_extended(streams)
-        dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths = offsets, lengths
-    elif table == "fragments":
-        data = encapsulate(streams, fragments_per_frame=3)
-    else:
-        data = encapsulate(streams, has_bot=table == "basic")
-    dataset.PixelData = data
-    dataset["PixelData"].VR = "OB"
-    dataset["PixelData"].is_undefined_length = True
-    dataset.file_meta.TransferSyntaxUID = syntax
-    return dataset
-
-
-@pytest.mark.parametrize("table", ["basic", "extended", "none", "fragments"])
-@pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless])
-def test_compressed(
-    tmp_path: Path, volume: Any, need_decoder: Any, syntax: Any, table: str
-) -> None:
-    need_decoder(syntax)
-    path = save(tmp_path / "a.dcm", compressed(volume, syntax, table))
-    (one,) = read(tmp_path)
-    np.testing.assert_array_equal(one.hu(), volume[[1, 3, 0, 2]])
-    assert len(EnhancedFile(path).compare_decoders(1)) == 1
-
-
-def test_compressed_and_cut(tmp_path: Path, volume: Any, need_decoder: Any) -> None:
-    need_decoder(RLELossless)
-    data = save(tmp_path / "a.dcm", compressed(volume, RLELossless, "none")).read_bytes()
-    for keep in (len(data) - 8, len(data) - 100, data.rindex(b"\xe0\x7f\x10\x00") + 20):
-        (tmp_path / "a.dcm").write_bytes(data[:keep])
-        assert "truncated" in str(refusal(tmp_path / "a.dcm"))
-
-
-def test_one_damaged_frame(tmp_path: Path, volume: Any, need_decoder: Any) -> None:
-    need_decoder(RLELossless)
-    path = save(tmp_path / "a.dcm", compressed(volume, RLELossless, "basic"))
-    (start, _), *_ = EnhancedFile(path).places[2]
-    data = bytearray(path.read_bytes())
-    data[start] = 9  # nine segments
-    path.write_bytes(data)
-    problems = Problems()
-    (one,) = read(tmp_path, problems)
-    assert one.sources == ("a.dcm#2", "a.dcm#4", "a.dcm#1")
-    (problem,) = problems.items
-    assert problem.source == "a.dcm#3"
-    assert "RLE header" in problem.reason
-
-
-def test_fragments_that_no_table_tells_apart(
-    tmp_path: Path, volume: Any, need_decoder: Any
-) -> None:
-    need_decoder(RLELossless)
-    dataset = compressed(volume, RLELossless, "basic")
-    streams = list(generate_frames(dataset.PixelData, number_of_frames=4))
-    dataset.PixelData = encapsulate(streams, fragments_per_frame=2, has_bot=False)
-    assert "without an offset table" in str(refusal(save(tmp_path / "a.dcm", dataset)))
-    dataset.PixelData = encapsulate(streams, fragments_per_frame=1, has_bot=True)
-    data = bytearray(dataset.PixelData)
-    data[12] += 2  # the second offset
-    dataset.PixelData = bytes(data)
-    assert "offset table" in str(refusal(save(tmp_path / "a.dcm", dataset)))
 
 
 # In use

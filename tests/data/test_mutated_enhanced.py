@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from enhanced_files import enhanced
+from enhanced_files import compressed, enhanced
 from pydicom import dcmread
 from pydicom.uid import ImplicitVRLittleEndian, JPEGLSLossless, RLELossless
-from test_enhanced import compressed
 from test_mutated_dicom import SIZE, Base, mutate
 
 from ichfast.data import quirks
@@ -35,10 +34,10 @@ def make_base(name: str, path: Path, head: Callable[..., np.ndarray], need: Any)
     volume += np.random.default_rng(0).integers(-9, 9, volume.shape, dtype=np.int16)
     if name == "RLE":
         need(RLELossless)
-        dataset = compressed(volume, RLELossless, "basic")
+        dataset = compressed(volume, range(FRAMES), RLELossless, "basic")
     elif name == "JPEG-LS, extended":
         need(JPEGLSLossless)
-        dataset = compressed(volume, JPEGLSLossless, "extended")
+        dataset = compressed(volume, range(FRAMES), JPEGLSLossless, "extended")
     elif name == "shared":
         dataset = enhanced(volume, range(FRAMES))
     elif name == "per frame, implicit":

@@ -1,5 +1,6 @@
 """What is odd about trees of CT files, told without reading them into memory."""
 
+from ichfast.data.audit.look import DISAGREE
 from ichfast.data.audit.survey import Options, audit
 
-__all__ = ["Options", "audit"]
+__all__ = ["DISAGREE", "Options", "audit"]

@@ -1,4 +1,6 @@
-"""One file: what its header says, which quirks it has or may have, and the hash of its pixels."""
+"""One file: what its header says of each slice, which quirks that has or may have, and the hash of
+its pixels.
+"""
 
 import hashlib
 from collections.abc import Iterable
@@ -8,15 +10,18 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ichfast.data import quirks
-from ichfast.data.dicom import read_image
-from ichfast.data.headers import NATIVE, quick_header
+from ichfast.data import decoders, quirks
+from ichfast.data.dicom import compare_decoders, read_image
+from ichfast.data.enhanced import EnhancedFile, Picture
+from ichfast.data.headers import NATIVE, EnhancedCT, quick_header
 from ichfast.data.image import Header, Image
 from ichfast.data.problems import Refused, refusing
 from ichfast.data.series import AIR_HU
 from ichfast.data.stacks import Frame, frame
 
 EMPTY = "all pixels alike"
+DISAGREE = "decoders disagree"
+ROUND = "decoders round lossy compression differently"
 
 
 @dataclass(slots=True)
@@ -26,27 +31,60 @@ class Look:
     position: float  # mm along the normal
     found: list[str]  # names of quirks
     possible: list[str]  # of quirks that only the pixels can confirm
-    pixels: (
-        int | None
-    )  # hash of the upright HU; of an empty picture none, for all of them are alike
+    # Hash of the upright HU; of an empty picture none, for all of them are alike.
+    pixels: int | None = None
+    # Where decoders disagree: DISAGREE or ROUND, and who is on which side ("a, b / c").
+    decoders: tuple[str, str] | None = None
 
 
-def look(path: Path, *, pixels: bool) -> Look:
-    """`Refused` where training would refuse the file, or leave it out, as far as is known."""
+def look(path: Path, *, pixels: bool) -> list[tuple[int, Look | Refused]]:
+    """Each slice of the file with its number, 0 where there is one. `Refused`, of the file or of a
+    frame in it, where training would refuse it or leave it out, as far as is known.
+    """
     if path.name.lower().endswith((".nii", ".nii.gz")):
         raise Refused("NIfTI, not looked into", skip=True)
+    file: EnhancedFile | None = None
     with refusing("damaged DICOM file"):
-        header, size = quick_header(path)
-        own = frame(header.orientation)
-        _check_size(header, size)
-        position = sum(x * n for x, n in zip(header.position, own.normal, strict=True))
-        if not pixels:
-            image = Image(header, unread(), header.slope, header.intercept)
-            return Look(header, own, position, *present(quirks.IMAGE_QUIRKS, image), None)
-        image = read_image(path)
-        found = list(quirks.correct(image))
-        code = _hash(image, own)
-        return Look(header, own, position, found if code else [*found, EMPTY], [], code)
+        try:
+            header, size = quick_header(path)
+            frame(header.orientation)
+            _check_size(header, size)
+            pictures = [Picture(0, header)]
+        except EnhancedCT:
+            file = EnhancedFile(path)
+            pictures = file.pictures
+    found: list[tuple[int, Look | Refused]] = []
+    for picture in pictures:
+        try:
+            with refusing("damaged DICOM file"):
+                found.append((picture.number, _look(path, file, picture, pixels)))
+        except Refused as refused:
+            if file is None:
+                raise
+            found.append((picture.number, refused))
+    return found
+
+
+def _look(path: Path, file: EnhancedFile | None, picture: Picture, pixels: bool) -> Look:
+    header = picture.header
+    if isinstance(header, Refused):
+        raise header
+    own = frame(header.orientation)
+    position = sum(x * n for x, n in zip(header.position, own.normal, strict=True))
+    if not pixels:
+        image = Image(header, unread(), header.slope, header.intercept)
+        return Look(header, own, position, *present(quirks.IMAGE_QUIRKS, image))
+    image = file.image(picture.number) if file else read_image(path)
+    found = list(quirks.correct(image))
+    code = _hash(image, own)
+    groups: list[list[str]] = []
+    if header.transfer_syntax not in NATIVE:
+        groups = file.compare_decoders(picture.number) if file else compare_decoders(path)
+    differ = None
+    if len(groups) > 1:
+        name = ROUND if header.transfer_syntax in decoders.INEXACT else DISAGREE
+        differ = name, " / ".join(map(", ".join, groups))
+    return Look(header, own, position, found if code else [*found, EMPTY], [], code, differ)
 
 
 def _check_size(header: Header, size: int) -> None:

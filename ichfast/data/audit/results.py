@@ -19,7 +19,6 @@ from ichfast.data.stacks import tilt
 FORMAT = "ichfast-audit"
 VERSION = 1
 MISSING = "missing slices"
-MIXED = "mixed series"
 SINGLE = "single slice"
 RUNS = 6  # different spacings that a series names
 
@@ -104,7 +103,6 @@ def _gaps(scan: Scan) -> np.ndarray:
 def _set(part: int, name: str, tally: Tally, scans: Sequence[Scan]) -> dict[str, Any]:
     own = [scan for scan in scans if scan.set == part]
     slices = sum(len(scan.positions) for scan in own)
-    refused = tally.refused[part]
     return {
         "name": printable(name),
         "files": tally.files[part],
@@ -112,8 +110,8 @@ def _set(part: int, name: str, tally: Tally, scans: Sequence[Scan]) -> dict[str,
         "series": len(own),
         "studies": len({scan.stack.header.study for scan in own} - {""}),
         "patients": len({scan.stack.header.patient for scan in own} - {""}),
-        "refused": refused,
-        "left_out": tally.files[part] - slices - refused,
+        "refused": tally.refused[part],
+        "left_out": tally.left_out[part],
     }
 
 
@@ -135,10 +133,11 @@ def _series(scan: Scan, parts: int, shown: Shown, sets: Sequence[str]) -> dict[s
         spacing=(header.spacing[0], header.spacing[1]),
         tilt=angle,
         sources=(),
+        mixed=parts > 1,
     )
     found, _ = present(quirks.SERIES_QUIRKS, whole)
     missing = _missing(_gaps(scan))
-    own = {MISSING: missing > 0, MIXED: parts > 1, SINGLE: n == 1}
+    own = {MISSING: missing > 0, SINGLE: n == 1}
     found += [name for name, there in own.items() if there]
     return {
         "set": printable(sets[scan.set]),
@@ -282,7 +281,7 @@ def _identical(tally: Tally, sets: Sequence[str], shown: Shown) -> dict[str, Any
 
 
 def _findings(tally: Tally, sets: Sequence[str], shown: Shown) -> list[dict[str, Any]]:
-    order = ("refused", "quirk", "left out")
+    order = ("refused", "decoders", "quirk", "left out")
     return [
         {
             "kind": kind,

@@ -177,12 +177,18 @@ def _tally(files: list[File]) -> Tally:
     roots, wanted, pixels = _job
     tally = Tally()
     for part, name in files:
+        tally.files[part] += 1
         try:
             seen = look(Path(roots[part], name), pixels=pixels)
         except Refused as refused:
             tally.refuse(part, name, refused)
-        else:
-            tally.take(part, name, seen, wanted)
+            continue
+        for number, one in seen:
+            source = f"{name}#{number}" if number else name
+            if isinstance(one, Refused):
+                tally.refuse(part, source, one)
+            else:
+                tally.take(part, source, one, wanted)
     return tally
 
 

@@ -18,8 +18,8 @@ NAMED = 10_000  # files that a finding names
 
 @dataclass(slots=True)
 class Finding:
-    kind: str  # "refused", "left out" or "quirk"
-    files: int = 0
+    kind: str  # "refused", "decoders", "quirk" or "left out"
+    files: int = 0  # or frames of files with many
     possible: int = 0
     named: list[tuple[int, str, str]] = field(default_factory=list)  # set, file, detail
 
@@ -44,7 +44,8 @@ class Scan:
 @dataclass
 class Tally:
     files: Counter[int] = field(default_factory=Counter)  # by set
-    refused: Counter[int] = field(default_factory=Counter)  # of them
+    refused: Counter[int] = field(default_factory=Counter)  # files, and frames of files with many
+    left_out: Counter[int] = field(default_factory=Counter)  # likewise
     findings: dict[tuple[str, str], Finding] = field(default_factory=dict)  # by kind and name
     scans: dict[tuple[int, str], list[Scan]] = field(default_factory=dict)  # by set and series
     hashes: list[tuple[int, int, str]] = field(default_factory=list)  # of pixels, set, file
@@ -57,16 +58,17 @@ class Tally:
         self._find("refused", "folder cannot be listed", found)
 
     def refuse(self, part: int, source: str, refused: Refused) -> None:
-        self.files[part] += 1
-        self.refused[part] += not refused.skip
+        (self.left_out if refused.skip else self.refused)[part] += 1
         reason = str(refused)
         name, _, detail = reason.partition(": ")  # numbers stand after the colon
         kind = "left out" if refused.skip else "refused"
         self._find(kind, name, Finding(kind, 1, 0, [(part, source, detail)]))
 
     def take(self, part: int, source: str, look: Look, listed: Collection[str]) -> None:
-        self.files[part] += 1
         header = look.header
+        if look.decoders:
+            name, sides = look.decoders
+            self._find("decoders", name, Finding("decoders", 1, 0, [(part, source, sides)]))
         for name in look.found:
             self._find("quirk", name, Finding("quirk", 1, 0, [(part, source, "")]))
         for name in look.possible:
@@ -93,6 +95,7 @@ class Tally:
     def merge(self, other: "Tally") -> None:
         self.files.update(other.files)
         self.refused.update(other.refused)
+        self.left_out.update(other.left_out)
         for (kind, name), finding in other.findings.items():
             self._find(kind, name, finding)
         for key, scans in other.scans.items():

@@ -1,0 +1,91 @@
+"""read_window: one file, as the training path makes it."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pydicom.data
+import pytest
+import torch
+
+from ichfast.data import load_slices, read_window
+from ichfast.data.dicom import read_image
+from ichfast.data.problems import Refused
+from ichfast.errors import DataError
+
+BRAIN = (40.0, 80.0)
+
+
+def test_as_load_slices_makes_it(tmp_path, write_dicom, head) -> None:
+    turned = head().T[::-1].astype(np.int16)
+    variants = {
+        "plain": ({}, head().astype(np.int16)),
+        "rescaled": ({"RescaleSlope": "2", "RescaleIntercept": "-50"}, head().astype(np.int16)),
+        "padded": ({"PixelPaddingValue": -1000}, head().astype(np.int16)),
+        "turned": ({"ImageOrientationPatient": [0, -1, 0, -1, 0, 0]}, turned),
+    }
+    for name, (tags, pixels) in variants.items():
+        path = write_dicom(tmp_path / name / "a.dcm", pixels, **tags)
+        slices, _ = load_slices(path.parent, size=16, window=BRAIN, labelled=False, progress=False)
+        images, _ = slices.batch([0])
+        # Slices in memory are rounded to whole HU.
+        torch.testing.assert_close(
+            read_window(path, 16, BRAIN), images[0, 0], atol=0.501 / 79, rtol=0
+        )
+
+
+def test_each_result_is_its_own(tmp_path, write_dicom, head) -> None:
+    """The memory that files are read into is used again; what was made of it is not touched."""
+    paths = [
+        write_dicom(tmp_path / f"{k}.dcm", (head() + 5 * k).astype(np.int16)) for k in range(6)
+    ]
+    one_by_one = [read_window(path, 16, BRAIN).clone() for path in paths]
+    kept = [read_window(path, 16, BRAIN) for path in paths]
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(lambda path: read_window(path, 16, BRAIN), paths * 20))
+    for k, expected in enumerate(one_by_one):
+        assert torch.equal(kept[k], expected)
+        assert all(torch.equal(other, expected) for other in together[k :: len(paths)])
+    assert not torch.equal(kept[0], kept[1])
+
+
+def test_memory_of_any_size_gives_the_same_image(tmp_path, write_dicom, head) -> None:
+    files = [write_dicom(tmp_path / "a.dcm", head().astype(np.int16))]
+    for name in ("CT_small.dcm", "J2K_pixelrep_mismatch.dcm"):
+        files.append(type(tmp_path)(pydicom.data.get_testdata_file(name)))
+    for path in files:
+        expected = read_image(path)
+        size = path.stat().st_size
+        for length in (0, size - 1, size, size + 1, 1 << 20):
+            image = read_image(path, bytearray(b"\xa5" * length))
+            assert np.array_equal(image.stored, expected.stored)
+            assert image.header == expected.header or expected.header.table is not None
+
+
+def test_a_truncated_file_does_not_show_the_one_before(tmp_path, write_dicom, head) -> None:
+    whole = write_dicom(tmp_path / "whole.dcm", head().astype(np.int16))
+    half = tmp_path / "half.dcm"
+    half.write_bytes(whole.read_bytes()[:-100])
+    memory = bytearray(1 << 20)
+    read_image(whole, memory)
+    with pytest.raises(Refused, match="truncated"):
+        read_image(half, memory)
+    with pytest.raises(DataError, match=r"half\.dcm: pixel data is truncated"):
+        read_window(half, 16, BRAIN)
+
+
+def test_what_has_no_slice_to_show(tmp_path, write_dicom, head) -> None:
+    (tmp_path / "notes.txt").write_text("hello")
+    oblong = write_dicom(tmp_path / "oblong.dcm", head()[4:].astype(np.int16))
+    side = write_dicom(
+        tmp_path / "side.dcm",
+        head().astype(np.int16),
+        ImageOrientationPatient=[0, 1, 0, 0, 0, -1],
+    )
+    for path, reason in (
+        (tmp_path / "notes.txt", "not a DICOM file"),
+        (tmp_path / "gone.dcm", "cannot be opened"),
+        (oblong, "not square"),
+        (side, "not an axial slice"),
+    ):
+        with pytest.raises(DataError, match=rf"{path.name}: {reason}"):
+            read_window(path, 16, BRAIN)
