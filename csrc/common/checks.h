@@ -1,9 +1,10 @@
-// The shapes that each op takes, for the CPU and the CUDA kernels alike. The Python functions say
-// the same in more words; this guards calls of the raw ops.
+// The shapes that each op takes and gives, for the CPU and the CUDA kernels alike. The Python
+// functions say the same in more words; this guards calls of the raw ops.
 #pragma once
 
 #include <optional>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "common/layout.h"
@@ -95,6 +96,15 @@ inline void check_pool_batch(const Tensor& pool, const std::optional<Tensor>& ma
                   "pool_batch: windows must be (B, K, 2), level and width");
   STD_TORCH_CHECK(size.size() == 2 && size[0] > 0 && size[1] > 0,
                   "pool_batch: size must be two positive integers");
+}
+
+// Images and masks of a batch, not filled yet; the masks empty where none are asked for.
+inline std::tuple<Tensor, Tensor> new_pool_batch(const Tensor& pool, bool masks, int64_t batch,
+                                                 int64_t windows, const std::vector<int64_t>& size,
+                                                 ScalarType dtype) {
+  const std::vector<int64_t> none{0}, all{batch, 1, size[0], size[1]};
+  return {torch::stable::new_empty(pool, {batch, windows, size[0], size[1]}, dtype),
+          torch::stable::new_empty(pool, masks ? all : none, ScalarType::Byte)};
 }
 
 // float32 cannot tell all integers of these two apart, and padding is compared for equality.

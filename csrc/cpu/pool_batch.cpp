@@ -1,7 +1,8 @@
 // Training batches from a pool on the CPU, one output row after the other. See math/pool_batch.h.
 //
-// A row goes through four loops: where its pixels look (vectorised), the two pairs of stored values
-// under each (32 bits a pair, fetched one by one), from them to h (vectorised), and the windows.
+// A row goes through four loops, a run of pixels at a time: where they look (vectorised), the two
+// pairs of stored values under each (32 bits a pair, fetched one by one), from them to h
+// (vectorised), and the windows.
 #include "math/pool_batch.h"
 
 #include <bit>
@@ -19,25 +20,34 @@ using ct_window::Function;
 
 static_assert(std::endian::native == std::endian::little, "a pair's first pixel is its low half");
 
+// Pixels of a row that go through the loops together. The buffers between the loops are used to
+// their ends, and all of them lie in a part of the first-level cache: were they longer than what is
+// used of them, they would compete for the same few of its sets.
+constexpr int64_t kRun = 128;
+
 struct Axis {  // the positions of one row of pixels along one axis of the slice
   float first, step;
   int32_t n;
 };
 
-struct RowTaps {
-  int32_t first[kTile];
-  float weight_first[kTile], weight_second[kTile];
+// Where the pixels of a row look: the first of four stored values, and what each weighs.
+struct Points {
+  int32_t at[kRun];
+  float y_first[kRun], y_second[kRun], x_first[kRun], x_second[kRun];
 };
 
-ICHFAST_SIMD void locate(const Axis& axis, int64_t from, int64_t n, RowTaps& out) {
-  const float first = axis.first, step = axis.step;
-  const int32_t size = axis.n;
+ICHFAST_SIMD void locate(const Axis& y, const Axis& x, int64_t from, int64_t n, Points& out) {
+  const float y_first = y.first, y_step = y.step, x_first = x.first, x_step = x.step;
+  const int32_t height = y.n, width = x.n;
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
-    const Taps t = taps(step * float(from + i) + first, size);
-    out.first[i] = t.first;
-    out.weight_first[i] = t.weight_first;
-    out.weight_second[i] = t.weight_second;
+    const Taps row = taps(y_step * float(from + i) + y_first, height);
+    const Taps column = taps(x_step * float(from + i) + x_first, width);
+    out.at[i] = row.first * width + column.first;
+    out.y_first[i] = row.weight_first;
+    out.y_second[i] = row.weight_second;
+    out.x_first[i] = column.weight_first;
+    out.x_second[i] = column.weight_second;
   }
 }
 
@@ -61,8 +71,8 @@ struct Rescale {
 };
 
 template <bool kNoNaN>
-ICHFAST_INLINE void interpolate_row(const RowTaps& y, const RowTaps& x, const int32_t* above,
-                                    const int32_t* below, const Rescale r, int64_t n, float* out) {
+ICHFAST_INLINE void interpolate_row(const Points& p, const int32_t* above, const int32_t* below,
+                                    const Rescale r, int64_t n, float* out) {
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
     const auto h = [&](int32_t stored) {
@@ -71,17 +81,15 @@ ICHFAST_INLINE void interpolate_row(const RowTaps& y, const RowTaps& x, const in
     // The low half, its sign extended, and the high half.
     const int32_t above_first = int32_t(uint32_t(above[i]) << 16) >> 16;
     const int32_t below_first = int32_t(uint32_t(below[i]) << 16) >> 16;
-    out[i] = interpolate({0, y.weight_first[i], y.weight_second[i]},
-                         {0, x.weight_first[i], x.weight_second[i]}, h(above_first),
-                         h(above[i] >> 16), h(below_first), h(below[i] >> 16));
+    out[i] = interpolate({0, p.y_first[i], p.y_second[i]}, {0, p.x_first[i], p.x_second[i]},
+                         h(above_first), h(above[i] >> 16), h(below_first), h(below[i] >> 16));
   }
 }
 
-ICHFAST_SIMD void interpolate_all(const RowTaps& y, const RowTaps& x, const int32_t* above,
-                                  const int32_t* below, const Rescale& r, bool no_nan, int64_t n,
-                                  float* out) {
-  no_nan ? interpolate_row<true>(y, x, above, below, r, n, out)
-         : interpolate_row<false>(y, x, above, below, r, n, out);
+ICHFAST_SIMD void interpolate_all(const Points& p, const int32_t* above, const int32_t* below,
+                                  const Rescale& r, bool no_nan, int64_t n, float* out) {
+  no_nan ? interpolate_row<true>(p, above, below, r, n, out)
+         : interpolate_row<false>(p, above, below, r, n, out);
 }
 
 struct Sample {
@@ -97,22 +105,22 @@ struct Shape {
 };
 
 // Output pixels [from, from + n) of row i.
-void batch_tile(const Sample& s, const Shape& shape, const ct_window::Window<float>* windows,
-                int64_t sample, int64_t i, int64_t from, int64_t n, Tensor& images,
-                uint8_t* masks_out) {
+void batch_run(const Sample& s, const Shape& shape, const ct_window::Window<float>* windows,
+               int64_t sample, int64_t i, int64_t from, int64_t n, Tensor& images,
+               uint8_t* masks_out) {
   const Axis x{float(s.map.x_i * double(i) + s.map.x_0), float(s.map.x_j), int32_t(shape.width)};
   const Axis y{float(s.map.y_i * double(i) + s.map.y_0), float(s.map.y_j), int32_t(shape.height)};
-  RowTaps x_taps, y_taps;
-  locate(x, from, n, x_taps);
-  locate(y, from, n, y_taps);
-  int32_t above[kTile], below[kTile];
+  Points points;
+  locate(y, x, from, n, points);
+  int32_t above[kRun], below[kRun];
+  const int16_t* const first_row = s.stored;
+  const int16_t* const second_row = s.stored + shape.width;
   for (int64_t k = 0; k < n; ++k) {
-    const int16_t* const at = s.stored + y_taps.first[k] * shape.width + x_taps.first[k];
-    std::memcpy(&above[k], at, sizeof above[k]);
-    std::memcpy(&below[k], at + shape.width, sizeof below[k]);
+    std::memcpy(&above[k], first_row + points.at[k], sizeof above[k]);
+    std::memcpy(&below[k], second_row + points.at[k], sizeof below[k]);
   }
-  float h[kTile], windowed[kTile];
-  interpolate_all(y_taps, x_taps, above, below, s.rescale, s.finite, n, h);
+  float h[kRun], windowed[kRun];
+  interpolate_all(points, above, below, s.rescale, s.finite, n, h);
   const ScalarType dtype = images.scalar_type();
   for (int64_t k = 0; k < shape.windows; ++k) {
     const int64_t element =
@@ -123,23 +131,29 @@ void batch_tile(const Sample& s, const Shape& shape, const ct_window::Window<flo
     if (!direct) store(dtype, images.mutable_data_ptr(), element, 1, n, out);
   }
   if (s.mask) {
-    int32_t at[kTile];
-    int32_t inside[kTile];
+    int32_t at[kRun];
+    int32_t inside[kRun];
     locate_nearest(y, x, from, n, at, inside);
     uint8_t* const out = masks_out + (sample * shape.out_height + i) * shape.out_width + from;
-    for (int64_t k = 0; k < n; ++k) out[k] = uint8_t((s.mask[at[k]] != 0) & inside[k]);
+    const uint8_t* const mask = s.mask;  // bytes may alias anything: not read anew for each pixel
+    for (int64_t k = 0; k < n; ++k) out[k] = uint8_t((mask[at[k]] != 0) & inside[k]);
   }
 }
 
-// A turned row crosses the slice's rows, in an order that no hardware foresees: fetched line after
-// line beforehand, a slice of the size of a second-level cache is there when it is looked at.
-void prefetch(const Sample& s, int64_t pixels) {
-  constexpr int64_t kLine = 64, kMost = 1 << 19;
-  const int64_t bytes = std::min<int64_t>(pixels * sizeof(int16_t), kMost);
-  const char* const stored = reinterpret_cast<const char*>(s.stored);
-  for (int64_t at = 0; at < bytes; at += kLine) __builtin_prefetch(stored + at);
-  if (!s.mask) return;
-  for (int64_t at = 0; at < std::min(pixels, kMost); at += kLine) __builtin_prefetch(s.mask + at);
+// A turned row crosses the slice's rows, in an order that no hardware foresees: a slice is fetched
+// beforehand, line after line, a part at a time. (Inline, since GCC takes a function that does
+// nothing else for one without effect, and drops the call.)
+ICHFAST_INLINE void prefetch(const void* data, int64_t bytes, int64_t part, int64_t parts) {
+  constexpr int64_t kLine = 64, kMost = 1 << 19;  // of more, the first is gone before it is used
+  bytes = std::min(bytes, kMost);
+  const char* const from = static_cast<const char*>(data);
+  for (int64_t at = bytes * part / parts; at < bytes * (part + 1) / parts; at += kLine)
+    __builtin_prefetch(from + at, 0, 2);  // into the second-level cache
+}
+
+ICHFAST_INLINE void prefetch(const Sample& s, int64_t pixels, int64_t part, int64_t parts) {
+  prefetch(s.stored, pixels * int64_t(sizeof *s.stored), part, parts);
+  if (s.mask) prefetch(s.mask, pixels, part, parts);
 }
 
 std::tuple<Tensor, Tensor> pool_batch_cpu(const Tensor& pool, std::optional<Tensor> masks,
@@ -152,12 +166,10 @@ std::tuple<Tensor, Tensor> pool_batch_cpu(const Tensor& pool, std::optional<Tens
   const Function function = parse_function("pool_batch", function_name);
   const int64_t batch = indices.size(0);
   const Shape shape{pool.size(1), pool.size(2), size[0], size[1], windows.size(1)};
-  Tensor images = torch::stable::new_empty(
-      pool, {batch, shape.windows, shape.out_height, shape.out_width}, dtype);
-  Tensor masks_out =
-      masks ? torch::stable::new_empty(pool, {batch, 1, shape.out_height, shape.out_width},
-                                       ScalarType::Byte)
-            : torch::stable::new_empty(pool, {0}, ScalarType::Byte);
+  std::tuple<Tensor, Tensor> results =
+      new_pool_batch(pool, masks.has_value(), batch, shape.windows, size, dtype);
+  Tensor& images = std::get<0>(results);
+  Tensor& masks_out = std::get<1>(results);
   std::vector<Sample> samples;
   std::vector<ct_window::Window<float>> all_windows;
   const int64_t pixels = shape.height * shape.width;
@@ -190,15 +202,17 @@ std::tuple<Tensor, Tensor> pool_batch_cpu(const Tensor& pool, std::optional<Tens
   const int64_t grain = std::max<int64_t>(1, kChunk / shape.out_width);
   torch::stable::parallel_for(0, batch * shape.out_height, grain, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
-      const int64_t b = row / shape.out_height;
-      if (row == begin || row % shape.out_height == 0) prefetch(samples[b], pixels);
-      for (int64_t from = 0; from < shape.out_width; from += kTile)
-        batch_tile(samples[b], shape, all_windows.data() + b * shape.windows, b,
-                   row % shape.out_height, from, std::min(kTile, shape.out_width - from), images,
-                   mask_data);
+      const int64_t b = row / shape.out_height, i = row % shape.out_height;
+      // With each row its share of the slice that comes next.
+      if (row == begin) prefetch(samples[b], pixels, 0, 1);
+      if (b + 1 < batch && row + shape.out_height - i < end)
+        prefetch(samples[b + 1], pixels, i, shape.out_height);
+      for (int64_t from = 0; from < shape.out_width; from += kRun)
+        batch_run(samples[b], shape, all_windows.data() + b * shape.windows, b, i, from,
+                  std::min(kRun, shape.out_width - from), images, mask_data);
     }
   });
-  return {images, masks_out};
+  return results;
 }
 
 }  // namespace

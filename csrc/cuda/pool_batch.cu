@@ -21,12 +21,10 @@ std::tuple<Tensor, Tensor> pool_batch_cuda(const Tensor& pool, std::optional<Ten
   const Shape shape{pool.size(0),    indices.size(0), pool.size(1), pool.size(2),
                     windows.size(1), size[0],         size[1]};
   STD_TORCH_CHECK(shape.pool > 0 || shape.batch == 0, "pool_batch: the pool is empty");
-  Tensor images = torch::stable::new_empty(
-      pool, {shape.batch, shape.windows, shape.out_height, shape.out_width}, dtype);
-  Tensor masks_out =
-      masks ? torch::stable::new_empty(pool, {shape.batch, 1, shape.out_height, shape.out_width},
-                                       ScalarType::Byte)
-            : torch::stable::new_empty(pool, {0}, ScalarType::Byte);
+  std::tuple<Tensor, Tensor> results =
+      new_pool_batch(pool, masks.has_value(), shape.batch, shape.windows, size, dtype);
+  Tensor& images = std::get<0>(results);
+  Tensor& masks_out = std::get<1>(results);
   forward(launch, pool.const_data_ptr<int16_t>(),
           masks ? static_cast<const uint8_t*>(masks->const_data_ptr()) : nullptr,
           indices.const_data_ptr<int64_t>(), indices.stride(0),
@@ -36,7 +34,7 @@ std::tuple<Tensor, Tensor> pool_batch_cuda(const Tensor& pool, std::optional<Ten
           input<Number>(windows, {windows.stride(0), windows.stride(1), windows.stride(2)}), shape,
           function, output<Floating>(images, {}),
           masks ? static_cast<uint8_t*>(masks_out.mutable_data_ptr()) : nullptr);
-  return {images, masks_out};
+  return results;
 }
 
 }  // namespace

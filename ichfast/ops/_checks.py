@@ -10,6 +10,7 @@ from torch import Tensor
 from ichfast._native import NO_CUDA
 
 FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+FUNCTIONS = ("linear", "linear_exact", "sigmoid")  # of a window
 
 
 def require_floating(op: str, **tensors: Tensor) -> None:
@@ -65,3 +66,18 @@ def require_no_grad(op: str, **tensors: Tensor) -> None:
     for name, tensor in tensors.items():
         if tensor.requires_grad:
             raise ValueError(f"{op}: has no gradient for {name}; pass {name}.detach()")
+
+
+def require_size(op: str, size: object) -> None:
+    """Of output images: (H', W')."""
+    if not (
+        isinstance(size, (tuple, list))
+        and len(size) == 2
+        and all(isinstance(n, (int, torch.SymInt)) and n >= 1 for n in size)
+    ):
+        raise ValueError(f"{op}: size must be two positive integers, not {size!r}")
+
+
+def require_function(op: str, function: str) -> None:
+    if function not in FUNCTIONS:
+        raise ValueError(f"{op}: function must be one of {FUNCTIONS}, not {function!r}")

@@ -15,8 +15,10 @@ from ichfast.ops._arrays import (
 )
 from ichfast.ops._checks import (
     FLOATING,
+    require_function,
     require_no_grad,
     require_one_device,
+    require_size,
     require_tensor,
 )
 
@@ -29,7 +31,6 @@ STORED = (
     torch.int64,
     *FLOATING,
 )
-FUNCTIONS = ("linear", "linear_exact", "sigmoid")
 
 
 def ct_window(
@@ -129,14 +130,8 @@ def _ct_window(
         raise ValueError(
             f"ct_window: windows must be (K, 2), level and width, not {tuple(windows.shape)}"
         )
-    if not (
-        isinstance(size, (tuple, list))
-        and len(size) == 2
-        and all(isinstance(n, (int, torch.SymInt)) and n >= 1 for n in size)
-    ):
-        raise ValueError(f"ct_window: size must be two positive integers, not {size!r}")
-    if function not in FUNCTIONS:
-        raise ValueError(f"ct_window: function must be one of {FUNCTIONS}, not {function!r}")
+    require_size("ct_window", size)
+    require_function("ct_window", function)
     images: Tensor = torch.ops.ichfast.ct_window(
         stored, slope, intercept, windows, size, function, padding, invert, dtype
     )

@@ -12,11 +12,12 @@ from ichfast.ops._arrays import (
 )
 from ichfast.ops._checks import (
     FLOATING,
+    require_function,
     require_no_grad,
     require_one_device,
+    require_size,
     require_tensor,
 )
-from ichfast.ops.ct_window import FUNCTIONS
 
 
 def pool_batch(
@@ -117,14 +118,8 @@ def _pool_batch(
     _require_shapes(pool, indices, theta, windows, slope, intercept, masks)
     if size is None:
         size = (pool.shape[1], pool.shape[2])
-    if not (
-        isinstance(size, (tuple, list))
-        and len(size) == 2
-        and all(isinstance(n, (int, torch.SymInt)) and n >= 1 for n in size)
-    ):
-        raise ValueError(f"pool_batch: size must be two positive integers, not {size!r}")
-    if function not in FUNCTIONS:
-        raise ValueError(f"pool_batch: function must be one of {FUNCTIONS}, not {function!r}")
+    require_size("pool_batch", size)
+    require_function("pool_batch", function)
     images, batch_masks = torch.ops.ichfast.pool_batch(
         pool, masks, indices, theta, slope, intercept, windows, size, function, dtype
     )
