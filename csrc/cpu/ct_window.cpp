@@ -5,6 +5,8 @@
 // averaged, and the window is applied to the few samples that remain.
 #include "math/ct_window.h"
 
+#include <cmath>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -46,6 +48,68 @@ struct Rescale {
   std::optional<A> padding;
 };
 
+// Slope 1 and a whole intercept, as most CT has, of int16: clipping is done on the stored values
+// themselves, and two of them still fit into 16 bits. All of this is exact in float too, so the
+// bits are the same.
+struct Whole {
+  int16_t low, high;  // what is clipped to
+  bool has_padding;
+  int16_t padding, air;
+  float intercept;  // to h
+};
+
+std::optional<Whole> whole(const Rescale<float>& r) {
+  if (r.slope != 1.0f || r.intercept != std::nearbyint(r.intercept)) return std::nullopt;
+  const float low = -r.intercept, high = kMax - r.intercept;
+  if (!(2 * low >= -32768.0f && 2 * high <= 32767.0f)) return std::nullopt;
+  const float padding = r.padding.value_or(0.5f);  // which no stored value is
+  const bool has_padding =
+      padding == std::nearbyint(padding) && padding >= -32768.0f && padding <= 32767.0f;
+  return Whole{int16_t(low),
+               int16_t(high),
+               has_padding,
+               int16_t(has_padding ? padding : 0.0f),
+               int16_t(kAir - r.intercept),
+               r.intercept};
+}
+
+std::optional<Whole> whole(const Rescale<double>&) {
+  return std::nullopt;
+}
+
+template <bool kPadding>
+ICHFAST_INLINE void add_whole(const int16_t* first, const int16_t* second, const Whole w, int64_t n,
+                              int16_t* sum) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) {
+    const int16_t a = first[i], b = second[i];
+    int16_t ca = a < w.low ? w.low : a, cb = b < w.low ? w.low : b;
+    ca = ca > w.high ? w.high : ca;
+    cb = cb > w.high ? w.high : cb;
+    if constexpr (kPadding) {
+      ca = a == w.padding ? w.air : ca;
+      cb = b == w.padding ? w.air : cb;
+    }
+    sum[i] = int16_t(ca + cb);
+  }
+}
+
+ICHFAST_SIMD void add_whole_rows(const int16_t* first, const int16_t* second, const Whole& w,
+                                 int64_t n, int16_t* sum) {
+  w.has_padding ? add_whole<true>(first, second, w, n, sum)
+                : add_whole<false>(first, second, w, n, sum);
+}
+
+ICHFAST_SIMD void halve_whole(const int16_t* sum, float intercept, int64_t n_out, float* h) {
+#pragma omp simd
+  for (int64_t i = 0; i < n_out; ++i) {
+    int32_t pair;  // a pair at a time: little-endian, so the first is its low half
+    std::memcpy(&pair, sum + 2 * i, sizeof pair);
+    const int32_t low = int32_t(uint32_t(pair) << 16) >> 16;
+    h[i] = float(low + (pair >> 16)) * 0.25f + intercept;
+  }
+}
+
 template <bool kNoNaN, bool kFirst, bool kPadding, class T, class A>
 ICHFAST_INLINE void add_row(const T* stored, const Rescale<A> r, A weight, int64_t n, A* sum) {
   const A padding = r.padding.value_or(A(0));
@@ -79,30 +143,6 @@ ICHFAST_SIMD void add(const int16_t* stored, const Rescale<float>& r, float weig
 ICHFAST_SIMD void add(const float* stored, const Rescale<float>& r, float weight, bool first,
                       int64_t n, float* sum) {
   add_row<false>(stored, r, weight, first, n, sum);
-}
-
-// The two rows of a halving at once, so that the sum is not written and read again in between.
-template <bool kPadding>
-ICHFAST_INLINE void average_two(const int16_t* first, const int16_t* second, const Rescale<float> r,
-                                int64_t n, float* mean) {
-  const float padding = r.padding.value_or(0.0f);
-#pragma omp simd
-  for (int64_t i = 0; i < n; ++i) {
-    const float a = float(first[i]), b = float(second[i]);
-    float ha = rescale<true>(a, r.slope, r.intercept);
-    float hb = rescale<true>(b, r.slope, r.intercept);
-    if constexpr (kPadding) {
-      ha = a == padding ? kAir : ha;
-      hb = b == padding ? kAir : hb;
-    }
-    mean[i] = 0.5f * ha + 0.5f * hb;
-  }
-}
-
-ICHFAST_SIMD void average_rows(const int16_t* first, const int16_t* second, const Rescale<float>& r,
-                               int64_t n, float* mean) {
-  r.padding ? average_two<true>(first, second, r, n, mean)
-            : average_two<false>(first, second, r, n, mean);
 }
 
 void add(const double* stored, const Rescale<double>& r, double weight, bool first, int64_t n,
@@ -155,79 +195,110 @@ const A* average(const A* row, const Coverage<A>& columns, A* out) {
   return out;
 }
 
-// What is the same for all rows.
+// What is the same for all rows. Tensors are asked once: each question is a call through the stable
+// ABI, and a dozen for each row took as long as the pixels.
 template <class A>
 struct Plan {
-  const Tensor& stored;
+  struct Stored {
+    const void* data;
+    ScalarType dtype;
+    int64_t image, row, column;  // strides
+    int64_t width;
+  } stored;
+  struct Result {
+    void* data;
+    ScalarType dtype;
+    int64_t height, width;
+  } result;
   const std::vector<Window<A>>& windows;
-  std::vector<Rescale<A>> rescales;  // per image
   Coverage<A> rows, columns;
+  std::vector<Rescale<A>> rescales;  // per image
+  std::vector<std::optional<Whole>> wholes;
 };
 
-// One output row of image b, all windows.
+// Room for a row at each stage.
 template <class A>
-void window_output_row(const Plan<A>& plan, int64_t b, int64_t y, A* buffer, A* sum, A* averaged,
-                       A* windowed, Tensor& result) {
-  const Tensor& stored = plan.stored;
-  const int64_t width = stored.size(2), out_width = result.size(3);
-  const ScalarType dtype = stored.scalar_type(), out_dtype = result.scalar_type();
-  const Rescale<A>& r = plan.rescales[b];
-  // Integers rescaled by finite numbers cannot become NaN.
-  const bool fast = sizeof(A) == sizeof(float) && dtype == ScalarType::Short &&
-                    stored.stride(2) == 1 && std::isfinite(r.slope) && std::isfinite(r.intercept);
+struct Buffers {
+  Buffers(int64_t width, int64_t out_width)
+      : loaded(width), sum(width), averaged(out_width), windowed(out_width), pairs(width) {}
+
+  std::vector<A> loaded, sum, averaged, windowed;
+  std::vector<int16_t> pairs;
+};
+
+// h of one output row of image b.
+template <class A>
+const A* average_row(const Plan<A>& plan, int64_t b, int64_t y, bool fast, Buffers<A>& buffers) {
+  const auto& s = plan.stored;
   const auto& cell = plan.rows.cells[y];
-  int64_t done = 0;
-  if constexpr (sizeof(A) == sizeof(float)) {
-    if (fast && plan.rows.ratio == 2) {
-      const int16_t* const first = static_cast<const int16_t*>(stored.const_data_ptr()) +
-                                   b * stored.stride(0) + cell.first * stored.stride(1);
-      average_rows(first, first + stored.stride(1), r, width, sum);
-      done = 2;
-    }
-  }
-  for (int64_t j = done; j < cell.count; ++j) {
-    const int64_t element = b * stored.stride(0) + (cell.first + j) * stored.stride(1);
+  const Rescale<A>& r = plan.rescales[b];
+  A* const sum = buffers.sum.data();
+  for (int64_t j = 0; j < cell.count; ++j) {
+    const int64_t element = b * s.image + (cell.first + j) * s.row;
     const A weight = cell.weights[j];
     if constexpr (sizeof(A) == sizeof(float)) {
+      const int16_t* const row = static_cast<const int16_t*>(s.data) + element;
+      if (fast && plan.wholes[b] && plan.rows.ratio == 2 && plan.columns.ratio == 2) {
+        const Whole& w = *plan.wholes[b];
+        add_whole_rows(row, row + s.row, w, s.width, buffers.pairs.data());
+        halve_whole(buffers.pairs.data(), w.intercept, plan.result.width, buffers.averaged.data());
+        return buffers.averaged.data();
+      }
       if (fast) {
-        add(static_cast<const int16_t*>(stored.const_data_ptr()) + element, r, weight, j == 0,
-            width, sum);
+        add(row, r, weight, j == 0, s.width, sum);
         continue;
       }
     }
-    add(load(dtype, stored.const_data_ptr(), element, stored.stride(2), width, buffer), r, weight,
-        j == 0, width, sum);
+    add(load(s.dtype, s.data, element, s.column, s.width, buffers.loaded.data()), r, weight, j == 0,
+        s.width, sum);
   }
-  const A* const h = average(sum, plan.columns, averaged);
+  return average(sum, plan.columns, buffers.averaged.data());
+}
+
+// One output row of image b, all windows.
+template <class A>
+void window_output_row(const Plan<A>& plan, int64_t b, int64_t y, Buffers<A>& buffers) {
+  const Rescale<A>& r = plan.rescales[b];
+  // Integers rescaled by finite numbers cannot become NaN.
+  const bool fast = sizeof(A) == sizeof(float) && plan.stored.dtype == ScalarType::Short &&
+                    plan.stored.column == 1 && std::isfinite(r.slope) && std::isfinite(r.intercept);
+  const A* const h = average_row(plan, b, y, fast, buffers);
+  const auto& to = plan.result;
   const int64_t k_windows = int64_t(plan.windows.size());
-  constexpr ScalarType kDirect = sizeof(A) == 8 ? ScalarType::Double : ScalarType::Float;
+  const bool direct = to.dtype == (sizeof(A) == 8 ? ScalarType::Double : ScalarType::Float);
   for (int64_t k = 0; k < k_windows; ++k) {
-    const int64_t element = ((b * k_windows + k) * result.size(2) + y) * out_width;
-    const bool direct = out_dtype == kDirect;
-    A* const out = direct ? static_cast<A*>(result.mutable_data_ptr()) + element : windowed;
-    apply_window(h, plan.windows[k], fast, out_width, out);
-    if (!direct) store(out_dtype, result.mutable_data_ptr(), element, 1, out_width, out);
+    const int64_t element = ((b * k_windows + k) * to.height + y) * to.width;
+    A* const out = direct ? static_cast<A*>(to.data) + element : buffers.windowed.data();
+    apply_window(h, plan.windows[k], fast, to.width, out);
+    if (!direct) store(to.dtype, to.data, element, 1, to.width, out);
   }
 }
 
 template <class A>
 void forward(const Tensor& stored, const Tensor& slope, const Tensor& intercept,
              const std::vector<Window<A>>& windows, std::optional<double> padding, Tensor& result) {
-  const int64_t images = stored.size(0), width = stored.size(2);
+  const int64_t images = stored.size(0), height = stored.size(1), width = stored.size(2);
   const int64_t out_height = result.size(2), out_width = result.size(3);
-  Plan<A> plan{stored, windows, {}, {stored.size(1), out_height}, {width, out_width}};
+  Plan<A> plan{{stored.const_data_ptr(), stored.scalar_type(), stored.stride(0), stored.stride(1),
+                stored.stride(2), width},
+               {result.mutable_data_ptr(), result.scalar_type(), out_height, out_width},
+               windows,
+               {height, out_height},
+               {width, out_width},
+               {},
+               {}};
   for (int64_t b = 0; b < images; ++b) {
     plan.rescales.push_back({A(number_at(slope, b * slope.stride(0))),
                              A(number_at(intercept, b * intercept.stride(0)) + double(kOffset)),
                              padding ? std::optional<A>(A(*padding)) : std::nullopt});
+    plan.wholes.push_back(whole(plan.rescales.back()));
   }
-  const int64_t row_pixels = std::max<int64_t>(1, stored.size(1) / out_height) * width;
+  const int64_t row_pixels = std::max<int64_t>(1, height / out_height) * width;
   const int64_t grain = std::max<int64_t>(1, kGrain / row_pixels);
   torch::stable::parallel_for(0, images * out_height, grain, [&](int64_t begin, int64_t end) {
-    std::vector<A> buffer(width), sum(width), averaged(out_width), windowed(out_width);
+    Buffers<A> buffers(width, out_width);
     for (int64_t row = begin; row < end; ++row)
-      window_output_row(plan, row / out_height, row % out_height, buffer.data(), sum.data(),
-                        averaged.data(), windowed.data(), result);
+      window_output_row(plan, row / out_height, row % out_height, buffers);
   });
 }
 

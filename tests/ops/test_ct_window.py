@@ -337,3 +337,21 @@ GOOD = {"stored": S, "slope": ONE, "intercept": NONE, "windows": W, "size": (2, 
 def test_bad_arguments(bad: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=f"ct_window: .*{message}"):
         ct_window(**{**GOOD, **bad})
+
+
+@pytest.mark.parametrize("padding", [None, -2000.0, 0.0, 32767.0, -32768.0, 1.5, 1e9, float("nan")])
+@pytest.mark.parametrize(
+    "intercept", [-1024.0, 0.0, 0.5, -1000.25, 5000.0, 15359.0, 15361.0, -13312.0, -13314.0]
+)
+def test_whole_numbers_at_half_the_size_have_the_bits_of_the_general_path(
+    intercept: float, padding: float | None
+) -> None:
+    """int16 with slope 1 is averaged in 16-bit integers on the CPU, up to where two would not fit."""
+    generator = torch.Generator().manual_seed(0)
+    stored = torch.randint(-(2**15), 2**15, (2, 6, 70), generator=generator).to(torch.int16)
+    stored[1] = torch.randint(-2000, 4000, (6, 70), generator=generator)
+    stored[0, :2, :4] = torch.tensor([-(2**15), 2**15 - 1, 0, -2000])
+    numbers = (torch.ones(2), torch.full((2,), intercept), torch.tensor([[40.0, 80.0]]), (3, 35))
+    short = ops.ct_window(stored, *numbers, padding=padding)
+    general = ops.ct_window(stored.float(), *numbers, padding=padding)
+    assert torch.equal(short, general)
