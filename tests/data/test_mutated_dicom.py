@@ -9,6 +9,7 @@
 
 import zlib
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -28,7 +29,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from ichfast.data import Problems, quirks, read_series
+from ichfast.data import Problems, headers, quirks, read_series
 from ichfast.data.dicom import decoders_agree, read_image
 from ichfast.data.problems import Refused, quietly
 
@@ -234,6 +235,35 @@ def test_refused_or_right(name, tmp_path, make_dicom, head, need_decoder):
         assert outcomes["pixels", "decodes"] < 0.3 * sum(
             n for (w, _), n in outcomes.items() if w == "pixels"
         )
+
+
+def outcome(path: Path) -> object:
+    try:
+        image = read_image(path)
+        names = quirks.correct(image)
+    except Refused as refused:
+        return str(refused), refused.skip
+    ours = image.slope, image.intercept, image.padding, image.stored.dtype, image.stored.tobytes()
+    return names, repr(image.header), ours
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_quick_and_pydicoms_header_lead_to_the_same(
+    name, tmp_path, make_dicom, head, need_decoder, monkeypatch
+):
+    base = make_base(name, tmp_path, make_dicom, head, need_decoder)
+    path = tmp_path / "base.dcm"
+    quick, seeds = 0, range(0, EACH, 4)
+    for seed in seeds:
+        data = mutate(base, np.random.default_rng(seed))[1]
+        path.write_bytes(data)
+        plain = outcome(path)
+        with monkeypatch.context() as patch:
+            patch.setattr(headers, "_plain_header", lambda data: None)
+            assert plain == outcome(path), seed
+        with suppress(Refused):
+            quick += headers._plain_header(data[: headers._SIZES[1]]) is not None
+    assert (quick > len(seeds) / 2) == (name not in ("big endian, signed", "deflated, unsigned"))
 
 
 def test_each_is_named_and_the_others_unharmed(tmp_path, make_dicom, head, need_decoder):

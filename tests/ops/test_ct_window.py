@@ -346,12 +346,12 @@ def test_bad_arguments(bad: dict[str, Any], error: type[Exception], message: str
 def test_whole_numbers_at_half_the_size_have_the_bits_of_the_general_path(
     intercept: float, padding: float | None
 ) -> None:
-    """int16 with slope 1 is averaged in 16-bit integers on the CPU, up to where two would not fit."""
+    """int16 with slope 1 is averaged in 16-bit integers on the CPU, unless two would not fit."""
     generator = torch.Generator().manual_seed(0)
     stored = torch.randint(-(2**15), 2**15, (2, 6, 70), generator=generator).to(torch.int16)
     stored[1] = torch.randint(-2000, 4000, (6, 70), generator=generator)
     stored[0, :2, :4] = torch.tensor([-(2**15), 2**15 - 1, 0, -2000])
     numbers = (torch.ones(2), torch.full((2,), intercept), torch.tensor([[40.0, 80.0]]), (3, 35))
-    short = ops.ct_window(stored, *numbers, padding=padding)
-    general = ops.ct_window(stored.float(), *numbers, padding=padding)
+    short = ct_window(stored, *numbers, padding=padding)
+    general = ct_window(stored.float(), *numbers, padding=padding)
     assert torch.equal(short, general)
