@@ -7,6 +7,7 @@ refused, never guessed. docs/data.md lists them with what is done.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -213,11 +214,14 @@ def _apply_table(image: Image) -> None:
 
 
 def _refuse_empty(image: Image) -> None:
-    value = image.stored[0, 0]
-    if (image.stored[len(image.stored) // 2] != value).any():  # all but the rarest end here
+    stored, value = image.stored, image.stored.item(0)
+    rows, columns = stored.shape
+    if stored.item(rows // 2, columns // 2) != value:  # most end here
+        return
+    if (stored[rows // 2] != value).any():  # all but the rarest here
         return
     outside = value != 0 and (value == _padding(image) or _hu(image, value) <= AIR_HU + 100)
-    if not outside and (image.stored == value).all():
+    if not outside and (stored == value).all():
         raise Refused("every pixel has the same value: an empty file, or a decoder that failed")
 
 
@@ -227,13 +231,17 @@ def _refuse_empty(image: Image) -> None:
 POSSIBLE_HU = (-65_536.0, 32_768.0)
 
 
+@lru_cache
+def _limits(kind: np.dtype) -> tuple[int, int]:
+    return np.iinfo(kind).min, np.iinfo(kind).max
+
+
 def _refuse_impossible(image: Image) -> None:
     def possible(*stored: float) -> bool:
         ends = [_hu(image, float(end)) for end in stored]
         return min(ends) >= POSSIBLE_HU[0] and max(ends) <= POSSIBLE_HU[1]
 
-    bounds = np.iinfo(image.stored.dtype)
-    if possible(bounds.min, bounds.max) or possible(*image.ends()):
+    if possible(*_limits(image.stored.dtype)) or possible(*image.ends()):
         return
     tissue = image.stored[image.stored != image.padding]
     if tissue.size and not possible(tissue.min(), tissue.max()):
