@@ -94,8 +94,8 @@ inline void check_pool_batch(const Tensor& pool, const std::optional<Tensor>& ma
                   "pool_batch: slope and intercept must be (B,)");
   STD_TORCH_CHECK(windows.dim() == 3 && windows.size(0) == images && windows.size(2) == 2,
                   "pool_batch: windows must be (B, K, 2), level and width");
-  STD_TORCH_CHECK(size.size() == 2 && size[0] > 0 && size[1] > 0,
-                  "pool_batch: size must be two positive integers");
+  STD_TORCH_CHECK(size.size() == 2 && size[0] > 0 && size[1] > 0 && size[1] < int64_t(1) << 31,
+                  "pool_batch: size must be two positive integers, the width below 2^31");
 }
 
 // Images and masks of a batch, not filled yet; the masks empty where none are asked for.

@@ -36,13 +36,14 @@ struct Points {
   float y_first[kRun], y_second[kRun], x_first[kRun], x_second[kRun];
 };
 
+// Columns become floats from 32 bits: from 64 they do in vectors only with AVX-512.
 ICHFAST_SIMD void locate(const Axis& y, const Axis& x, int64_t from, int64_t n, Points& out) {
   const float y_first = y.first, y_step = y.step, x_first = x.first, x_step = x.step;
   const int32_t height = y.n, width = x.n;
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
-    const Taps row = taps(y_step * float(from + i) + y_first, height);
-    const Taps column = taps(x_step * float(from + i) + x_first, width);
+    const Taps row = taps(y_step * float(int32_t(from + i)) + y_first, height);
+    const Taps column = taps(x_step * float(int32_t(from + i)) + x_first, width);
     out.at[i] = row.first * width + column.first;
     out.y_first[i] = row.weight_first;
     out.y_second[i] = row.weight_second;
@@ -58,8 +59,8 @@ ICHFAST_SIMD void locate_nearest(const Axis& y, const Axis& x, int64_t from, int
   const int32_t height = y.n, width = x.n;
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
-    const int32_t row = nearest(y_step * float(from + i) + y_first, height);
-    const int32_t column = nearest(x_step * float(from + i) + x_first, width);
+    const int32_t row = nearest(y_step * float(int32_t(from + i)) + y_first, height);
+    const int32_t column = nearest(x_step * float(int32_t(from + i)) + x_first, width);
     const int32_t outside = (row | column) >> 31;
     at[i] = (row * width + column) & ~outside;
     inside[i] = ~outside;
