@@ -145,14 +145,15 @@ void batch_run(const Sample& s, const Shape& shape, const ct_window::Window<floa
 // beforehand, line after line, a part at a time. (Inline, since GCC takes a function that does
 // nothing else for one without effect, and drops the call.)
 ICHFAST_INLINE void prefetch(const void* data, int64_t bytes, int64_t part, int64_t parts) {
-  constexpr int64_t kLine = 64, kMost = 1 << 19;  // of more, the first is gone before it is used
-  bytes = std::min(bytes, kMost);
+  constexpr int64_t kLine = 64;
   const char* const from = static_cast<const char*>(data);
   for (int64_t at = bytes * part / parts; at < bytes * (part + 1) / parts; at += kLine)
     __builtin_prefetch(from + at, 0, 2);  // into the second-level cache
 }
 
 ICHFAST_INLINE void prefetch(const Sample& s, int64_t pixels, int64_t part, int64_t parts) {
+  constexpr int64_t kMost = 1 << 17;  // two slices with their masks and what is written must fit
+  if (pixels > kMost) return;
   prefetch(s.stored, pixels * int64_t(sizeof *s.stored), part, parts);
   if (s.mask) prefetch(s.mask, pixels, part, parts);
 }
