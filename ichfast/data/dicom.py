@@ -1,6 +1,5 @@
 """One DICOM file -> header and stored pixels. Every refusal is a `Refused` that says why."""
 
-import os
 from io import BytesIO
 from pathlib import Path
 
@@ -24,13 +23,9 @@ _IN_PLACE = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 _REWRITTEN = (ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
 
 
-def read_image(path: Path, memory: bytearray | None = None) -> Image:
-    """Header and pixels as decoded; `ichfast.data.quirks.correct` makes them Hounsfield units.
-
-    The file is read into `memory` where that is large enough: who reads one file after the other
-    saves the page faults of new memory, a quarter of the time. The pixels may lie there.
-    """
-    data, header = _read(path, memory)
+def read_image(path: Path) -> Image:
+    """Header and pixels as decoded; `ichfast.data.quirks.correct` makes them Hounsfield units."""
+    data, header = _read(path)
     signed = None
     if header.transfer_syntax in _IN_PLACE:
         pixels = _native_pixels(data, header)
@@ -62,22 +57,14 @@ def compare_decoders(path: Path) -> list[list[str]]:
     return decoders.compare(_stream(data, header), header)
 
 
-def _read(path: Path, memory: bytearray | None = None) -> tuple[bytes | memoryview, Header]:
+def _read(path: Path) -> tuple[bytes, Header]:
     with open_file(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        data: bytes | memoryview
-        if memory is not None and size < len(memory):  # one byte more, so that growth would show
-            count = file.readinto(memory)
-            data = memoryview(memory)[:count]
-            if count == len(memory):
-                data = bytes(data) + file.read()
-        else:
-            data = file.read()
+        data = file.read()
     return data, header_of(data, path)
 
 
-def _native_pixels(data: bytes | memoryview, header: Header) -> np.ndarray:
-    """The PixelData element read in place, without a copy."""
+def _native_pixels(data: bytes, header: Header) -> np.ndarray:
+    """The PixelData element read in place: no copy, read-only."""
     at = header.data_offset
     if data[at : at + 4] != b"\xe0\x7f\x10\x00":
         raise Refused("no pixel data")
@@ -98,7 +85,7 @@ def _native_pixels(data: bytes | memoryview, header: Header) -> np.ndarray:
     return pixels.reshape(header.rows, header.columns)
 
 
-def _rewritten_pixels(data: bytes | memoryview, header: Header) -> np.ndarray:
+def _rewritten_pixels(data: bytes, header: Header) -> np.ndarray:
     """Big endian, and whole files that are deflated."""
     with refusing("damaged DICOM file"), quietly("pydicom"):
         element = dcmread(BytesIO(data))["PixelData"]
@@ -115,9 +102,9 @@ def _rewritten_pixels(data: bytes | memoryview, header: Header) -> np.ndarray:
     return pixels.astype(kind.newbyteorder("=")).reshape(header.rows, header.columns)
 
 
-def _stream(data: bytes | memoryview, header: Header) -> Stream:
+def _stream(data: bytes, header: Header) -> Stream:
     with refusing("compressed pixel data is damaged"):
-        return read_stream(bytes(data), header)
+        return read_stream(data, header)
 
 
 def _image(header: Header, pixels: np.ndarray, signed: bool | None) -> Image:

@@ -81,10 +81,10 @@ def quick_header(path: Path) -> tuple[Header, int]:
     return read_header(path), size
 
 
-def header_of(data: bytes | memoryview, path: Path) -> Header:
+def header_of(data: bytes, path: Path) -> Header:
     """Of a whole file that has been read from the path."""
     for limit in _SIZES:
-        header = _plain_header(bytes(data[:limit]))
+        header = _plain_header(data[:limit])
         if header is not None:
             return header
     return _parse(BytesIO(data), path)

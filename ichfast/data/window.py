@@ -1,6 +1,5 @@
 """One DICOM file -> a windowed picture, for those who look at files one by one."""
 
-import threading
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,16 +13,6 @@ from ichfast.ops import ct_window
 from ichfast.ops._arrays import to_tensor
 
 
-class _Memory(threading.local):
-    """Of each thread, to read files into: more than most CT slices take."""
-
-    def __init__(self) -> None:
-        self.bytes = bytearray(1 << 20)
-
-
-_memory = _Memory()
-
-
 def read_window(path: Path, size: int, window: tuple[float, float]) -> Tensor:
     """(S, S) float32 in [0, 1]: a DICOM file's Hounsfield units, upright, averaged over the area of
     each pixel and windowed at `window` = (level, width in HU, above 1).
@@ -35,7 +24,7 @@ def read_window(path: Path, size: int, window: tuple[float, float]) -> Tensor:
     from ichfast.data.stacks import frame
 
     try:
-        image = read_image(path, _memory.bytes)
+        image = read_image(path)
         own = frame(image.header.orientation)
         correct(image)
         if image.header.rows != image.header.columns:
@@ -45,8 +34,7 @@ def read_window(path: Path, size: int, window: tuple[float, float]) -> Tensor:
     stored = np.ascontiguousarray(own.upright(image.stored))[None]
     slope, intercept, windows = _numbers(image.slope, image.intercept, *window)
     images: Tensor = ct_window(
-        # `from_numpy` warns of what may only be read; `to_tensor`, for all others, is slower.
-        torch.from_numpy(stored) if stored.flags.writeable else to_tensor("", "", stored),
+        to_tensor("read_window", "stored", stored),
         slope,
         intercept,
         windows,
