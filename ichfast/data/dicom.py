@@ -8,37 +8,35 @@ from pydicom import dcmread
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
     RLELossless,
 )
 
 from ichfast.data import decoders
-from ichfast.data.headers import header_of, open_file
+from ichfast.data.headers import NATIVE, header_of, open_file
 from ichfast.data.image import Header, Image
 from ichfast.data.problems import Refused, quietly, refusing
 from ichfast.data.streams import Stream, read_stream
 
-_IN_PLACE = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
-_REWRITTEN = (ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
+REWRITTEN = (ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
 
 
 def read_image(path: Path) -> Image:
     """Header and pixels as decoded; `ichfast.data.quirks.correct` makes them Hounsfield units."""
     data, header = _read(path)
-    signed = None
-    if header.transfer_syntax in _IN_PLACE:
-        pixels = _native_pixels(data, header)
-    elif header.transfer_syntax in _REWRITTEN:
-        pixels = _rewritten_pixels(data, header)
-    else:
-        name = decoders.available(header.transfer_syntax)[0]
-        stream = _stream(data, header)
-        pixels, signed = (
-            _stored(decoders.decode(stream, header, name), stream, header),
-            stream.signed,
-        )
-    return _image(header, pixels, signed)
+    if header.transfer_syntax in NATIVE:
+        start = data[header.data_offset : header.data_offset + 12]
+        begin = pixels_begin(start, len(data), header, 1, "Rows x Columns needs")
+        return image_of(header, native_pixels(data, begin, header), None)
+    if header.transfer_syntax in REWRITTEN:
+        return image_of(header, _rewritten_pixels(data, header), None)
+    name = decoders.available(header.transfer_syntax)[0]  # first: it names what is not read at all
+    return decoded(_stream(data, header), header, name)
+
+
+def decoded(stream: Stream, header: Header, name: str) -> Image:
+    """By the decoder of this name."""
+    pixels = _stored(decoders.decode(stream, header, name), stream, header)
+    return image_of(header, pixels, stream.signed)
 
 
 def decoders_agree(path: Path) -> bool | None:
@@ -52,7 +50,7 @@ def compare_decoders(path: Path) -> list[list[str]]:
     Empty for uncompressed files.
     """
     data, header = _read(path)
-    if header.transfer_syntax in _IN_PLACE + _REWRITTEN:
+    if header.transfer_syntax in NATIVE + REWRITTEN:
         return []
     return decoders.compare(_stream(data, header), header)
 
@@ -63,25 +61,31 @@ def _read(path: Path) -> tuple[bytes, Header]:
     return data, header_of(data, path)
 
 
-def _native_pixels(data: bytes, header: Header) -> np.ndarray:
-    """The PixelData element read in place: no copy, read-only."""
-    at = header.data_offset
-    if data[at : at + 4] != b"\xe0\x7f\x10\x00":
+def pixels_begin(start: bytes, size: int, header: Header, frames: int, needs: str) -> int:
+    """Where in a file of this size the uncompressed pixels of so many frames begin. `start` is the
+    first 12 bytes of the PixelData element; refused unless it holds the frames, and nothing but.
+    """
+    if start[:4] != b"\xe0\x7f\x10\x00":
         raise Refused("no pixel data")
     # tag(4) VR(2) reserved(2) length(4) with an explicit VR; tag(4) length(4) with an implicit one
-    explicit = data[at + 4 : at + 6] in (b"OW", b"OB", b"UN")
-    start = at + (12 if explicit else 8)
-    length = int.from_bytes(data[start - 4 : start], "little")
+    used = 12 if start[4:6] in (b"OW", b"OB", b"UN") else 8
+    begin = header.data_offset + used
+    length = int.from_bytes(start[used - 4 : used], "little")
     width = header.bits_allocated // 8
-    expected = header.rows * header.columns * width
-    present = min(length, len(data) - start)
+    expected = header.rows * header.columns * width * frames
+    present = min(length, size - begin)
     if present < expected:
         raise Refused(f"pixel data is truncated: {max(present, 0):,} bytes of {expected:,}")
     # A little padding at the end is common; a whole row or column of it is a wrong size.
     if length - expected >= min(header.rows, header.columns) * width:
-        raise Refused(f"pixel data holds {length:,} bytes, Rows x Columns needs {expected:,}")
-    kind = np.dtype(f"<{'i' if header.signed else 'u'}{width}")
-    pixels = np.frombuffer(data, kind, header.rows * header.columns, start)
+        raise Refused(f"pixel data holds {length:,} bytes, {needs} {expected:,}")
+    return begin
+
+
+def native_pixels(data: bytes, begin: int, header: Header) -> np.ndarray:
+    """Uncompressed little-endian pixels read in place: no copy, read-only."""
+    kind = np.dtype(f"<{'i' if header.signed else 'u'}{header.bits_allocated // 8}")
+    pixels = np.frombuffer(data, kind, header.rows * header.columns, begin)
     return pixels.reshape(header.rows, header.columns)
 
 
@@ -107,7 +111,7 @@ def _stream(data: bytes, header: Header) -> Stream:
         return read_stream(data, header)
 
 
-def _image(header: Header, pixels: np.ndarray, signed: bool | None) -> Image:
+def image_of(header: Header, pixels: np.ndarray, signed: bool | None) -> Image:
     if pixels.itemsize == 4 and pixels.max() >= 2**31:
         raise Refused("pixel values do not fit into 32 bits with a sign")
     return Image(header, pixels, header.slope, header.intercept, stream_signed=signed)

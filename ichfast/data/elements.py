@@ -36,32 +36,23 @@ class Unsure(Exception):
 class Elements(dict[int, bytes]):
     """Values by tag, as much of a pydicom Dataset as making a Header asks for."""
 
-    def __init__(self, syntax: str):
+    def __init__(self, syntax: object):
         super().__init__()
         self.file_meta = {"TransferSyntaxUID": syntax}
-        self.vrs: dict[int, bytes] = {}
+        self.vrs: dict[int, bytes] = {}  # empty where the VR is implicit
         self.pixels = 0  # where PixelData begins
 
 
 def elements(data: bytes, wanted: Set[int]) -> Elements:
     """Those of the wanted tags that come before PixelData. `data` is the file, or enough of its
-    beginning.
+    beginning. Whatever it raises, `Unsure` or what indices and struct do, means that pydicom must
+    look.
     """
-    try:
-        return _elements(data, wanted)
-    except (struct.error, IndexError):
-        raise Unsure from None
-
-
-def _elements(data: bytes, wanted: Set[int]) -> Elements:
     if data[128:132] != b"DICM":
         raise Unsure
     at, before, syntax = 132, -1, b""
     while data[at : at + 2] == b"\x02\x00":
-        _, element, vr, length = _explicit(data, at)
-        tag, start = 0x00020000 | element, at + 8
-        if vr not in _SHORT:
-            tag, vr, start, length = _element(data, at, True)
+        tag, vr, start, length = _element(data, at, True)
         if tag <= before or (tag == 0x00020000 and (vr, length) != (b"UL", 4)):
             raise Unsure
         before, at = tag, start + length

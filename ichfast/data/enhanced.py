@@ -9,13 +9,13 @@ is given at several places must be the same at all of them.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-import numpy as np
 from pydicom import Dataset, dcmread
 from pydicom.uid import ImplicitVRLittleEndian
 
 from ichfast.data import decoders, dicom, headers
+from ichfast.data.elements import Elements
 from ichfast.data.image import Header, Image
 from ichfast.data.problems import Refused, quietly, refusing
 from ichfast.data.streams import Stream, check_stream, find_frames
@@ -103,19 +103,15 @@ class EnhancedFile:
     def image(self, number: int) -> Image:
         """As `ichfast.data.dicom.read_image`, of the frame with this number (from 1)."""
         header, data = self._read(number)
-        if header.transfer_syntax in dicom._IN_PLACE:
-            kind = np.dtype(f"<{'i' if header.signed else 'u'}{header.bits_allocated // 8}")
-            pixels = np.frombuffer(data, kind).reshape(header.rows, header.columns)
-            return dicom._image(header, pixels, None)
+        if header.transfer_syntax in headers.NATIVE:
+            return dicom.image_of(header, dicom.native_pixels(data, 0, header), None)
         stream = _stream(data, header)
-        name = decoders.available(header.transfer_syntax)[0]
-        pixels = dicom._stored(decoders.decode(stream, header, name), stream, header)
-        return dicom._image(header, pixels, stream.signed)
+        return dicom.decoded(stream, header, decoders.available(header.transfer_syntax)[0])
 
     def compare_decoders(self, number: int) -> list[list[str]]:
         """As `ichfast.data.dicom.compare_decoders`, of one frame."""
         header, data = self._read(number)
-        if header.transfer_syntax in dicom._IN_PLACE:
+        if header.transfer_syntax in headers.NATIVE:
             return []
         return decoders.compare(_stream(data, header), header)
 
@@ -143,38 +139,19 @@ def _stream(data: bytes, header: Header) -> Stream:
 # Headers
 
 
-class _Values(dict[int, bytes]):
-    """As much of a pydicom Dataset as making a Header asks for."""
-
-    file_meta: Any
-
-
-class _Tags(headers.Tags):
-    """What a single-slice file of the frame would say."""
-
-    def __init__(self, top: headers.Tags, values: _Values):
-        self.top = top
-        self.dataset: Any = values
-        self.order = "little"
-
-    def raw(self, tag: int) -> bytes:
-        value: bytes = self.dataset.get(tag, b"")
-        return value
-
-    def vr(self, tag: int) -> str:
-        return self.top.vr(tag)
-
-
 def _headers(dataset: Dataset, offset: int) -> Iterator[Header | Refused]:
     """Of each frame in its order, or why it has none."""
     top = headers.Tags(dataset)
     syntax = dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)
-    if syntax in dicom._REWRITTEN:
+    if syntax in dicom.REWRITTEN:
         raise Refused("enhanced CT, big-endian or deflated; convert it to explicit little endian")
     if headers._LUT_SEQUENCE in dataset:
         raise Refused("enhanced CT with a Modality LUT beside its value transformation")
     # All values of the top level first: pydicom converts some of them when it opens a sequence.
-    common = _Values((t, top.raw(t)) for t in headers.TAGS if t in dataset and t not in _OF_A_FRAME)
+    common = Elements(syntax)
+    for tag in headers.TAGS:
+        if tag in dataset and tag not in _OF_A_FRAME:
+            common[tag], common.vrs[tag] = top.raw(tag), top.vr(tag).encode()
     outside = [*_own(top, _OF_A_FRAME)]
     shared = _items(dataset, _SHARED)
     frames = _items(dataset, _PER_FRAME)
@@ -183,19 +160,19 @@ def _headers(dataset: Dataset, offset: int) -> Iterator[Header | Refused]:
     count = common.get(headers._FRAMES, b"").strip(b" \0")
     if not count.isdigit() or len(count) > 9 or int(count) != len(frames):
         raise Refused("NumberOfFrames is not the number of per-frame functional groups")
-    common.file_meta = dataset.file_meta
     common[headers._SOP_CLASS], common[headers._FRAMES] = headers.CT_IMAGE.encode(), b"1"
     image_type = common.pop(headers._IMAGE_TYPE, b"")
     outside += [pair for item in shared for pair in _gather(item)]
     for item in frames:
         try:
-            values = _Values(common)
-            values.file_meta = common.file_meta
+            values = Elements(syntax)
+            values |= common
+            values.vrs = common.vrs
             for tag, value in (*_gather(item), *outside):
                 if not _same(values.setdefault(tag, value), value) and tag not in _MAY_DIFFER:
                     raise Refused("functional groups contradict each other")
             values[headers._IMAGE_TYPE] = _frame_type(values, image_type)
-            yield headers.make_header(_Tags(top, values), offset)
+            yield headers.make_header(headers.PlainTags(values), offset)
         except Refused as refused:
             yield refused
 
@@ -230,7 +207,7 @@ def _same(a: bytes, b: bytes) -> bool:
     return numbers[0] == numbers[1]
 
 
-def _frame_type(values: _Values, image_type: bytes) -> bytes:
+def _frame_type(values: Elements, image_type: bytes) -> bytes:
     """Frame Type, where it is missing Image Type; refused where the frame is no slice in HU."""
     kind = values.get(_FRAME_TYPE, image_type.strip(b" \0"))
     parts = [part.strip(b" \0") for part in kind.split(b"\\")]
@@ -252,21 +229,11 @@ def _places(
     file: BinaryIO, dataset: Dataset, header: Header, frames: int
 ) -> list[list[tuple[int, int]]]:
     """Offset and length in the file of each frame's bytes."""
-    if header.transfer_syntax not in dicom._IN_PLACE:
+    if header.transfer_syntax not in headers.NATIVE:
         top = headers.Tags(dataset)
         return find_frames(file, header, frames, top.raw(_OFFSETS), top.raw(_LENGTHS))
     file.seek(header.data_offset)
-    start = file.read(12)
-    if start[:4] != b"\xe0\x7f\x10\x00":
-        raise Refused("no pixel data")
-    used = 12 if start[4:6] in (b"OW", b"OB", b"UN") else 8
-    length = int.from_bytes(start[used - 4 : used], "little")
-    begin = header.data_offset + used
+    start, size = file.read(12), file.seek(0, 2)
+    begin = dicom.pixels_begin(start, size, header, frames, "its frames need")
     one = header.rows * header.columns * header.bits_allocated // 8
-    present = min(length, file.seek(0, 2) - begin)
-    if present < one * frames:
-        raise Refused(f"pixel data is truncated: {max(present, 0):,} bytes of {one * frames:,}")
-    # As of single slices: a little padding is common, a row or column of it is a wrong size.
-    if length - one * frames >= min(header.rows, header.columns) * header.bits_allocated // 8:
-        raise Refused(f"pixel data holds {length:,} bytes, its frames need {one * frames:,}")
     return [[(begin + i * one, one)] for i in range(frames)]

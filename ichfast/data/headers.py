@@ -14,6 +14,7 @@ from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import (
     EnhancedCTImageStorage,
+    ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     LegacyConvertedEnhancedCTImageStorage,
 )
@@ -26,7 +27,7 @@ CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 MAX_SIDE = 4096  # beyond any CT: a corrupt header must not ask for gigabytes
 SUFFIXES = {".dcm", ".dicom", ".ima"}  # of files that are meant to be DICOM
 
-NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1")  # uncompressed little-endian
+NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)  # uncompressed little-endian
 # Most headers end within the first size, all but the strangest within the second.
 _SIZES = (8 << 10, 256 << 10)
 
@@ -94,10 +95,10 @@ def _plain_header(data: bytes) -> Header | None:
     """None where pydicom has to decide."""
     try:
         found = elements(data, _WANTED)
-        return None if _LUT_SEQUENCE in found else make_header(_PlainTags(found), found.pixels)
+        return None if _LUT_SEQUENCE in found else make_header(PlainTags(found), found.pixels)
     except Refused:
         raise
-    except Exception:  # Unsure, or a value that leads nowhere
+    except Exception:  # not the plain case
         return None
 
 
@@ -163,7 +164,9 @@ class Tags:
         return (element.VR or "") if element is not None else ""
 
 
-class _PlainTags(Tags):
+class PlainTags(Tags):
+    """The same of little-endian `Elements`."""
+
     def __init__(self, found: Elements):
         self.dataset: Any = found
         self.order = "little"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+from pydicom.uid import ImplicitVRLittleEndian
 
 from ichfast.data import decoders, quirks
 from ichfast.data.dicom import compare_decoders, read_image
@@ -93,7 +94,8 @@ def _check_size(header: Header, size: int) -> None:
         return
     expected = header.rows * header.columns * header.bits_allocated // 8
     # Tag, VR and length before them: 12 bytes, or 8 where the VR is implicit.
-    present = size - header.data_offset - (8 if header.transfer_syntax == NATIVE[0] else 12)
+    used = 8 if header.transfer_syntax == ImplicitVRLittleEndian else 12
+    present = size - header.data_offset - used
     if present < expected:
         raise Refused(f"pixel data is truncated: {max(present, 0):,} bytes of {expected:,}")
 
