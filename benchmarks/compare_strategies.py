@@ -29,8 +29,6 @@ from ichfast.training.strategies import strategy_of
 
 RESULTS = Path(__file__).parent / "results"
 STRATEGIES = ("curriculum", "supervised")
-HU_WINDOW = (200.0, 801.0)
-"""wide enough that HU from −200 to 600 survive windowing: the thresholds need HU"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -64,10 +64,6 @@ class Picture:
     number: int  # of the frame, from 1; 0 in a file that holds one slice
     header: Header | Refused
 
-    def of(self, source: str) -> str:
-        """What the slice is called: "a.dcm", or "a.dcm#3"."""
-        return f"{source}#{self.number}" if self.number else source
-
 
 def read_pictures(path: Path) -> list[Picture]:
     """The slices of a DICOM file of either kind, without pixels. `Refused` where the whole file is

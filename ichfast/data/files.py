@@ -57,3 +57,10 @@ def open_table(path: Path) -> TextIO:
 
 def relative(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix()
+
+
+def slice_name(source: str, number: int) -> str:
+    """Of a file's slice by its number from 1, "a.dcm#3"; 0: the file holds one, and it is called as
+    the file is.
+    """
+    return f"{source}#{number}" if number else source

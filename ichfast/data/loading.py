@@ -10,8 +10,8 @@ from torch import Tensor
 from ichfast.data.layouts import Layout, detect_layout, read_series, something
 from ichfast.data.pool import MANIFEST, Pool
 from ichfast.data.problems import Problems
-from ichfast.data.resize import resize_hu, resize_masks
-from ichfast.data.series import SUBTYPES, Series
+from ichfast.data.resize import positive_slices, resize_hu, resize_masks
+from ichfast.data.series import Series
 from ichfast.data.slices import SliceSet, Window
 from ichfast.errors import DataError
 
@@ -63,18 +63,10 @@ def load_slices(
             problems.add(scan.sources[0], "its scan is not square")
             continue
         masks = resize_masks(scan, size) if labelled else None
-        wanted: np.ndarray = np.ones(len(scan), dtype=bool)
-        if positive and masks is not None:
-            wanted = masks.flatten(1).any(1).numpy()
-        elif positive and layout != "rsna":
-            if scan.subtypes is not None:
-                wanted = np.asarray(scan.subtypes.any(1))
-            elif scan.mask is not None:
-                wanted = np.asarray(scan.mask.any((1, 2)))
-            else:
-                problems.skip(scan.sources[0], "no labels, so its positive slices are not known")
-                continue
-        reservoir.offer(scan, np.flatnonzero(wanted), masks)
+        wanted = np.arange(len(scan))
+        if positive and layout != "rsna":  # there the files were chosen by the table
+            wanted = positive_slices(scan, masks, problems)
+        reservoir.offer(scan, wanted, masks)
     blood = None if reservoir.masks is None else bool(reservoir.masks.any())
     _require_some(root, len(reservoir.index), blood, positive, problems)
     return reservoir.collect(window), problems
@@ -203,7 +195,7 @@ class _Reservoir:
                 float(scan.positions[i]),
                 scan.sources[i],
                 scan.study,
-                _names(scan.subtypes[i]) if scan.subtypes is not None else None,
+                scan.kinds(i),
             )
             place = self.seen
             self.seen += 1
@@ -244,10 +236,6 @@ class _Entry(NamedTuple):
     source: str
     study: str
     subtypes: tuple[str, ...] | None
-
-
-def _names(has: np.ndarray) -> tuple[str, ...]:
-    return tuple(name for name, yes in zip(SUBTYPES, has, strict=True) if yes)
 
 
 def _has_blood(pool: Pool, i: int) -> bool:

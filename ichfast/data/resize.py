@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ichfast.data.problems import Problems
 from ichfast.data.series import Series
 from ichfast.errors import DataError
 from ichfast.ops import ct_window
@@ -48,3 +49,17 @@ def resize_masks(scan: Series, size: int) -> Tensor:
         function="linear_exact",
     )
     return (area > 0.5 - 1e-4).to(torch.uint8)  # a half stays a half whatever the rounding
+
+
+def positive_slices(scan: Series, masks: Tensor | None, problems: Problems) -> np.ndarray:
+    """Indices of the slices with haemorrhage: by the masks at this size where they are given, else
+    by the labels, else by the scan's own mask. None of them, and a problem, where nothing says.
+    """
+    if masks is not None:
+        return np.flatnonzero(masks.flatten(1).any(1).numpy())
+    if scan.subtypes is not None:
+        return np.flatnonzero(scan.subtypes.any(1))
+    if scan.mask is not None:
+        return np.flatnonzero(scan.mask.any((1, 2)))
+    problems.skip(scan.sources[0], "no labels, so its positive slices are not known")
+    return np.empty(0, dtype=np.intp)

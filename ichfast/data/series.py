@@ -34,6 +34,12 @@ class Series:
     def __len__(self) -> int:
         return len(self.stored)
 
+    def kinds(self, i: int) -> tuple[str, ...] | None:
+        """Names of the haemorrhages in slice i; None where they are not known."""
+        if self.subtypes is None:
+            return None
+        return tuple(name for name, has in zip(SUBTYPES, self.subtypes[i], strict=True) if has)
+
     def hu(self) -> np.ndarray:
         """(n, H, W) float32 Hounsfield units, air where the file has padding."""
         slope, intercept = (

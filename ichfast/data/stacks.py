@@ -11,7 +11,7 @@ from tqdm import tqdm
 from ichfast.data import quirks
 from ichfast.data.dicom import read_image
 from ichfast.data.enhanced import EnhancedFile, Picture, read_pictures
-from ichfast.data.files import find_files, relative
+from ichfast.data.files import find_files, relative, slice_name
 from ichfast.data.image import Header, Image
 from ichfast.data.problems import Problems, Refused
 from ichfast.data.series import AIR_HU, Series
@@ -132,7 +132,7 @@ def _slices(root: Path, problems: Problems, path: Path) -> Iterator[tuple[int, H
         try:
             header, own = usable(picture)
         except Refused as refused:
-            problems.record(picture.of(source), refused)
+            problems.record(slice_name(source, picture.number), refused)
         else:
             yield picture.number, header, own
 
@@ -161,7 +161,7 @@ def _read(root: Path, problems: Problems, stack: Stack) -> Series | None:
     found: dict[str, None] = {}  # an ordered set
     opened: dict[Path, EnhancedFile] = {}
     for position, path, number in sorted(stack.pictures):
-        source = relative(path, root) + (f"#{number}" if number else "")
+        source = slice_name(relative(path, root), number)
         try:
             image = _image(path, number, opened)
             names = quirks.correct(image)

@@ -14,17 +14,13 @@ from ichfast.training.recipe import Augmentation, Recipe
 from ichfast.training.streams import stream
 
 
-def is_on(recipe: Recipe) -> bool:
-    return recipe.augmentation != Augmentation()
-
-
 def draw(recipe: Recipe, step: str, epoch: int, count: int) -> Warp | None:
     """For the ``count`` slices of an epoch, in their order; None where the recipe has none.
 
     Angle, shifts and level are uniform within their limits either way, zoom and the window's width
     uniform in their logarithm.
     """
-    if not is_on(recipe):
+    if recipe.augmentation == Augmentation():
         return None
     limits, (level, width) = recipe.augmentation, recipe.data.window
     random = stream(recipe.training.seed, f"augmentation {step}", epoch)

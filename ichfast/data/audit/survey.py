@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ichfast.data.audit.look import look
 from ichfast.data.audit.results import results
 from ichfast.data.audit.tally import Tally
-from ichfast.data.files import list_folder, open_table
+from ichfast.data.files import list_folder, open_table, slice_name
 from ichfast.data.problems import Refused
 from ichfast.errors import DataError
 
@@ -184,7 +184,7 @@ def _tally(files: list[File]) -> Tally:
             tally.refuse(part, name, refused)
             continue
         for number, one in seen:
-            source = f"{name}#{number}" if number else name
+            source = slice_name(name, number)
             if isinstance(one, Refused):
                 tally.refuse(part, source, one)
             else:

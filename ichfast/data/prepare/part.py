@@ -12,8 +12,8 @@ from ichfast.data.layouts import Layout
 from ichfast.data.prepare.durable import whole
 from ichfast.data.prepare.units import Unit, read_unit
 from ichfast.data.problems import Problem, Problems
-from ichfast.data.resize import resize_hu, resize_masks
-from ichfast.data.series import SUBTYPES, Series
+from ichfast.data.resize import positive_slices, resize_hu, resize_masks
+from ichfast.data.series import Series
 from ichfast.errors import DataError
 
 AT_ONCE = 8  # slices resized together; with 32, the larger buffers fragmented the heap
@@ -92,16 +92,10 @@ def _write(
     if scan.stored.shape[1] != scan.stored.shape[2]:
         problems.add(scan.sources[0], "its scan is not square")
         return
-    blood = None if scan.mask is None else resize_masks(scan, size)[:, 0].numpy()
-    wanted: np.ndarray = np.ones(len(scan), dtype=bool)
-    if task.positive and blood is not None:
-        wanted = np.asarray(blood.any((1, 2)))
-    elif task.positive and task.layout != "rsna":  # there the files were chosen by the table
-        if scan.subtypes is None:
-            problems.skip(scan.sources[0], "no labels, so its positive slices are not known")
-            return
-        wanted = np.asarray(scan.subtypes.any(1))
-    indices = np.flatnonzero(wanted)
+    blood = None if scan.mask is None else resize_masks(scan, size)
+    indices = np.arange(len(scan))
+    if task.positive and task.layout != "rsna":  # there the files were chosen by the table
+        indices = positive_slices(scan, blood, problems)
     begin = images.tell()
     try:
         for start in range(0, len(indices), AT_ONCE):
@@ -112,17 +106,12 @@ def _write(
         problems.add(scan.sources[0], str(error))
         return
     if blood is not None:
-        masks.write(blood[indices].tobytes())
+        masks.write(blood.numpy()[indices].tobytes())
     for i in indices:
         yield _row(scan, int(i))
 
 
 def _row(scan: Series, i: int) -> dict[str, Any]:
-    subtypes = None
-    if scan.subtypes is not None:
-        subtypes = [
-            name for name, is_there in zip(SUBTYPES, scan.subtypes[i], strict=True) if is_there
-        ]
     return {
         "patient": scan.patient,
         "study": scan.study,
@@ -131,6 +120,6 @@ def _row(scan: Series, i: int) -> dict[str, Any]:
         "spacing": list(scan.spacing) if np.isfinite(scan.spacing).all() else None,
         "hu_range": scan.hu_range,
         "source": scan.sources[i],
-        "subtypes": subtypes,
+        "subtypes": scan.kinds(i),
         "has_mask": scan.mask is not None,
     }

@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ichfast.data.files import find_files, relative
+from ichfast.data.files import find_files, relative, slice_name
 from ichfast.data.layouts import Layout
 from ichfast.data.problems import Problems, Refused
 from ichfast.data.series import Series
@@ -150,10 +150,11 @@ def _read_headers(root: Path, names: Sequence[str]) -> list[_Slices]:
             pictures = [Picture(0, refused)]
         found: _Slices = []
         for picture in pictures:
+            source = slice_name(name, picture.number)
             try:
                 header, _ = usable(picture)  # refuses what is not axial
-                found.append((picture.of(name), header.series))
+                found.append((source, header.series))
             except Refused as refused:
-                found.append((picture.of(name), (str(refused), refused.skip)))
+                found.append((source, (str(refused), refused.skip)))
         results.append(found)
     return results
