@@ -14,13 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from pydicom import Dataset
-from pydicom.dataset import FileMetaDataset
-from pydicom.uid import UID, ExplicitVRLittleEndian
 
+from benchmarks.ct_files import write_ct
 from ichfast.data.audit import Options, audit
 from ichfast.data.audit.look import look
-from ichfast.data.headers import CT_IMAGE, quick_header, read_header
+from ichfast.data.headers import quick_header, read_header
 
 
 def main() -> None:
@@ -69,28 +67,8 @@ def _best(read: Callable[[Path], object], paths: list[Path]) -> float:
 
 
 def _write(folder: Path) -> list[Path]:
-    pixels = np.zeros((512, 512), np.int16).tobytes()
-    paths = []
-    for i in range(28):
-        dataset = Dataset()
-        dataset.file_meta = FileMetaDataset()
-        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = UID(CT_IMAGE)
-        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = UID(f"1.2.{i}")
-        dataset.Modality, dataset.PatientID = "CT", "patient"
-        dataset.StudyInstanceUID, dataset.SeriesInstanceUID = "1.2", "1.3"
-        dataset.ImagePositionPatient = [0, 0, 5 * i]
-        dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-        dataset.PixelSpacing = [0.5, 0.5]
-        dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-        dataset.Rows = dataset.Columns = 512
-        dataset.BitsAllocated = dataset.BitsStored = 16
-        dataset.HighBit, dataset.PixelRepresentation = 15, 1
-        dataset.RescaleSlope, dataset.RescaleIntercept = 1, 0
-        dataset.PixelData = pixels
-        paths.append(folder / f"{i:02d}.dcm")
-        dataset.save_as(paths[-1], enforce_file_format=True)
-    return paths
+    pixels = np.zeros((512, 512), np.int16)
+    return [write_ct(folder / f"{i:02d}.dcm", pixels, i) for i in range(28)]
 
 
 if __name__ == "__main__":

@@ -96,32 +96,18 @@ def _numpy_tight(path: Path, half: int) -> Tensor:
 
 
 def _write(path: Path, side: int, number: int) -> Path:
-    """A head: bone around brain around blood, with noise, in air, as 16-bit explicit little-endian
-    CT."""
-    from pydicom.dataset import FileDataset, FileMetaDataset
-    from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
+    """A head: bone around brain around blood, with noise, in air."""
+    from benchmarks.ct_files import write_ct  # pydicom, which a machine with a GPU need not have
 
-    meta = FileMetaDataset()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.MediaStorageSOPClassUID = CTImageStorage
-    meta.MediaStorageSOPInstanceUID = UID(f"1.2.3.{number}")
-    dataset = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
-    dataset.SOPClassUID = CTImageStorage
-    dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
-    dataset.Modality = "CT"
-    dataset.PatientID, dataset.StudyInstanceUID, dataset.SeriesInstanceUID = "p", "1.2", "1.3"
-    dataset.ImagePositionPatient = [-125, -125, 5 * number]
-    dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-    dataset.PixelSpacing = [0.49, 0.49]
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-    dataset.Rows = dataset.Columns = side
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 16, 15
-    dataset.PixelRepresentation = 1
-    dataset.WindowCenter, dataset.WindowWidth = BRAIN
-    dataset.RescaleSlope, dataset.RescaleIntercept = SLOPE, INTERCEPT
-    dataset.PixelData = _head(side, number).astype("<i2").tobytes()
-    dataset.save_as(path, enforce_file_format=True)
-    return path
+    return write_ct(
+        path,
+        _head(side, number),
+        number,
+        RescaleSlope=SLOPE,
+        RescaleIntercept=INTERCEPT,
+        WindowCenter=BRAIN[0],
+        WindowWidth=BRAIN[1],
+    )
 
 
 def _head(side: int, number: int) -> npt.NDArray[np.float64]:

@@ -21,10 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
 from benchmarks import machine
+from benchmarks.ct_files import write_ct
 
 SERIES = 34  # slices of a scan, as RSNA has on average
 WORKERS = (1, 2)
@@ -101,24 +100,14 @@ def write_set(root: Path, slices: int, side: int) -> None:
     root.mkdir()
     template = root / "template"
     noise = np.random.default_rng(0).integers(-1000, 2000, (side, side)).astype("<i2")
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = CTImageStorage
-    meta.MediaStorageSOPInstanceUID = UID("1.2.3")
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    data = FileDataset(str(template), {}, file_meta=meta, preamble=b"\0" * 128)
-    data.SOPClassUID, data.Modality = CTImageStorage, "CT"
-    data.SOPInstanceUID = UID("1.2.3")
-    data.PatientID = "1.9.100000"
-    data.StudyInstanceUID = data.SeriesInstanceUID = UID(data.PatientID)
-    data.ImagePositionPatient = ["-100", "-100", "77777"]
-    data.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-    data.PixelSpacing = [0.5, 0.5]
-    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
-    data.Rows = data.Columns = side
-    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 1
-    data.RescaleSlope, data.RescaleIntercept = 1, 0
-    data.PixelData = noise.tobytes()
-    data.save_as(template, enforce_file_format=True)
+    write_ct(
+        template,
+        noise,
+        PatientID="1.9.100000",
+        StudyInstanceUID="1.9.100000",
+        SeriesInstanceUID="1.9.100000",
+        ImagePositionPatient=["-100", "-100", "77777"],
+    )
     content = template.read_bytes()
     template.unlink()
     head, pixels = content[: -noise.nbytes], content[-noise.nbytes :]

@@ -9,7 +9,7 @@ from typing import Any
 
 from ichfast.data.audit import DISAGREE, Options, audit
 from ichfast.errors import OutputError
-from ichfast.report.page import template
+from ichfast.report.page import template, write_whole
 
 SALT = "audit.salt"
 FILES_SHOWN = 8  # of a finding
@@ -42,8 +42,9 @@ def run(
     )
     found = audit(sets, options)
     trouble = troubles(found)
-    _write(out / "audit.json", json.dumps(found, indent=1) + "\n")
-    _write(out / "audit.html", render(found))
+    fix = "Make room or choose another folder with --out."
+    write_whole(out / "audit.json", json.dumps(found, indent=1) + "\n", fix)
+    write_whole(out / "audit.html", render(found), fix)
     for part in found["sets"]:
         print(
             f"{part['name']}: {_many(part['files'], 'file')}, "
@@ -115,20 +116,6 @@ def _salt(path: Path) -> bytes:
     if not 16 <= len(salt) <= 64:
         raise OutputError(f"{path} is not the salt of an audit. Delete it to make new pseudonyms.")
     return salt
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written: {error.strerror}. Make room or choose another folder with "
-            "--out."
-        ) from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def render(found: dict[str, Any]) -> str:

@@ -46,17 +46,20 @@ def write_report(run: Path) -> Path:
             f"{run / 'metrics.json'} lacks what the page shows ({error}). Was it written by "
             "another version of ichfast? Delete it to see the curves alone."
         ) from error
-    partial = run / "report.html.partial"
+    fix = f"Make room or allow writing there, then run python -m ichfast.report {run}."
+    write_whole(path, html, fix)
+    return path
+
+
+def write_whole(path: Path, text: str, fix: str) -> None:
+    """The file, whole or as it was before; OutputError that ends with the fix."""
+    partial = path.with_name(f"{path.name}.partial")
     try:
-        partial.write_text(html, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8")
         os.replace(partial, path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise OutputError(
-            f"{path} cannot be written: {error.strerror}. Make room or allow writing there, then "
-            f"run python -m ichfast.report {run}."
-        ) from error
-    return path
+        raise OutputError(f"{path} cannot be written: {error.strerror}. {fix}") from error
 
 
 def render(run: Run) -> str:
