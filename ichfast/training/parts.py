@@ -66,18 +66,23 @@ def load_parts(recipe: Recipe, phantoms: Path) -> Parts:
     """Read what ``recipe.data`` names; the phantom is written below ``phantoms`` where it is asked
     for and not there yet."""
     data = recipe.data
-    semi_supervised = "unsupervised" in strategy_of(recipe).steps
-    if semi_supervised and data.labelled and not data.unlabelled:
+    needs = strategy_of(recipe).unlabelled
+    if needs and data.labelled and not data.unlabelled:
         raise RecipeError(
             f"strategy {recipe.training.strategy} needs unlabelled slices: give --unlabelled DIR, "
             "or --set training.strategy=supervised."
         )
     phantom = None if data.labelled else phantom_folder(recipe.phantom, phantoms)
-    labelled, unreadable = _load(Path(data.labelled or f"{phantom}/labelled"), recipe, True)
+    labelled, unreadable = _load(
+        Path(data.labelled or f"{phantom}/labelled"), recipe, data.slices, labelled=True
+    )
     parts = {name: labelled.select(indices) for name, indices in split(labelled, data).items()}
-    if not semi_supervised:
+    if not needs:
         return Parts(**parts, problems=unreadable, split_by=data.split_by)
-    pool, more = _load(Path(data.unlabelled or f"{phantom}/unlabelled"), recipe, False)
+    root = Path(data.unlabelled or f"{phantom}/unlabelled")
+    # Labels teach only where some slices have none; plain folders have no table to choose by.
+    every = needs == "labels" or layout_of(root) in ("dicom", "nifti")
+    pool, more = _load(root, recipe, "all" if every else data.slices, labelled=False)
     for name in ("validation", "test"):
         check_apart({"unlabelled": pool.identifiers(), name: parts[name].identifiers()})
     return Parts(**parts, unlabelled=pool, problems=unreadable + more, split_by=data.split_by)
@@ -105,15 +110,14 @@ def split(labelled: SliceSet, data: Data) -> dict[str, list[int]]:
     return {name: [train[k] for k in places] for name, places in inner.items()} | {"test": test}
 
 
-def _load(root: Path, recipe: Recipe, labelled: bool) -> tuple[SliceSet, int]:
+def _load(root: Path, recipe: Recipe, which: str, *, labelled: bool) -> tuple[SliceSet, int]:
     """The slices below ``root`` and the number of files that could not be read."""
     data = recipe.data
-    unsorted = not labelled and layout_of(root) in ("dicom", "nifti")  # no table
     slices, problems = load_slices(
         root,
         size=data.size,
         window=data.window,
-        slices="all" if unsorted or data.slices == "all" else "positive",
+        slices="all" if which == "all" else "positive",
         labelled=labelled,
         limit=None if labelled else data.unlabelled_limit or None,
         seed=data.split_seed,
