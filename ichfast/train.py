@@ -39,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise IchfastError(f"--threads {options.threads} must be at least 1.")
             torch.set_num_threads(options.threads)
         folder = options.resume or options.out or default_folder(options)
-        run_folder = RunFolder(folder, resume=options.resume is not None)
+        run_folder = RunFolder(
+            folder, resume=options.resume is not None, tensorboard=options.tensorboard
+        )
         chosen = chosen_recipe(options)
         with run_folder:
             if options.resume is None:
@@ -92,6 +94,9 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="RUN",
         help="go on with this run; with --set training.epochs=N, for longer than planned",
+    )
+    output.add_argument(
+        "--tensorboard", action="store_true", help="TensorBoard's files too, in RUN/events"
     )
     output.add_argument("--device", default="cpu", help="cpu")
     output.add_argument("--threads", type=int, metavar="N", help="CPU threads (all cores)")

@@ -7,19 +7,26 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ichfast.errors import CheckpointError, OutputError
 
+if TYPE_CHECKING:
+    from ichfast.training.events import Events
+
 RECIPE, LOG, CHECKPOINT = "recipe.toml", "log.jsonl", "checkpoint.pt"
 METRICS, WEIGHTS, EXAMPLES = "metrics.json", "model.safetensors", "examples.safetensors"
+EVENTS = "events"
 
 
 class RunFolder:
-    """A run's folder, held by one process while the ``with`` block lasts."""
+    """A run's folder, held by one process while the ``with`` block lasts. With ``tensorboard``, the
+    log is in event files too."""
 
-    def __init__(self, path: Path, *, resume: bool) -> None:
+    def __init__(self, path: Path, *, resume: bool, tensorboard: bool = False) -> None:
         self.path = path
+        self.events: Events | None = None
+        self.open_events = event_writer() if tensorboard else None
         if resume and not (path / RECIPE).is_file():
             raise CheckpointError(
                 f"{path} holds no {RECIPE}: not a run that can be resumed. Give a run folder."
@@ -50,12 +57,14 @@ class RunFolder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self.events:
+            self.events.close()
         os.close(self._held)
 
     def claim(self) -> None:
         """Raise unless the folder is free for a new run. A run that was killed before its first
         checkpoint has left nothing that is worth keeping."""
-        others = {file.name for file in self.path.iterdir()} - {".lock", RECIPE, LOG}
+        others = {file.name for file in self.path.iterdir()} - {".lock", RECIPE, LOG, EVENTS}
         others = {name for name in others if not name.endswith(PARTIAL)}
         if CHECKPOINT in others:
             raise OutputError(
@@ -97,9 +106,13 @@ class RunFolder:
                 file.write(json.dumps(record) + "\n")
 
         self._writing(LOG, append)
+        if self.events:
+            self.events.write(record)
 
     def cut_log(self, epochs: int) -> None:
         """Drop what was logged after the checkpoint of ``epochs`` epochs, a torn line too."""
+        if self.open_events:
+            self.events = self.open_events(self.path / EVENTS, epochs)
         path = self.path / LOG
         if path.exists():
             kept = path.read_bytes().splitlines(keepends=True)[:epochs]
@@ -116,6 +129,12 @@ class RunFolder:
                 + ("Make room" if full else "Mend that")
                 + (f" and go on with --resume {self.path}." if kept else " and start again.")
             ) from error
+
+
+def event_writer() -> "type[Events]":
+    from ichfast.training.events import Events  # TensorBoard is loaded by those who ask for it
+
+    return Events
 
 
 PARTIAL = ".partial"
