@@ -98,7 +98,7 @@ def _native_pixels(file: FileIO, header: Header) -> np.ndarray:
     file.seek(begin)
     data = np.empty(header.rows * header.columns * header.bits_allocated // 8, np.uint8)
     rest = data.data
-    while count := file.readinto(rest):  # a slow disk may give a part
+    while rest and (count := file.readinto(rest)):  # a slow disk may give a part
         rest = rest[count:]
     if rest:
         raise Refused("pixel data is truncated since its header was read")
