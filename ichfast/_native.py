@@ -14,7 +14,6 @@ except ImportError as error:
     ) from error
 
 INFO: dict[str, Any] = _C.build_info()
-dicom_elements = _C.dicom_elements
 
 
 def _load_cuda() -> str | None:
