@@ -1,6 +1,7 @@
 """One DICOM file -> header and stored pixels. Every refusal is a `Refused` that says why."""
 
-from io import BytesIO
+import os
+from io import BytesIO, FileIO
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +23,11 @@ REWRITTEN = (ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
 
 def read_image(path: Path) -> Image:
     """Header and pixels as decoded; `ichfast.data.quirks.correct` makes them Hounsfield units."""
-    data, header = _read(path)
-    if header.transfer_syntax in NATIVE:
-        start = data[header.data_offset : header.data_offset + 12]
-        begin = pixels_begin(start, len(data), header, 1, "Rows x Columns needs")
-        return image_of(header, native_pixels(data, begin, header), None)
+    with open_file(path) as file:
+        header = header_of(file, path)
+        if header.transfer_syntax in NATIVE:
+            return image_of(header, _native_pixels(file, header), None)
+        data = _whole(file)
     if header.transfer_syntax in REWRITTEN:
         return image_of(header, _rewritten_pixels(data, header), None)
     name = decoders.available(header.transfer_syntax)[0]  # first: it names what is not read at all
@@ -49,16 +50,17 @@ def compare_decoders(path: Path) -> list[list[str]]:
     """The names of the decoders that can decode the file, together where they give the same pixels.
     Empty for uncompressed files.
     """
-    data, header = _read(path)
-    if header.transfer_syntax in NATIVE + REWRITTEN:
-        return []
+    with open_file(path) as file:
+        header = header_of(file, path)
+        if header.transfer_syntax in NATIVE + REWRITTEN:
+            return []
+        data = _whole(file)
     return decoders.compare(_stream(data, header), header)
 
 
-def _read(path: Path) -> tuple[bytes, Header]:
-    with open_file(path) as file:
-        data = file.read()
-    return data, header_of(data, path)
+def _whole(file: FileIO) -> bytes:
+    file.seek(0)
+    return file.read()
 
 
 def pixels_begin(start: bytes, size: int, header: Header, frames: int, needs: str) -> int:
@@ -82,11 +84,25 @@ def pixels_begin(start: bytes, size: int, header: Header, frames: int, needs: st
     return begin
 
 
-def native_pixels(data: bytes, begin: int, header: Header) -> np.ndarray:
-    """Uncompressed little-endian pixels read in place: no copy, read-only."""
+def native_pixels(data: bytes | np.ndarray, header: Header) -> np.ndarray:
+    """Uncompressed little-endian pixels in place: no copy."""
     kind = np.dtype(f"<{'i' if header.signed else 'u'}{header.bits_allocated // 8}")
-    pixels = np.frombuffer(data, kind, header.rows * header.columns, begin)
-    return pixels.reshape(header.rows, header.columns)
+    return np.frombuffer(data, kind).reshape(header.rows, header.columns)
+
+
+def _native_pixels(file: FileIO, header: Header) -> np.ndarray:
+    """Straight from the file to where they stay."""
+    size = os.fstat(file.fileno()).st_size
+    file.seek(header.data_offset)
+    begin = pixels_begin(file.read(12), size, header, 1, "Rows x Columns needs")
+    file.seek(begin)
+    data = np.empty(header.rows * header.columns * header.bits_allocated // 8, np.uint8)
+    rest = data.data
+    while rest and (count := file.readinto(rest)):  # a slow disk may give a part
+        rest = rest[count:]
+    if rest:
+        raise Refused("pixel data is truncated since its header was read")
+    return native_pixels(data, header)
 
 
 def _rewritten_pixels(data: bytes, header: Header) -> np.ndarray:

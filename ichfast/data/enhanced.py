@@ -8,6 +8,7 @@ is given at several places must be the same at all of them.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -81,7 +82,7 @@ class EnhancedFile:
     def __init__(self, path: Path):
         """`Refused` where the file as a whole is: damaged, cut short, or no frame of use."""
         self.path = path
-        with headers.open_file(path) as file:
+        with BufferedReader(headers.open_file(path)) as file:
             with refusing("damaged DICOM header"), quietly("pydicom"):
                 dataset = dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS))
                 offset = file.tell()
@@ -100,7 +101,7 @@ class EnhancedFile:
         """As `ichfast.data.dicom.read_image`, of the frame with this number (from 1)."""
         header, data = self._read(number)
         if header.transfer_syntax in headers.NATIVE:
-            return dicom.image_of(header, dicom.native_pixels(data, 0, header), None)
+            return dicom.image_of(header, dicom.native_pixels(data, header), None)
         stream = _stream(data, header)
         return dicom.decoded(stream, header, decoders.available(header.transfer_syntax)[0])
 
@@ -118,7 +119,10 @@ class EnhancedFile:
         if isinstance(header, Refused):
             raise header
         data = b""
-        with headers.open_file(self.path) as file, refusing("pixel data cannot be read"):
+        with (
+            BufferedReader(headers.open_file(self.path)) as file,
+            refusing("pixel data cannot be read"),
+        ):
             for start, length in self.places[number - 1]:
                 file.seek(start)
                 data += file.read(length)

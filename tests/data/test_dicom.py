@@ -259,7 +259,7 @@ def test_unreadable_file_and_folder(tmp_path, write_dicom, head):
 def test_permission_denied_is_a_reason(tmp_path, write_dicom, head, monkeypatch):
     path = write_dicom(tmp_path / "a.dcm", head().astype(np.int16))
 
-    def deny(*_):
+    def deny(*_, **__):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(headers, "open", deny, raising=False)  # before the built-in

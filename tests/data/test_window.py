@@ -1,13 +1,16 @@
 """read_window: one file, as the training path makes it."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
+from io import FileIO
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from ichfast.data import load_slices, read_window
-from ichfast.data.dicom import read_image
+from ichfast.data import dicom, load_slices, read_window
+from ichfast.data.dicom import pixels_begin, read_image
 from ichfast.data.problems import Refused
 from ichfast.errors import DataError
 
@@ -55,6 +58,32 @@ def test_a_truncated_file_does_not_show_the_one_before(tmp_path, write_dicom, he
         read_image(half)
     with pytest.raises(DataError, match=r"half\.dcm: pixel data is truncated"):
         read_window(half, 16, BRAIN)
+
+
+def test_a_file_cut_while_it_is_read(tmp_path, write_dicom, head, monkeypatch) -> None:
+    path = write_dicom(tmp_path / "a.dcm", head().astype(np.int16))
+    size = path.stat().st_size
+
+    def cut(*arguments: Any) -> int:
+        begin = pixels_begin(*arguments)
+        os.truncate(path, size - 100)
+        return begin
+
+    monkeypatch.setattr(dicom, "pixels_begin", cut)
+    with pytest.raises(DataError, match=r"a\.dcm: pixel data is truncated since"):
+        read_window(path, 16, BRAIN)
+
+
+def test_a_disk_that_gives_its_bytes_in_parts(tmp_path, write_dicom, head, monkeypatch) -> None:
+    path = write_dicom(tmp_path / "a.dcm", head().astype(np.int16))
+    expected = read_image(path).stored
+
+    class Slow(FileIO):
+        def readinto(self, buffer: Any) -> int:
+            return super().readinto(memoryview(buffer)[:100])
+
+    monkeypatch.setattr(dicom, "open_file", Slow)
+    np.testing.assert_array_equal(read_image(path).stored, expected)
 
 
 def test_what_has_no_slice_to_show(tmp_path, write_dicom, head) -> None:
