@@ -61,6 +61,8 @@ def surface(
             scores.hd95[i] = np.hypot(*((np.array(prediction.shape) - 1) * spacing))
             scores.nsd[i] = 0
             continue
+        box = _box(prediction | target)
+        prediction, target = prediction[box], target[box]
         ways = distances(prediction, target, spacing), distances(target, prediction, spacing)
         scores.hd95[i] = max(np.quantile(way, 0.95) for way in ways)
         near = [np.concatenate(ways) <= tolerance + HAIR for tolerance in tolerances]
@@ -81,14 +83,14 @@ def distances(
     K·W pairs are looked at, however ragged the masks are.
     """
     rows, columns = np.nonzero(boundary(one))
-    off = _rows_to_nearest(boundary(other)) * spacing[0]  # (H, W) mm, infinite in empty columns
+    off = (_rows_to_nearest(boundary(other)) * spacing[0]) ** 2  # (H, W), infinite without any
     across = np.arange(one.shape[1])
     found = np.empty(len(rows))
     step = max(AT_ONCE // one.shape[1], 1)
     for start in range(0, len(rows), step):
         part = slice(start, start + step)
-        aside = (across - columns[part, None]) * spacing[1]
-        found[part] = np.hypot(off[rows[part]], aside).min(1)
+        aside = ((across - columns[part, None]) * spacing[1]) ** 2
+        found[part] = np.sqrt((off[rows[part]] + aside).min(1))
     return found
 
 
@@ -97,6 +99,12 @@ def boundary(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     padded = np.pad(mask, 1)
     inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     return mask & ~inside
+
+
+def _box(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
+    """What is all of a mask (H, W) that is not empty."""
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
 def _rows_to_nearest(points: NDArray[np.bool_]) -> NDArray[np.float64]:
