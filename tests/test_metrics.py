@@ -10,6 +10,7 @@ from monai.metrics import compute_dice, compute_iou
 from sklearn.metrics import confusion_matrix, recall_score
 from torch import Tensor
 from torchmetrics.functional.classification import binary_f1_score, binary_jaccard_index
+from torchmetrics.functional.segmentation import dice_score, mean_iou
 
 from ichfast import metrics, ops
 from ichfast.metrics import EmptyRule
@@ -55,6 +56,28 @@ def test_agrees_with_monai(ours, oracle, masks):
     assert got[10] == 0
     assert undefined[11].isnan()
     assert got[11].isnan()
+
+
+def test_dice_of_slices_agrees_with_torchmetrics(masks):
+    prediction, target = masks
+    found = metrics.dice(ops.overlap_counts(prediction, target)[:, 0], empty="nan")
+    expected = dice_score(
+        prediction.int(), target.int(), num_classes=1, average="macro",
+        include_background=True, aggregation_level="samplewise",
+    )  # fmt: skip
+    torch.testing.assert_close(found, expected.double(), rtol=1e-6, atol=0, equal_nan=True)
+
+
+def test_torchmetrics_scores_what_has_no_jaccard(masks):
+    """A disagreement that docs/metrics.md names: −1 for both empty, which a mean would take in."""
+    prediction, target = masks
+    found = metrics.jaccard(ops.overlap_counts(prediction, target)[:, 0], empty="nan")
+    expected = mean_iou(
+        prediction.int(), target.int(), num_classes=1, include_background=True, per_class=True
+    )[:, 0]
+    torch.testing.assert_close(found[:11], expected[:11].double(), rtol=1e-6, atol=0)
+    assert found[11].isnan()
+    assert expected[11] == -1
 
 
 def test_aggregations_by_hand():
