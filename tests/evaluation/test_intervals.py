@@ -147,7 +147,10 @@ def test_wrong_arguments_are_refused():
 
 def test_2000_resamples_of_60_patients_take_milliseconds():
     score = overlap(Rows.of(np.arange(6000) % 60), np.ones((6000, 3)), "dice", "pooled")
-    bootstrap(score)
-    began = time.perf_counter()
-    bootstrap(score)
-    assert time.perf_counter() - began < 0.1
+
+    def seconds():
+        began = time.perf_counter()
+        bootstrap(score)
+        return time.perf_counter() - began
+
+    assert min(seconds() for _ in range(5)) < 0.1
