@@ -7,7 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.metrics import compute_dice, compute_iou
+from sklearn.metrics import confusion_matrix, recall_score
 from torch import Tensor
+from torchmetrics.functional.classification import binary_f1_score, binary_jaccard_index
+from torchmetrics.functional.segmentation import dice_score, mean_iou
 
 from ichfast import metrics, ops
 from ichfast.metrics import EmptyRule
@@ -53,6 +56,28 @@ def test_agrees_with_monai(ours, oracle, masks):
     assert got[10] == 0
     assert undefined[11].isnan()
     assert got[11].isnan()
+
+
+def test_dice_of_slices_agrees_with_torchmetrics(masks):
+    prediction, target = masks
+    found = metrics.dice(ops.overlap_counts(prediction, target)[:, 0], empty="nan")
+    expected = dice_score(
+        prediction.int(), target.int(), num_classes=1, average="macro",
+        include_background=True, aggregation_level="samplewise",
+    )  # fmt: skip
+    torch.testing.assert_close(found, expected.double(), rtol=1e-6, atol=0, equal_nan=True)
+
+
+def test_torchmetrics_scores_what_has_no_jaccard(masks):
+    """A disagreement that docs/metrics.md names: −1 for both empty, which a mean would take in."""
+    prediction, target = masks
+    found = metrics.jaccard(ops.overlap_counts(prediction, target)[:, 0], empty="nan")
+    expected = mean_iou(
+        prediction.int(), target.int(), num_classes=1, include_background=True, per_class=True
+    )[:, 0]
+    torch.testing.assert_close(found[:11], expected[:11].double(), rtol=1e-6, atol=0)
+    assert found[11].isnan()
+    assert expected[11] == -1
 
 
 def test_aggregations_by_hand():
@@ -146,3 +171,37 @@ def test_wrong_arguments_are_refused():
         metrics.aggregate(as_counts([(1, 1, 1)]), ["a", "b"])
     with pytest.raises(ValueError, match="N >= 1"):
         metrics.aggregate(as_counts([]), [])
+
+
+@settings(deadline=None)
+@given(rows, st.data())
+def test_calls_agree_with_scikit_learn(items, data):
+    counts = as_counts(items)
+    scans = data.draw(st.lists(st.sampled_from("abcd"), min_size=len(items), max_size=len(items)))
+    of_scans = torch.stack(
+        [counts[[own == scan for own in scans]].sum(0) for scan in sorted(set(scans))]
+    )
+    for found, each in (
+        (metrics.confusion(counts), counts),
+        (metrics.confusion(counts, scans), of_scans),
+    ):
+        truth, called = (each[:, 0] + each[:, 2] > 0), (each[:, 0] + each[:, 1] > 0)
+        (tn, fp), (fn, tp) = confusion_matrix(truth, called, labels=[False, True]).tolist()
+        assert found == {"tp": tp, "fp": fp, "fn": fn, "tn": tn}
+        for ours, positive in ((metrics.sensitivity, True), (metrics.specificity, False)):
+            theirs = recall_score(truth, called, pos_label=positive, zero_division=math.nan)
+            assert ours(found) == pytest.approx(theirs, nan_ok=True)
+
+
+@settings(deadline=None)
+@given(rows)
+def test_dice_and_jaccard_agree_with_torchmetrics(items):
+    """As F1 and Jaccard of voxels, which have no slices: pooled."""
+    small = [tuple(min(n, 9) for n in row) for row in items]
+    tp, fp, fn = (sum(column) for column in zip(*small, strict=True))
+    prediction = torch.tensor([1] * (tp + fp) + [0] * fn)
+    target = torch.tensor([1] * tp + [0] * fp + [1] * fn)
+    found = metrics.aggregate(as_counts(small), ["a"] * len(small), empty="zero")
+    for name, theirs in (("dice", binary_f1_score), ("jaccard", binary_jaccard_index)):
+        expected = theirs(prediction, target).item() if len(target) else 0
+        assert found[name]["pooled"] == pytest.approx(expected)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 RECIPE, LOG, CHECKPOINT = "recipe.toml", "log.jsonl", "checkpoint.pt"
 METRICS, WEIGHTS, EXAMPLES = "metrics.json", "model.safetensors", "examples.safetensors"
-EVENTS = "events"
+SLICES, EVENTS = "slices.json", "events"
 
 
 class RunFolder:

@@ -1,7 +1,10 @@
 """Evaluation of a model that can be computed by hand, and examples chosen by rank alone."""
 
 import json
+import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from slice_sets import slice_set
@@ -165,3 +168,76 @@ def test_examples_without_any_blood():
     model, data = ReducedUNet((4, 8)), slices(3, empty=(0, 1, 2))
     chosen = examples(model, data, evaluate(model, data, batch_size=4), n=2)
     assert len(chosen["image"]) == 2
+
+
+def test_outlines_by_hand(model):
+    """Found but for a column, missed, false alarm, nothing to find, and of unknown spacing."""
+    masks = torch.zeros(5, 1, SIDE, SIDE, dtype=torch.uint8)
+    masks[:2, :, 4:8, 4:8] = 1
+    masks[4, :, 4:8, 4:8] = 1
+    images = masks.float()
+    images[0, :, :, 4] = 0
+    images[1], images[2] = 0, masks[0]
+    data = slice_set(images, masks, ("a", "a", "b", "c", "a"), spacing=(1.5, 2.0))
+    data = replace(data, spacings=(*data.spacings[:4], (math.nan, math.nan)))
+    assert "hd95" not in evaluate(model, data, batch_size=2).metrics
+    for batch_size in (2, 5):
+        result = evaluate(model, data, batch_size=batch_size, surfaces=True)
+        diagonal = math.hypot(15 * 1.5, 15 * 2.0)
+        expected = [2.0, diagonal, diagonal, math.nan, math.nan]
+        np.testing.assert_array_equal(result.surface.hd95, expected)
+        # Of 12 and 10 boundary pixels, 8 are in both and 2 are 1.5 mm beside the next.
+        scores = result.metrics
+        near = result.surface.nsd[0]
+        assert scores["hd95"]["per_slice"] == pytest.approx((2 + 2 * diagonal) / 3)
+        assert scores["hd95"]["per_patient"] == pytest.approx(((2 + diagonal) / 2 + diagonal) / 2)
+        assert near.tolist() == [16 / 22, 1.0]
+        assert scores["nsd"]["1 mm"]["per_slice"] == pytest.approx(near[0] / 3)
+        assert scores["nsd"]["2 mm"]["per_patient"] == pytest.approx(1 / 4)
+        assert scores["surface"] == {
+            "n_slices": 3,
+            "missed": 1,
+            "false_alarms": 1,
+            "no_spacing": 1,
+            "empty_rule": "diagonal",
+        }
+        assert json.loads(json.dumps(scores, allow_nan=False)) == scores
+
+
+def test_without_any_spacing_the_scores_in_mm_are_null(model):
+    data = slice_set(*(slices().batch(range(11))), slices().patients, spacing=(math.nan, math.nan))
+    scores = evaluate(model, data, batch_size=4, surfaces=True).metrics
+    assert scores["hd95"] == {"per_slice": None, "per_patient": None}
+    assert scores["surface"]["no_spacing"] == 11
+
+
+def test_slices_with_blood_are_scored_apart(model):
+    data = slices()
+    every, positive = (
+        evaluate(model, some, batch_size=4).metrics
+        for some in (data, data.select(data.positive.nonzero()[:, 0].tolist()))
+    )
+    assert every["positive"]["n_slices"] == positive["n_slices"] == 9
+    for name in ("dice", "jaccard", "n_patients"):
+        assert every["positive"][name] == positive[name] == positive["positive"][name]
+    assert every["dice"]["pooled"] < positive["dice"]["pooled"]  # false alarms in the other two
+    nothing = evaluate(model, slices(2, empty=(0, 1)), batch_size=2).metrics["positive"]
+    assert nothing["n_slices"] == nothing["n_patients"] == 0
+    assert nothing["dice"] == {"pooled": None, "per_slice": None, "per_patient": None}
+
+
+def test_slices_and_scans_are_called(model):
+    """Series "s" is of two patients, so it is two scans."""
+    masks = torch.zeros(5, 1, SIDE, SIDE, dtype=torch.uint8)
+    masks[:2, :, 4:8, 4:8] = 1
+    images = masks.float()
+    images[1], images[2] = 0, masks[0]
+    data = slice_set(images, masks, ("a", "a", "b", "b", "c"))
+    data = replace(data, series=("s", "s", "s", "s", "t"))
+    scores = evaluate(model, data, batch_size=5).metrics
+    assert scores["confusion"]["slices"] == {"tp": 1, "fp": 1, "fn": 1, "tn": 2}
+    assert scores["confusion"]["scans"] == {"tp": 1, "fp": 1, "fn": 0, "tn": 1}
+    assert scores["sensitivity"] == {"slices": 0.5, "scans": 1.0}
+    assert scores["specificity"] == {"slices": pytest.approx(2 / 3), "scans": 0.5}
+    positive = evaluate(model, data.select([0, 1]), batch_size=5).metrics
+    assert positive["specificity"] == {"slices": None, "scans": None}

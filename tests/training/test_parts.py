@@ -1,15 +1,22 @@
 """Where the slices of a run come from."""
 
 import json
+from collections import Counter
 
+import numpy as np
 import pytest
+import torch
+from slice_sets import slice_set
 from tiny_runs import tiny
 
 from ichfast import train
+from ichfast.data import SCHEMES
 from ichfast.data.phantom import write_phantom
 from ichfast.data.prepare import prepare_pool
 from ichfast.errors import DataError, RecipeError
-from ichfast.training.parts import load_parts
+from ichfast.evaluation import table
+from ichfast.evaluation.surface import Surface
+from ichfast.training.parts import load_parts, split
 
 CT_WINDOW = "data.window=[40, 120]"
 
@@ -93,6 +100,90 @@ def test_slices_on_both_sides_are_warned_of(phantom, tmp_path, capsys) -> None:
 def test_folds_and_augmentation_that_cannot_be(settings, reason) -> None:
     with pytest.raises(RecipeError, match=reason):
         tiny(*settings)
+
+
+def half_healthy():
+    """24 patients with 4 slices each; 12 have haemorrhage, in 2 of theirs."""
+    masks = torch.zeros(24, 4, 1, 16, 16, dtype=torch.uint8)
+    masks[::2, 1:3, :, 4:8, 4:8] = 1
+    masks = masks.flatten(0, 1)
+    return slice_set(masks.float(), masks, tuple(f"{i // 4:02}" for i in range(96)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "healthy"),
+    [
+        ([], 7),  # 0.6 of 12
+        (["data.scheme=80", "data.fold=1"], 3),
+        (["data.scheme=50", "data.fold=1"], 6),
+        (["data.scheme=20", "data.fold=1", "data.validation=0.5", "data.test=0.25"], 9),
+    ],
+)
+def test_testing_on_all_slices_moves_nobody_with_haemorrhage(settings, healthy) -> None:
+    whole = half_healthy()
+    with_blood = whole.positive.nonzero()[:, 0].tolist()
+    positive = split(whole.select(with_blood), tiny(*settings).data)
+    every = split(whole, tiny(*settings, "data.test_slices=all").data)
+    for name in ("train", "validation"):
+        assert every[name] == [with_blood[i] for i in positive[name]]
+    assert {*every["test"]} & {*with_blood} == {with_blood[i] for i in positive["test"]}
+    patients = {name: {whole.patients[i] for i in places} for name, places in every.items()}
+    assert not patients["test"] & (patients["train"] | patients["validation"])
+    assert len(every["test"]) == 4 * len(patients["test"])
+    assert sum(int(name) % 2 for name in patients["test"]) == healthy
+
+
+@pytest.mark.parametrize(
+    ("scheme", "by", "times"),
+    [(80, "patient", 1), (50, "patient", 1), (20, "patient", 4), (80, "slice", 1)],
+)
+def test_folds_test_every_slice_as_often(scheme, by, times) -> None:
+    whole = half_healthy()
+    tested = Counter()
+    for fold in range(SCHEMES[scheme]):
+        settings = (f"data.scheme={scheme}", f"data.fold={fold}", f"data.split_by={by}")
+        found = split(
+            whole,
+            tiny(*settings, "data.validation=0.5", "data.test=0.25", "data.test_slices=all").data,
+        )
+        tested.update(found["test"])
+    assert set(tested.values()) == {times}
+    assert len(tested) == len(whole)
+
+
+def test_all_slices_are_tested_on_where_all_are_trained_on() -> None:
+    whole = half_healthy()
+    one, other = (
+        split(whole, tiny("data.slices=all", f"data.test_slices={which}").data)
+        for which in ("positive", "all")
+    )
+    assert one == other
+    assert len({whole.patients[i] for i in one["test"]}) * 4 == len(one["test"])
+
+
+def test_a_run_can_test_on_all_slices_of_a_folder(phantom) -> None:
+    settings = f"data.labelled={str(phantom / 'labelled')!r}", "training.strategy=supervised"
+    positive, every = (
+        load_parts(tiny(*settings, CT_WINDOW, "data.size=64", f"data.test_slices={which}"), phantom)
+        for which in ("positive", "all")
+    )
+    assert every.train.sources == positive.train.sources
+    assert every.train.positive.all()
+    assert len(every.test) > len(positive.test)
+    assert {*every.test.sources} > {*positive.test.sources}
+    assert len(every.whole) == 28
+
+
+def test_patients_have_the_same_number_in_every_fold() -> None:
+    """And the place says which slice it is."""
+    whole = half_healthy()
+    for fold in range(5):
+        settings = "data.scheme=80", f"data.fold={fold}", "data.test_slices=all"
+        test = whole.select(split(whole, tiny(*settings).data)["test"])
+        nothing = Surface(np.zeros(len(test)), np.zeros((len(test), 2)))
+        columns = table(test, torch.zeros(len(test), 3, dtype=torch.int64), nothing, whole)
+        assert columns["patient"] == [int(name) for name in test.patients]
+        assert [whole.patients[place] for place in columns["slice"]] == list(test.patients)
 
 
 def test_a_run_on_pools_is_the_run_on_their_sets(phantom, tmp_path) -> None:
