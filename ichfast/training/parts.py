@@ -5,6 +5,7 @@ import json
 import sys
 import warnings
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ from ichfast.data import (
     make_folds,
     split_patients,
 )
+from ichfast.data.problems import Problems
 from ichfast.errors import RecipeError
 from ichfast.training.recipe import Data, Phantom, Recipe
 from ichfast.training.strategies import strategy_of
@@ -62,9 +64,12 @@ class Parts:
         return sizes | {"problems": self.problems, "split_by": self.split_by}
 
 
-def load_parts(recipe: Recipe, phantoms: Path) -> Parts:
+Load = Callable[..., tuple[SliceSet, Problems]]
+
+
+def load_parts(recipe: Recipe, phantoms: Path, load: Load = load_slices) -> Parts:
     """Read what ``recipe.data`` names; the phantom is written below ``phantoms`` where it is asked
-    for and not there yet."""
+    for and not there yet. ``functools.cache(load_slices)`` as ``load`` reads for many runs once."""
     data = recipe.data
     semi_supervised = "unsupervised" in strategy_of(recipe).steps
     if semi_supervised and data.labelled and not data.unlabelled:
@@ -73,11 +78,11 @@ def load_parts(recipe: Recipe, phantoms: Path) -> Parts:
             "or --set training.strategy=supervised."
         )
     phantom = None if data.labelled else phantom_folder(recipe.phantom, phantoms)
-    labelled, unreadable = _load(Path(data.labelled or f"{phantom}/labelled"), recipe, True)
+    labelled, unreadable = _load(Path(data.labelled or f"{phantom}/labelled"), recipe, True, load)
     parts = {name: labelled.select(indices) for name, indices in split(labelled, data).items()}
     if not semi_supervised:
         return Parts(**parts, problems=unreadable, split_by=data.split_by)
-    pool, more = _load(Path(data.unlabelled or f"{phantom}/unlabelled"), recipe, False)
+    pool, more = _load(Path(data.unlabelled or f"{phantom}/unlabelled"), recipe, False, load)
     for name in ("validation", "test"):
         check_apart({"unlabelled": pool.identifiers(), name: parts[name].identifiers()})
     return Parts(**parts, unlabelled=pool, problems=unreadable + more, split_by=data.split_by)
@@ -105,11 +110,11 @@ def split(labelled: SliceSet, data: Data) -> dict[str, list[int]]:
     return {name: [train[k] for k in places] for name, places in inner.items()} | {"test": test}
 
 
-def _load(root: Path, recipe: Recipe, labelled: bool) -> tuple[SliceSet, int]:
+def _load(root: Path, recipe: Recipe, labelled: bool, load: Load) -> tuple[SliceSet, int]:
     """The slices below ``root`` and the number of files that could not be read."""
     data = recipe.data
     unsorted = not labelled and layout_of(root) in ("dicom", "nifti")  # no table
-    slices, problems = load_slices(
+    slices, problems = load(
         root,
         size=data.size,
         window=data.window,
