@@ -10,7 +10,7 @@ missed entirely scores 0 and a prediction where there is no blood scores 0; neit
 mean. ``docs/metrics.md`` says why that matters.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -55,7 +55,7 @@ def aggregate(
     groups = {
         "pooled": counts.sum(0, keepdim=True),
         "per_slice": counts,
-        "per_patient": _sum_by_patient(counts, patients),
+        "per_patient": _sum_by(counts, patients),
     }
     return {
         name: {key: score(group, empty=empty).nanmean().item() for key, group in groups.items()}
@@ -76,6 +76,31 @@ def detection(counts: Tensor) -> dict[str, int]:
     }
 
 
+def confusion(counts: Tensor, scans: Sequence[Hashable] | None = None) -> dict[str, int]:
+    """Slices (N, 3), or the scans that ``scans`` (N) names, that are called rightly and wrongly.
+    One is called positive where it has any voxel predicted, and is positive where it has any."""
+    tp, fp, fn = _unbind(counts.cpu() if scans is None else _sum_by(counts.cpu(), scans))
+    positive, called = tp + fn > 0, tp + fp > 0
+    return {
+        "tp": int((positive & called).sum()),
+        "fp": int((~positive & called).sum()),
+        "fn": int((positive & ~called).sum()),
+        "tn": int((~positive & ~called).sum()),
+    }
+
+
+def sensitivity(confusion: Mapping[str, int]) -> float:
+    """TP / (TP + FN) of slices or scans; NaN where none is positive."""
+    positive = confusion["tp"] + confusion["fn"]
+    return confusion["tp"] / positive if positive else float("nan")
+
+
+def specificity(confusion: Mapping[str, int]) -> float:
+    """TN / (TN + FP) of slices or scans; NaN where none is negative."""
+    negative = confusion["tn"] + confusion["fp"]
+    return confusion["tn"] / negative if negative else float("nan")
+
+
 def _unbind(counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if counts.ndim == 0 or counts.shape[-1] != 3 or counts.dtype != torch.int64:
         raise ValueError(
@@ -93,7 +118,7 @@ def _ratio(numerator: Tensor, denominator: Tensor, empty: EmptyRule) -> Tensor:
     return torch.where(denominator == 0, _EMPTY_VALUE[empty], ratio)
 
 
-def _sum_by_patient(counts: Tensor, patients: Sequence[str]) -> Tensor:
-    order = {patient: i for i, patient in enumerate(dict.fromkeys(patients))}
-    index = torch.tensor([order[patient] for patient in patients])
+def _sum_by(counts: Tensor, names: Sequence[Hashable]) -> Tensor:
+    order = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    index = torch.tensor([order[name] for name in names])
     return counts.new_zeros(len(order), 3).index_add_(0, index, counts)

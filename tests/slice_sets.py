@@ -8,7 +8,12 @@ from ichfast.data import SliceSet
 WINDOW = (500.5, 1001.0)  # LINEAR: [0, 1] is 0 to 1000 HU
 
 
-def slice_set(images: Tensor, masks: Tensor | None, patients: tuple[str, ...]) -> SliceSet:
+def slice_set(
+    images: Tensor,
+    masks: Tensor | None,
+    patients: tuple[str, ...],
+    spacing: tuple[float, float] = (1.0, 1.0),
+) -> SliceSet:
     """Images (N, 1, S, S) in [0, 1], to the nearest thousandth, as Hounsfield units."""
     n = len(images)
     return SliceSet(
@@ -20,4 +25,5 @@ def slice_set(images: Tensor, masks: Tensor | None, patients: tuple[str, ...]) -
         series=patients,
         positions=tuple(float(i) for i in range(n)),
         sources=patients,
+        spacings=(spacing,) * n,
     )

@@ -1,6 +1,14 @@
 """Data sets: CT-ICH, RSNA, folders of NIfTI or DICOM -> scans, and slices for training."""
 
-from ichfast.data.folds import SCHEMES, Fold, check_apart, check_no_leak, make_folds, split_patients
+from ichfast.data.folds import (
+    SCHEMES,
+    Fold,
+    check_apart,
+    check_no_leak,
+    make_folds,
+    shuffled,
+    split_patients,
+)
 from ichfast.data.layouts import detect_layout, read_series
 from ichfast.data.loading import layout_of, load_slices
 from ichfast.data.pool import Pool
@@ -26,5 +34,6 @@ __all__ = [
     "make_folds",
     "read_series",
     "read_window",
+    "shuffled",
     "split_patients",
 ]

@@ -116,7 +116,7 @@ def split_patients(
         raise DataError(f"fractions must be between 0 and 1, not {dict(fractions)}")
     if abs(sum(fractions.values()) - 1) > 1e-6:
         raise DataError(f"fractions must add up to 1, not {sum(fractions.values()):g}")
-    names = sorted(set(patients), key=lambda name: (_shuffle(seed, name), name))
+    names = shuffled(set(patients), seed)
     if len(names) < len(fractions):
         raise DataError(
             f"{len(names)} patients cannot be split into {len(fractions)} parts "
@@ -132,6 +132,11 @@ def split_patients(
         parts[part_of[name]].append(i)
     check_no_leak(parts, patients)
     return parts
+
+
+def shuffled(names: Collection[str], seed: int) -> list[str]:
+    """The names in the order of a hash of seed and name."""
+    return sorted(names, key=lambda name: (_shuffle(seed, name), name))
 
 
 def check_no_leak(parts: Mapping[str, Sequence[int]], patients: Sequence[str]) -> None:

@@ -1,5 +1,6 @@
 """From a data set's folder, or a pool made of it, to the slices of a run."""
 
+import math
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from ichfast.data.layouts import Layout, detect_layout, read_series, something
 from ichfast.data.pool import MANIFEST, Pool
 from ichfast.data.problems import Problems
-from ichfast.data.resize import positive_slices, resize_hu, resize_masks
+from ichfast.data.resize import positive_slices, resize_hu, resize_masks, resize_spacing
 from ichfast.data.series import Series
 from ichfast.data.slices import SliceSet, Window
 from ichfast.errors import DataError
@@ -127,6 +128,7 @@ def _from_pool(
             series=tuple(row.series for row in kept),
             positions=tuple(row.position for row in kept),
             sources=tuple(row.source for row in kept),
+            spacings=tuple(row.spacing or (math.nan, math.nan) for row in kept),
             studies=tuple(row.study for row in kept),
             subtypes=tuple(row.subtypes for row in kept),
             pool=pool.fingerprint(),
@@ -194,6 +196,7 @@ class _Reservoir:
                 scan.series,
                 float(scan.positions[i]),
                 scan.sources[i],
+                resize_spacing(scan, self.size),
                 scan.study,
                 scan.kinds(i),
             )
@@ -211,7 +214,7 @@ class _Reservoir:
     def collect(self, window: Window) -> SliceSet:
         """The slices in the order of their arrival; the pixels stay where they are."""
         rows = sorted(range(len(self.index)), key=lambda place: self.index[place].arrival)
-        _, patients, series, positions, sources, studies, subtypes = zip(
+        _, patients, series, positions, sources, spacings, studies, subtypes = zip(
             *(self.index[place] for place in rows), strict=True
         )
         return SliceSet(
@@ -223,6 +226,7 @@ class _Reservoir:
             series=series,
             positions=positions,
             sources=sources,
+            spacings=spacings,
             studies=studies,
             subtypes=subtypes,
         )
@@ -234,6 +238,7 @@ class _Entry(NamedTuple):
     series: str
     position: float
     source: str
+    spacing: tuple[float, float]
     study: str
     subtypes: tuple[str, ...] | None
 

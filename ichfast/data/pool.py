@@ -19,7 +19,7 @@ from ichfast.data.problems import Problem, Problems
 from ichfast.errors import DataError
 from ichfast.ops._arrays import to_tensor
 
-FORMAT = 1
+FORMAT = 2
 IMAGES, MASKS, INDEX, MANIFEST = "pool.npy", "masks.npy", "index.jsonl", "pool.json"
 _AGAIN = "delete the folder and make it again with python -m ichfast.prepare"
 
@@ -32,7 +32,7 @@ class Row:
     study: str
     series: str
     position: float  # mm along the slice normal
-    spacing: tuple[float, float] | None  # mm between rows and columns of the source; None: unknown
+    spacing: tuple[float, float] | None  # mm between the pool's rows, columns; None: unknown
     source: str  # file relative to the set's root
     subtypes: tuple[str, ...] | None  # of SUBTYPES, those seen; None: not known
     has_mask: bool

@@ -51,6 +51,12 @@ def resize_masks(scan: Series, size: int) -> Tensor:
     return (area > 0.5 - 1e-4).to(torch.uint8)  # a half stays a half whatever the rounding
 
 
+def resize_spacing(scan: Series, size: int) -> tuple[float, float]:
+    """mm between rows and between columns at this size; NaN where the scan does not say."""
+    rows, columns = scan.stored.shape[1:]
+    return scan.spacing[0] * rows / size, scan.spacing[1] * columns / size
+
+
 def positive_slices(scan: Series, masks: Tensor | None, problems: Problems) -> np.ndarray:
     """Indices of the slices with haemorrhage: by the masks at this size where they are given, else
     by the labels, else by the scan's own mask. None of them, and a problem, where nothing says.

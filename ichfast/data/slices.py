@@ -43,6 +43,8 @@ class SliceSet:
     series: tuple[str, ...]
     positions: tuple[float, ...]  # mm along the slice normal
     sources: tuple[str, ...]  # files relative to the root
+    # mm between rows and between columns at this size; NaN: unknown. Not part of the fingerprint.
+    spacings: tuple[tuple[float, float], ...]
     studies: tuple[str, ...] = ()  # where known; not part of the fingerprint
     subtypes: tuple[tuple[str, ...] | None, ...] = ()  # of SUBTYPES, where known; likewise
     pool: str = ""  # fingerprint of the pool's files, where ``hu`` is mapped from one
@@ -66,6 +68,7 @@ class SliceSet:
             series=chosen(self.series),
             positions=chosen(self.positions),
             sources=chosen(self.sources),
+            spacings=chosen(self.spacings),
             studies=chosen(self.studies),
             subtypes=chosen(self.subtypes),
             store=None,
@@ -121,7 +124,8 @@ class SliceSet:
 
     def fingerprint(self) -> str:
         """sha256 over pixels, masks and index (of a pool's file, over its checksums and the rows):
-        equal exactly when the set is the same.
+        equal exactly when the set is the same. Spacings tell how large a pixel is and not what a
+        model learns or says, so they are left out.
         """
         head = (len(self), self.size, self.masks is None, self.window, self.pool)
         digest = hashlib.sha256(repr(head).encode())

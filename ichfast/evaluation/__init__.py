@@ -2,5 +2,6 @@
 
 from ichfast.evaluation.evaluate import Evaluation, evaluate
 from ichfast.evaluation.examples import examples
+from ichfast.evaluation.table import table
 
-__all__ = ["Evaluation", "evaluate", "examples"]
+__all__ = ["Evaluation", "evaluate", "examples", "table"]

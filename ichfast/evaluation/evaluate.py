@@ -1,17 +1,23 @@
 """One pass of a model over labelled slices: counts per slice, and the metrics that follow."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from ichfast import metrics, ops
 from ichfast.data import SliceSet
 from ichfast.errors import DataError
+from ichfast.evaluation.intervals import Rows, mean
+from ichfast.evaluation.surface import EMPTY_RULE as SURFACE_RULE
+from ichfast.evaluation.surface import Surface, by_tolerance, surface
+from ichfast.evaluation.table import numbers
 
 EMPTY_RULE: metrics.EmptyRule = "nan"
 
@@ -32,6 +38,7 @@ class Evaluation:
     counts: Tensor  # (N, 3) int64 on the CPU: TP, FP, FN
     metrics: dict[str, Any]  # ready for JSON: an undefined score is None
     loss: float | None  # mean over slices, if a loss was asked for
+    surface: Surface | None = None  # of each slice, if it was asked for
 
     @property
     def dice(self) -> Tensor:
@@ -47,30 +54,46 @@ def evaluate(
     threshold: float = 0.5,
     device: torch.device | str = "cpu",
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    surfaces: bool = False,
 ) -> Evaluation:
     """Segment every slice and count voxels where the probability is above ``threshold``.
 
     ``loss(logits, target)`` gives the mean over a batch; it is averaged over slices, so the batch
-    size does not change it. Nothing is read back from the device before the last slice.
+    size does not change it. ``surfaces`` adds HD95 and NSD, which are computed on the CPU; without
+    them, nothing is read back from the device before the last slice.
     """
     if slices.masks is None or len(slices) == 0:
         raise DataError("evaluation needs at least one slice with a mask, and got none")
     counts: list[Tensor] = []
     losses: list[Tensor] = []
+    found: list[Surface] = []
     slices = slices.to(device)
     with inference(model):
         for start in range(0, len(slices), batch_size):
-            image, target = slices.batch(torch.arange(start, min(start + batch_size, len(slices))))
+            chosen = range(start, min(start + batch_size, len(slices)))
+            image, target = slices.batch(torch.tensor(chosen))
             assert target is not None
             logits = model.segment(image)
-            counts.append(ops.overlap_counts(torch.sigmoid(logits), target, threshold)[:, 0])
+            probability = torch.sigmoid(logits)
+            counts.append(ops.overlap_counts(probability, target, threshold)[:, 0])
+            if surfaces:
+                found.append(
+                    surface(
+                        (probability > threshold)[:, 0].numpy(force=True),
+                        target[:, 0].numpy(force=True),
+                        np.array([slices.spacings[i] for i in chosen]),
+                    )
+                )
             if loss is not None:
                 losses.append(loss(logits, target).double() * len(image))
     total = torch.cat(counts).cpu()
+    whole = Surface(*map(np.concatenate, zip(*found, strict=True))) if found else None
     return Evaluation(
         counts=total,
-        metrics=_metrics(total, slices.patients, threshold),
+        metrics=_metrics(total, slices, threshold)
+        | ({} if whole is None else _surface(whole, total, slices)),
         loss=torch.stack(losses).sum().item() / len(slices) if losses else None,
+        surface=whole,
     )
 
 
@@ -88,17 +111,66 @@ def inference(model: Segmenter) -> Iterator[None]:
             module.training = mode
 
 
-def _metrics(counts: Tensor, patients: tuple[str, ...], threshold: float) -> dict[str, Any]:
-    scores = metrics.aggregate(counts, patients, empty=EMPTY_RULE)
+def _metrics(counts: Tensor, slices: SliceSet, threshold: float) -> dict[str, Any]:
+    positive = (counts[:, 0] + counts[:, 2] > 0).nonzero()[:, 0].tolist()
+    of_slices = metrics.confusion(counts)
+    of_scans = metrics.confusion(counts, list(zip(slices.patients, slices.series, strict=True)))
     return {
-        **{
-            name: {key: None if math.isnan(value) else value for key, value in row.items()}
-            for name, row in scores.items()
-        },
-        "n_slices": len(counts),
-        "n_patients": len(set(patients)),
+        **_overlap(counts, slices.patients),
+        "positive": _overlap(counts[positive], [slices.patients[i] for i in positive]),
         "empty_rule": EMPTY_RULE,
         "empty_slices": int((counts.sum(1) == 0).sum()),
         "detection": metrics.detection(counts),
+        "confusion": {"slices": of_slices, "scans": of_scans},
+        **{
+            name: {"slices": _known(rate(of_slices)), "scans": _known(rate(of_scans))}
+            for name, rate in (
+                ("sensitivity", metrics.sensitivity),
+                ("specificity", metrics.specificity),
+            )
+        },
         "threshold": threshold,
     }
+
+
+def _overlap(counts: Tensor, patients: Sequence[str]) -> dict[str, Any]:
+    """Dice and Jaccard in three aggregations; None where there is nothing to score."""
+    if len(counts):
+        scores = metrics.aggregate(counts, patients, empty=EMPTY_RULE)
+    else:
+        scores = dict.fromkeys(("dice", "jaccard"), dict.fromkeys(metrics.AGGREGATIONS, math.nan))
+    return {
+        **{name: {key: _known(x) for key, x in row.items()} for name, row in scores.items()},
+        "n_slices": len(counts),
+        "n_patients": len(set(patients)),
+    }
+
+
+def _surface(found: Surface, counts: Tensor, slices: SliceSet) -> dict[str, Any]:
+    """Means over slices that have the score, and over patients of theirs; beside them, how many
+    slices have a score by the rule for one empty mask alone."""
+    rows = Rows.of(numbers(slices.patients, slices.patients))
+
+    def means(values: ArrayLike) -> dict[str, float | None]:
+        return {
+            "per_slice": mean(rows, values, "per_slice").estimate,
+            "per_patient": mean(rows, values, "per_patient").estimate,
+        }
+
+    tp, fp, fn = counts.unbind(1)
+    measured = torch.from_numpy(~np.isnan(found.hd95))
+    return {
+        "hd95": means(found.hd95),
+        "nsd": {name: means(column) for name, column in by_tolerance(found.nsd).items()},
+        "surface": {
+            "n_slices": int(measured.sum()),
+            "missed": int((measured & (tp + fp == 0)).sum()),
+            "false_alarms": int((measured & (tp + fn == 0)).sum()),
+            "no_spacing": int(np.isnan(slices.spacings).any(1).sum()),
+            "empty_rule": SURFACE_RULE,
+        },
+    }
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -13,6 +13,7 @@ from ichfast.errors import CheckpointError, OutputError
 
 RECIPE, LOG, CHECKPOINT = "recipe.toml", "log.jsonl", "checkpoint.pt"
 METRICS, WEIGHTS, EXAMPLES = "metrics.json", "model.safetensors", "examples.safetensors"
+SLICES = "slices.json"
 
 
 class RunFolder:

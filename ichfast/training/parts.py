@@ -5,7 +5,7 @@ import json
 import sys
 import warnings
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,11 +14,13 @@ from typing import Any, Literal
 import torch
 
 from ichfast.data import (
+    SCHEMES,
     SliceSet,
     check_apart,
     layout_of,
     load_slices,
     make_folds,
+    shuffled,
     split_patients,
 )
 from ichfast.data.problems import Problems
@@ -36,6 +38,13 @@ class Parts:
     problems: int = 0
     """files that could not be read"""
     split_by: str = "patient"
+    labelled: SliceSet | None = None
+    """what the first three are parts of"""
+
+    @property
+    def whole(self) -> SliceSet:
+        """The set whose patients and series number those of the test: a fold changes none."""
+        return self.test if self.labelled is None else self.labelled
 
     def to(self, device: torch.device) -> "Parts":
         """The same, with batches made on the device."""
@@ -81,16 +90,55 @@ def load_parts(recipe: Recipe, phantoms: Path, load: Load = load_slices) -> Part
     labelled, unreadable = _load(Path(data.labelled or f"{phantom}/labelled"), recipe, True, load)
     parts = {name: labelled.select(indices) for name, indices in split(labelled, data).items()}
     if not semi_supervised:
-        return Parts(**parts, problems=unreadable, split_by=data.split_by)
+        return Parts(**parts, problems=unreadable, split_by=data.split_by, labelled=labelled)
     pool, more = _load(Path(data.unlabelled or f"{phantom}/unlabelled"), recipe, False, load)
     for name in ("validation", "test"):
         check_apart({"unlabelled": pool.identifiers(), name: parts[name].identifiers()})
-    return Parts(**parts, unlabelled=pool, problems=unreadable + more, split_by=data.split_by)
+    return Parts(
+        **parts,
+        unlabelled=pool,
+        problems=unreadable + more,
+        split_by=data.split_by,
+        labelled=labelled,
+    )
 
 
 def split(labelled: SliceSet, data: Data) -> dict[str, list[int]]:
-    """Indices of the slices of train, validation and test: one split, or a fold of the scheme whose
-    training side gives up its share for validation. Folds have the subtypes evenly."""
+    """Indices of the slices of train, validation and test. All slices of the test patients where
+    ``data.test_slices`` says so, which moves nobody who has haemorrhage to another part."""
+    if data.slices == "all" or data.test_slices == "positive":
+        return _split(labelled, data)
+    positive = labelled.positive.nonzero()[:, 0].tolist()
+    parts = {
+        name: [positive[k] for k in places]
+        for name, places in _split(labelled.select(positive), data).items()
+    }
+    units = _units(labelled, data)
+    tested = {units[i] for i in parts["test"]}
+    tested |= _tested(set(units) - {units[i] for i in positive}, data)
+    return parts | {"test": [i for i, unit in enumerate(units) if unit in tested]}
+
+
+def _units(slices: SliceSet, data: Data) -> list[str]:
+    """What is dealt out, for each slice: its patient, or the slice itself."""
+    if data.split_by == "slice":
+        return [str(row) for row in slices.rows.tolist()]
+    return list(slices.patients)
+
+
+def _tested(healthy: Collection[str], data: Data) -> set[str]:
+    """Those of the units without haemorrhage that are tested on, as large a share as of the others.
+    Nobody trains on the rest, and with folds each is tested as often."""
+    order = shuffled(healthy, data.split_seed)
+    if not data.scheme:
+        return set(order[: round(data.test * len(order))])
+    own = set(order[data.fold :: SCHEMES[data.scheme]])
+    return set(order) - own if data.scheme == 20 else own
+
+
+def _split(labelled: SliceSet, data: Data) -> dict[str, list[int]]:
+    """One split, or a fold of the scheme whose training side gives up its share for validation.
+    Folds have the subtypes evenly."""
     if not data.scheme:
         shares = {"train": data.train, "validation": data.validation, "test": data.test}
         return split_patients(labelled.patients, shares, data.split_seed)
@@ -113,12 +161,13 @@ def split(labelled: SliceSet, data: Data) -> dict[str, list[int]]:
 def _load(root: Path, recipe: Recipe, labelled: bool, load: Load) -> tuple[SliceSet, int]:
     """The slices below ``root`` and the number of files that could not be read."""
     data = recipe.data
+    wanted = {data.slices, data.test_slices} if labelled else {data.slices}
     unsorted = not labelled and layout_of(root) in ("dicom", "nifti")  # no table
     slices, problems = load(
         root,
         size=data.size,
         window=data.window,
-        slices="all" if unsorted or data.slices == "all" else "positive",
+        slices="all" if unsorted or "all" in wanted else "positive",
         labelled=labelled,
         limit=None if labelled else data.unlabelled_limit or None,
         seed=data.split_seed,

@@ -16,11 +16,11 @@ from safetensors.torch import save as to_safetensors
 import ichfast
 from ichfast import models
 from ichfast.errors import DivergedError
-from ichfast.evaluation import Evaluation, evaluate, examples
+from ichfast.evaluation import Evaluation, evaluate, examples, table
 from ichfast.models import ReducedUNet
 from ichfast.training import checkpoint
 from ichfast.training.checkpoint import Progress
-from ichfast.training.folder import EXAMPLES, METRICS, RECIPE, WEIGHTS, RunFolder
+from ichfast.training.folder import EXAMPLES, METRICS, RECIPE, SLICES, WEIGHTS, RunFolder
 from ichfast.training.loop import train
 from ichfast.training.parts import Parts, load_parts
 from ichfast.training.recipe import Recipe, to_toml
@@ -89,8 +89,8 @@ def assess(
     folder: RunFolder,
     device: torch.device,
 ) -> tuple[Evaluation, Evaluation]:
-    """Validation and test of the best weights (the last, where no epoch was validated); both
-    weights and example slices go into the folder."""
+    """Validation and test of the best weights (the last, where no epoch was validated); the
+    weights, the test's slices in numbers and some in pictures go into the folder."""
     if progress.best_model:
         model.load_state_dict(progress.best_model)
     folder.write(WEIGHTS, models.to_bytes(model))
@@ -101,9 +101,13 @@ def assess(
             batch_size=recipe.evaluation.batch_size,
             threshold=recipe.evaluation.threshold,
             device=device,
+            surfaces=True,
         )
         for part in (parts.validation, parts.test)
     )
+    assert test.surface is not None
+    columns = table(parts.test, test.counts, test.surface, parts.whole)
+    folder.write(SLICES, json.dumps(columns, allow_nan=False).encode())
     folder.write(EXAMPLES, to_safetensors(examples(model, parts.test, test, device=device)))
     return validation, test
 

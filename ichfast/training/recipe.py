@@ -118,7 +118,14 @@ class Data:
     size: int = key(256, "side of the square slices", low=1)
     window: tuple[float, float] = key((40.0, 120.0), "level and width in HU; width above 1")
     slices: str = key(
-        "positive", "slices with haemorrhage only (masks, CSV), or all", choices=("positive", "all")
+        "positive",
+        "slices with haemorrhage only (masks, CSV), or all",
+        choices=("positive", "all"),
+    )
+    test_slices: str = key(
+        "positive",
+        "slices tested on, where data.slices is positive; all gives a specificity",
+        choices=("positive", "all"),
     )
     unlabelled_limit: int = key(0, "at most so many unlabelled slices; 0: all", low=0)
     scheme: int = key(

@@ -26,7 +26,7 @@ def test_as_from_the_set(tmp_path, write_ct_ich, labelled, slices) -> None:
     root = write_ct_ich(tmp_path / "set", patients=3)
     pool = make(root, tmp_path / "pool")
     own, those = (load(path, labelled=labelled, slices=slices) for path in (pool.path, root))
-    for name in ("patients", "series", "positions", "sources", "studies", "subtypes"):
+    for name in ("patients", "series", "positions", "sources", "spacings", "studies", "subtypes"):
         assert getattr(own, name) == getattr(those, name), name
     every = range(len(own))
     (images, masks), (expected, targets) = own.batch(every), those.batch(every)
@@ -98,5 +98,6 @@ def test_what_a_pool_cannot_give(tmp_path, write_ct_ich, write_dicom, head) -> N
     ):
         with pytest.raises(DataError, match=reason):
             load(root, **options)
-    load(pictures, window=(40, 120), labelled=True)
+    unmeasured = load(pictures, window=(40, 120), labelled=True)
+    assert np.isnan(unmeasured.spacings).all()
     Pool(labelled).verify()

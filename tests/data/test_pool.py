@@ -53,7 +53,7 @@ def test_index_has_a_row_for_every_slice(folder: Path) -> None:
     assert [row.source for row in rows[:4]] == [f"ct_scans/049.nii#{k}" for k in (1, 2, 3, 4)]
     assert [row.subtypes for row in rows[:4]] == [(), (), ("epidural",), ()]
     assert all(set(row.subtypes or ()) <= set(SUBTYPES) and row.has_mask for row in rows)
-    assert rows[0].spacing == (0.5, 0.5)
+    assert rows[0].spacing == (1.0, 1.0)  # 32 x 32 pixels of 0.5 mm as 16 x 16
     assert rows[1].position - rows[0].position == 5
 
 
@@ -93,8 +93,8 @@ def test_other_formats_and_other_folders_are_refused(tmp_path: Path, folder: Pat
         Pool(tmp_path)
     manifest = folder / "pool.json"
     content = json.loads(manifest.read_text())
-    manifest.write_text(json.dumps({**content, "format": 2}))
-    with pytest.raises(DataError, match=r"another version of ichfast \(pool format 2, not 1\)"):
+    manifest.write_text(json.dumps({**content, "format": 1}))
+    with pytest.raises(DataError, match=r"another version of ichfast \(pool format 1, not 2\)"):
         Pool(folder)
     for text in ("", "[]", "{", json.dumps({"format": 1}), json.dumps({**content, "files": 3})):
         manifest.write_text(text)

@@ -34,6 +34,7 @@ def test_labelled_set(tmp_path, write_ct_ich, head):
     assert slices.positive.tolist() == [False, False, True, False] * 2
     assert slices.sources[2] == "ct_scans/049.nii#3"
     np.testing.assert_allclose(np.diff(slices.positions[:4]), 5)
+    assert slices.spacings == ((1.0, 1.0),) * 8  # 32 x 32 pixels of 0.5 mm as 16 x 16
     expected = np.stack([area(head() + k, 16) for k in range(4)])
     np.testing.assert_allclose(images[:4, 0], window(np.rint(expected)), atol=1e-5)
     np.testing.assert_array_equal(masks[2, 0], area(head() == 70, 16) >= 0.5)
@@ -81,6 +82,7 @@ def test_select_and_fingerprint(tmp_path, write_ct_ich):
     slices = load(write_ct_ich(tmp_path), labelled=True)
     some = slices.select([2, 0])
     assert some.sources == (slices.sources[2], slices.sources[0])
+    assert some.spacings == slices.spacings[:2]
     for own, those in zip(some.batch([0, 1]), slices.batch([2, 0]), strict=True):
         assert torch.equal(own, those)
     prints = {s.fingerprint() for s in (slices, some, slices.select([0, 2]), slices.select([]))}
@@ -115,6 +117,12 @@ def test_what_cannot_be_asked(tmp_path, write_ct_ich, write_rsna, write_dicom, h
     ):
         with pytest.raises(DataError, match=reason):
             load(root, **options)
+
+
+def test_spacing_follows_the_size(tmp_path, write_dicom, head):
+    write_dicom(tmp_path / "a.dcm", head().astype(np.int16), PixelSpacing=[0.75, 0.5])
+    for size, spacing in ((16, (1.5, 1.0)), (32, (0.75, 0.5)), (64, (0.375, 0.25))):
+        assert load(tmp_path, size=size).spacings == (spacing,)
 
 
 def test_oblong_scans_are_left_out(tmp_path, write_dicom, head):

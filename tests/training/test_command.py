@@ -26,6 +26,7 @@ RUN_FILES = {
     "recipe.toml",
     "log.jsonl",
     "metrics.json",
+    "slices.json",
     "model.safetensors",
     "examples.safetensors",
     "checkpoint.pt",

@@ -12,7 +12,7 @@ from ichfast.data.layouts import Layout
 from ichfast.data.prepare.durable import whole
 from ichfast.data.prepare.units import Unit, read_unit
 from ichfast.data.problems import Problem, Problems
-from ichfast.data.resize import positive_slices, resize_hu, resize_masks
+from ichfast.data.resize import positive_slices, resize_hu, resize_masks, resize_spacing
 from ichfast.data.series import Series
 from ichfast.errors import DataError
 
@@ -108,16 +108,17 @@ def _write(
     if blood is not None:
         masks.write(blood.numpy()[indices].tobytes())
     for i in indices:
-        yield _row(scan, int(i))
+        yield _row(scan, int(i), size)
 
 
-def _row(scan: Series, i: int) -> dict[str, Any]:
+def _row(scan: Series, i: int, size: int) -> dict[str, Any]:
+    spacing = resize_spacing(scan, size)
     return {
         "patient": scan.patient,
         "study": scan.study,
         "series": scan.series,
         "position": float(scan.positions[i]),
-        "spacing": list(scan.spacing) if np.isfinite(scan.spacing).all() else None,
+        "spacing": list(spacing) if np.isfinite(spacing).all() else None,
         "hu_range": scan.hu_range,
         "source": scan.sources[i],
         "subtypes": scan.kinds(i),

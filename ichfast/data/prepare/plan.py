@@ -19,7 +19,7 @@ from ichfast.data.prepare.units import Unit
 from ichfast.data.problems import Problem, Problems, printable
 from ichfast.errors import DataError, OutputError
 
-FORMAT = 2
+FORMAT = 3
 FILES = 64  # slices of one part: about two scans of RSNA, a tenth of a second of work
 File = tuple[str, int, int]  # relative to the root, bytes, time of modification in ns
 
