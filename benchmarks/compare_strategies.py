@@ -108,8 +108,8 @@ def outcome(chosen: Recipe, folder: Path, parts: Parts) -> dict[str, Any]:
         "test_dice": scores.get("pooled"),
         "test_dice_per_slice": scores.get("per_slice"),
         "test_dice_per_patient": scores.get("per_patient"),
-        "supervised_epochs": metrics["supervised_epochs"],
-        "unsupervised_epochs": metrics["unsupervised_epochs"],
+        "supervised_epochs": metrics["steps"].get("supervised", 0),
+        "unsupervised_epochs": metrics["steps"].get("unsupervised", 0),
         "supervised_evaluations": sum(
             line["evaluations"] for line in log if line["step"] == "supervised"
         ),

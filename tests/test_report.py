@@ -98,8 +98,7 @@ def run(tmp_path: Path) -> Path:
         "seed": 3,
         "epochs": 12,
         "best_epoch": 10,
-        "supervised_epochs": 8,
-        "unsupervised_epochs": 4,
+        "steps": {"supervised": 8, "unsupervised": 4},
         "validation": scores(0.6),
         "test": scores(0.5),
         "data": {"train": {"patients": 5, "slices": 70}, "problems": 2},
@@ -145,7 +144,7 @@ def test_a_finished_run_has_everything(run):
         "left out of the means: 17 in test, 17 in validation",
         "Supervised loss",
         "Unsupervised loss",
-        "Curriculum",
+        "Schedule",
         "Dice 0.000 worst",
         "Dice – best",
         'strategy = "curriculum"',
@@ -207,7 +206,22 @@ def test_supervised_run(run):
     assert "No epoch was unsupervised" in html.text
     assert "this run never trained that path" in html.text
     assert "Unsupervised loss" not in html.text
-    assert "Curriculum" not in html.text
+    assert "Schedule" not in html.text
+
+
+def test_losses_of_steps_with_parts(run):
+    parts = {"supervised": 0.4, "unsupervised": 0.1}
+    write_log(
+        run, [epoch(i, "classification" if i < 3 else "joint", parts=parts) for i in range(9)]
+    )
+    html = page(run)
+    assert "9 epochs: 3 classification, 6 joint" in html.text
+    for panel in ("Supervised loss", "Unsupervised loss"):
+        assert panel in html.text
+    assert "Schedule" not in html.text
+    assert "this run never trained that path" not in html.text
+    write_log(run, [epoch(i, "classification") for i in range(3)])
+    assert "Classification loss" in page(run).text
 
 
 @pytest.mark.parametrize("status", ["interrupted", "diverged"])
@@ -267,7 +281,7 @@ def test_a_line_cut_off_by_a_kill_is_left_out_and_a_repeated_epoch_counts_once(r
         file.write('{"epoch": 12, "st')
     log = read_run(run).log
     assert [entry.epoch for entry in log] == list(range(12))
-    assert log[-1].loss == 0.125
+    assert log[-1].losses == {"supervised": 0.125}
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ class MultiTaskUNet(ReducedUNet):
 
     kind = "multitask"
 
-    def __init__(self, channels: Sequence[int] = DEFAULT_CHANNELS) -> None:
-        super().__init__(channels)
-        self.reconstruction = Decoder(self.channels, 2, skip=False)
+    def __init__(self, channels: Sequence[int] = DEFAULT_CHANNELS, convolutions: int = 1) -> None:
+        super().__init__(channels, convolutions)
+        self.reconstruction = Decoder(self.channels, 2, convolutions, skip=False)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """Logits (B, 1, H, W) and reconstruction (B, 2, H, W: background, foreground), both before

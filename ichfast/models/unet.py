@@ -14,19 +14,21 @@ DEFAULT_CHANNELS = (64, 128, 256, 512)
 
 
 class Encoder(nn.Module):
-    """Per level a 3×3 convolution, batch normalisation, ReLU; 2×2 max-pooling between levels."""
+    """Per level 3×3 convolutions, each with batch normalisation and ReLU; 2×2 max-pooling between
+    levels."""
 
-    def __init__(self, channels: Sequence[int]) -> None:
+    def __init__(self, channels: Sequence[int], convolutions: int) -> None:
         super().__init__()
-        # No bias where batch normalisation follows: it would subtract it again.
-        self.levels = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(before, after, 3, padding=1, bias=False),
-                nn.BatchNorm2d(after),
-                nn.ReLU(),
-            )
-            for before, after in pairwise((1, *channels))
-        )
+
+        def level(before: int, after: int) -> nn.Sequential:
+            layers: list[nn.Module] = []
+            for i in range(convolutions):
+                # No bias where batch normalisation follows: it would subtract it again.
+                layers.append(nn.Conv2d(after if i else before, after, 3, padding=1, bias=False))
+                layers += [nn.BatchNorm2d(after), nn.ReLU()]
+            return nn.Sequential(*layers)
+
+        self.levels = nn.ModuleList(level(*pair) for pair in pairwise((1, *channels)))
         self.pool = nn.MaxPool2d(2)
 
     def forward(self, image: Tensor) -> list[Tensor]:
@@ -41,9 +43,12 @@ class Encoder(nn.Module):
 
 class Decoder(nn.Module):
     """Per level a 2×2 transposed convolution with batch normalisation, the encoder's features of
-    that level beside it (``skip``), a 3×3 convolution, ReLU; a 1×1 convolution gives the maps."""
+    that level beside it (``skip``), 3×3 convolutions, each with ReLU; a 1×1 convolution gives the
+    maps."""
 
-    def __init__(self, channels: Sequence[int], maps: int, *, skip: bool) -> None:
+    def __init__(
+        self, channels: Sequence[int], maps: int, convolutions: int, *, skip: bool
+    ) -> None:
         super().__init__()
         self.skip = skip
         upward = list(pairwise(reversed(channels)))
@@ -53,10 +58,15 @@ class Decoder(nn.Module):
             )
             for below, level in upward
         )
-        self.mix = nn.ModuleList(
-            nn.Sequential(nn.Conv2d((1 + skip) * level, level, 3, padding=1), nn.ReLU())
-            for _, level in upward
-        )
+
+        def mix(level: int) -> nn.Sequential:
+            layers: list[nn.Module] = []
+            for i in range(convolutions):
+                before = level if i else (1 + skip) * level
+                layers += [nn.Conv2d(before, level, 3, padding=1), nn.ReLU()]
+            return nn.Sequential(*layers)
+
+        self.mix = nn.ModuleList(mix(level) for _, level in upward)
         self.out = nn.Conv2d(channels[0], maps, 1)
 
     def forward(self, features: list[Tensor]) -> Tensor:
@@ -72,18 +82,24 @@ class Decoder(nn.Module):
 class ReducedUNet(nn.Module):
     """Images (B, 1, H, W) → haemorrhage logits (B, 1, H, W).
 
+    ``convolutions`` a level: one is the reduced U-Net; two, with channels 64-128-256-512-1024, the
+    classic one (Ronneberger et al. 2015) that Hssayeni et al. 2020 use, here with padding and with
+    batch normalisation where the reduced one has it.
+
     Weights come from torch's global generator, the encoder's first, then the segmentation's.
     """
 
     kind = "unet"
 
-    def __init__(self, channels: Sequence[int] = DEFAULT_CHANNELS) -> None:
+    def __init__(self, channels: Sequence[int] = DEFAULT_CHANNELS, convolutions: int = 1) -> None:
         super().__init__()
-        self.channels = tuple(channels)
+        self.channels, self.convolutions = tuple(channels), convolutions
         if not self.channels or not all(isinstance(n, int) and n >= 1 for n in self.channels):
             raise ValueError(f"channels must be positive numbers, one a level; got {channels}.")
-        self.encoder = Encoder(self.channels)
-        self.segmentation = Decoder(self.channels, 1, skip=True)
+        if not isinstance(convolutions, int) or convolutions < 1:
+            raise ValueError(f"convolutions must be a positive number; got {convolutions}.")
+        self.encoder = Encoder(self.channels, convolutions)
+        self.segmentation = Decoder(self.channels, 1, convolutions, skip=True)
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """The parameters of each part by its name, for the optimizers."""

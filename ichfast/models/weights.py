@@ -15,16 +15,17 @@ from ichfast.models.unet import ReducedUNet
 MODELS = {model.kind: model for model in (ReducedUNet, MultiTaskUNet)}
 
 
-def build(kind: str, channels: Sequence[int], seed: int) -> ReducedUNet:
+def build(kind: str, channels: Sequence[int], seed: int, convolutions: int = 1) -> ReducedUNet:
     """A new model whose weights depend on the seed alone; torch's generator stays as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return MODELS[kind](channels)
+        return MODELS[kind](channels, convolutions)
 
 
 def to_bytes(model: ReducedUNet) -> bytes:
     """What :func:`load` reads, for the caller to write."""
-    about = json.dumps({"model": model.kind, "channels": model.channels})
+    shape = {"channels": model.channels, "convolutions": model.convolutions}
+    about = json.dumps({"model": model.kind, **shape})
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     # One entry only: safetensors writes several in no fixed order, and equal weights shall be equal
     # files.
@@ -41,7 +42,7 @@ def load(path: Path | str) -> ReducedUNet:
         raise CheckpointError(f"{path} cannot be read as a safetensors file: {error}.") from error
     try:
         about = json.loads(metadata["ichfast"])
-        model = MODELS[about["model"]](about["channels"])
+        model = MODELS[about["model"]](about["channels"], about["convolutions"])
         model.load_state_dict(tensors)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(

@@ -43,24 +43,24 @@ class Plot:
 def plots(log: Sequence[Epoch], best_epoch: int | None) -> list[Plot]:
     """The panels that the log has data for, in reading order."""
     end = log[-1].epoch if log else 0
-    supervised = [epoch for epoch in log if epoch.supervised]
-    unsupervised = [epoch for epoch in log if not epoch.supervised]
     panels = []
-    if supervised:
+    if _losses(log, "classification"):
+        panels.append(_loss(log, end, "classification", "Labels of the unlabelled set's slices."))
+    if _losses(log, "supervised"):
         panels.append(_supervised_loss(log, end))
-    if unsupervised:
-        panels.append(_unsupervised_loss(unsupervised, end))
+    if _losses(log, "unsupervised"):
+        panels.append(_loss(log, end, "unsupervised", "The unlabelled slices."))
     if any(epoch.validated for epoch in log):
         panels.append(_validation(log, end, best_epoch))
-    if supervised and unsupervised:
-        panels.append(_curriculum(log, end))
+    if {"turns", "unsupervised"} & {epoch.step for epoch in log}:
+        panels.append(_schedule(log, end))
     return panels
 
 
 def _supervised_loss(log: Sequence[Epoch], end: int) -> Plot:
     figure, axes = _axes("loss", end)
     for colour, label, points in (
-        ("supervised", "training", [(e.epoch, e.loss) for e in log if e.supervised]),
+        ("supervised", "training", _losses(log, "supervised")),
         ("validation", "validation", [(e.epoch, e.validation_loss) for e in log if e.validated]),
     ):
         if points:
@@ -69,12 +69,15 @@ def _supervised_loss(log: Sequence[Epoch], end: int) -> Plot:
     return Plot("Supervised loss", _finish(figure, axes, "supervised"), "Labelled slices.")
 
 
-def _unsupervised_loss(log: Sequence[Epoch], end: int) -> Plot:
+def _loss(log: Sequence[Epoch], end: int, kind: str, caption: str) -> Plot:
     figure, axes = _axes("loss", end)
-    epochs = [epoch.epoch for epoch in log]
-    _line(axes, epochs, [epoch.loss for epoch in log], "unsupervised", "training")
-    caption = "Attention-weighted reconstruction of the unlabelled slices."
-    return Plot("Unsupervised loss", _finish(figure, axes, "unsupervised"), caption)
+    epochs, losses = zip(*_losses(log, kind), strict=True)
+    _line(axes, epochs, losses, "unsupervised", "training")
+    return Plot(f"{kind.capitalize()} loss", _finish(figure, axes, kind), caption)
+
+
+def _losses(log: Sequence[Epoch], kind: str) -> list[tuple[int, float]]:
+    return [(epoch.epoch, epoch.losses[kind]) for epoch in log if kind in epoch.losses]
 
 
 def _validation(log: Sequence[Epoch], end: int, best_epoch: int | None) -> Plot:
@@ -94,27 +97,27 @@ def _validation(log: Sequence[Epoch], end: int, best_epoch: int | None) -> Plot:
     return Plot("Validation", _finish(figure, axes, "validation"), caption)
 
 
-def _curriculum(log: Sequence[Epoch], end: int) -> Plot:
+def _schedule(log: Sequence[Epoch], end: int) -> Plot:
     figure, axes = _axes("probability", end)
     epochs = [epoch.epoch for epoch in log]
     _line(axes, epochs, [epoch.probability for epoch in log], "ink", "P(supervised)")
     # One path of separate strokes per kind: thousands of epochs stay a small file.
-    for name, supervised, low, high in (
-        ("supervised", True, 1.04, 1.12),
-        ("unsupervised", False, -0.12, -0.04),
-    ):
-        drawn = [epoch.epoch for epoch in log if epoch.supervised == supervised]
+    for name, low, high in (("supervised", 1.04, 1.12), ("unsupervised", -0.12, -0.04)):
+        drawn = [epoch.epoch for epoch in log if epoch.step == name]
         x = np.repeat(np.asarray(drawn, float), 3)
         y = np.tile([low, high, np.nan], len(drawn))
-        axes.plot(x, y, color=COLOURS[name], lw=max(0.3, min(1.5, 180 / len(log))), label=name)
+        if drawn:
+            axes.plot(x, y, color=COLOURS[name], lw=max(0.3, min(1.5, 180 / len(log))), label=name)
     axes.set_ylim(-0.16, 1.16)
     axes.set_yticks([0, 0.5, 1])
-    return Plot(
-        "Curriculum",
-        _finish(figure, axes, "curriculum"),
-        "Probability that an epoch is supervised; ticks are the epochs as drawn: "
-        "supervised above, unsupervised below.",
+    turns = any(epoch.step == "turns" for epoch in log)
+    caption = (
+        "Probability that an update is supervised."
+        if turns
+        else "Probability that an epoch is supervised; ticks are the epochs as drawn: "
+        "supervised above, unsupervised below."
     )
+    return Plot("Schedule", _finish(figure, axes, "curriculum"), caption)
 
 
 def _axes(ylabel: str, end: int) -> tuple[Figure, Axes]:

@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -76,9 +77,14 @@ def render(run: Run) -> str:
         plots=plots(run.log, metrics.get("best_epoch")),
         examples=_examples(run),
         map_names=_map_names(run),
-        unsupervised=sum(not epoch.supervised for epoch in run.log),
+        steps=Counter(epoch.step for epoch in run.log),
+        reconstructs=any(epoch.step in RECONSTRUCTING for epoch in run.log),
         data=_data(metrics.get("data") or {}),
     )
+
+
+RECONSTRUCTING = ("unsupervised", "turns", "joint")
+"""steps that train the reconstruction path"""
 
 
 @cache

@@ -18,9 +18,9 @@ class Epoch:
     """One line of ``log.jsonl``; a number that was null there is NaN here."""
 
     epoch: int
-    supervised: bool
+    step: str
     probability: float
-    loss: float
+    losses: dict[str, float]  # by kind: "supervised", "unsupervised", "classification"
     validated: bool
     validation_loss: float
     validation_dice: float
@@ -87,11 +87,13 @@ def _read_log(path: Path) -> tuple[Epoch, ...]:
 
 def _parse_epoch(record: dict[str, Any]) -> Epoch:
     validation = record.get("validation") or {}
+    step = str(record["step"])
+    losses = record.get("parts") or {step: record["loss"]}
     return Epoch(
         epoch=int(record["epoch"]),
-        supervised=record["step"] == "supervised",
+        step=step,
         probability=number(record.get("probability")),
-        loss=number(record["loss"]),
+        losses={str(kind): number(loss) for kind, loss in losses.items()},
         validated=bool(validation),
         validation_loss=number(validation.get("loss")),
         validation_dice=number(validation.get("dice")),

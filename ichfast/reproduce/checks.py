@@ -4,13 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ichfast.data import SliceSet
-from ichfast.data.series import SUBTYPES
+from ichfast.data import SUBTYPES, SliceSet
 from ichfast.errors import DataError, RecipeError
 from ichfast.reproduce.cost import Sizes
 from ichfast.reproduce.plan import Cell
 from ichfast.reproduce.rows import ROWS
-from ichfast.training import Recipe
 from ichfast.training.parts import Load, Parts, load_parts
 from ichfast.training.recipe import merged
 from ichfast.training.strategies import strategy_of
@@ -26,19 +24,13 @@ class Found:
     """slices that the unlabelled-amount cells take their shares of"""
 
     def of(self, cell: Cell) -> Sizes:
-        return self.sizes[needs(cell.recipe), cell.scheme, cell.fold]
-
-def needs(recipe: Recipe) -> str:
-    """What the strategy asks of the unlabelled set: nothing, its images, or its labels."""
-    strategy = strategy_of(recipe)
-    steps = "images" if "unsupervised" in strategy.steps else ""
-    return str(getattr(strategy, "unlabelled", steps))
+        return self.sizes[strategy_of(cell.recipe).unlabelled, cell.scheme, cell.fold]
 
 def check(cells: Sequence[Cell], out: Path, load: Load) -> Found:
     """Load the parts of every fold once; DataError or RecipeError where a cell cannot be run."""
     found = Found()
     for cell in cells:
-        key = needs(cell.recipe), cell.scheme, cell.fold
+        key = strategy_of(cell.recipe).unlabelled, cell.scheme, cell.fold
         if key in found.sizes or cell.unlabelled != 100:
             continue
         parts = _parts(cell, out, load)
@@ -57,7 +49,7 @@ def check(cells: Sequence[Cell], out: Path, load: Load) -> Found:
 
 def _parts(cell: Cell, out: Path, load: Load) -> Parts:
     data = cell.recipe.data
-    if needs(cell.recipe) and data.labelled and not data.unlabelled:
+    if strategy_of(cell.recipe).unlabelled and data.labelled and not data.unlabelled:
         raise RecipeError(
             f"row {cell.row} needs unlabelled slices: give --unlabelled DIR, or leave it out with "
             f"--only 'row!={cell.row}'."

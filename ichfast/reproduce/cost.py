@@ -87,7 +87,7 @@ def _steps(recipe: Recipe) -> Mapping[str, int]:
 @cache
 def _measured(model: Model, size: int) -> tuple[float, int]:
     """Seconds of one core for a slice forward and backward, and the number of parameters."""
-    net = models.build("unet", model.channels, 0, **_convolutions(model))
+    net = models.build("unet", model.channels, 0, model.convolutions)
     image = torch.rand(4, 1, size, size)
     loss = JaccardLoss(sigmoid=True, batch=True)
     threads = torch.get_num_threads()
@@ -102,11 +102,6 @@ def _measured(model: Model, size: int) -> tuple[float, int]:
         torch.set_num_threads(threads)
     seconds = min(times) / len(image)
     return seconds, sum(parameter.numel() for parameter in net.parameters())
-
-
-def _convolutions(model: Model) -> dict[str, int]:
-    count = getattr(model, "convolutions", 1)
-    return {} if count == 1 else {"convolutions": count}
 
 
 def total(costs: Sequence[Cost], jobs: int) -> tuple[float, int]:

@@ -42,7 +42,7 @@ def adam(strategy: str) -> Overrides:
 
 def pretrained(base: Recipe) -> dict[str, Any]:
     """Its first epochs are of the unlabelled slices: the others are as many as those of all."""
-    first = base.pretraining.epochs  # type: ignore[attr-defined]
+    first = base.pretraining.epochs
     return {"training.strategy": "pretrained", "training.epochs": base.training.epochs + first}
 
 

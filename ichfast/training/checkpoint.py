@@ -14,7 +14,7 @@ from ichfast.training.folder import CHECKPOINT, RunFolder
 from ichfast.training.recipe import PRESETS, Recipe, differences, parsed, to_toml
 from ichfast.training.steps import Step
 
-FORMAT = 1
+FORMAT = 2
 
 MAY_CHANGE = ("data.labelled", "data.unlabelled")
 """keys that a resume may give anew: where the data lie, but not what they are (fingerprints)"""
@@ -62,7 +62,7 @@ def save(
             "fingerprints": fingerprints,
             "progress": vars(progress),
             "model": model.state_dict(),
-            "optimizers": {name: step.optimizer.state_dict() for name, step in steps.items()},
+            "steps": {name: step.state_dict() for name, step in steps.items()},
             "rng": torch.get_rng_state(),
         },
         buffer,
@@ -82,7 +82,7 @@ def read(folder: RunFolder) -> dict[str, Any] | None:
         raise CheckpointError(f"{path} cannot be read: {reason}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path} is no checkpoint of this version of ichfast.")
-    kinds = {"recipe": str, "fingerprints": dict, "progress": dict, "optimizers": dict}
+    kinds = {"recipe": str, "fingerprints": dict, "progress": dict, "steps": dict}
     for key, kind in kinds.items():
         if not isinstance(content.get(key), kind):
             raise CheckpointError(f"{path} is damaged: it has no valid {key!r}.")
@@ -128,7 +128,7 @@ def restore(
     try:
         model.load_state_dict(content["model"])
         for name, step in steps.items():
-            step.optimizer.load_state_dict(content["optimizers"][name])
+            step.load_state_dict(content["steps"][name])
         torch.set_rng_state(content["rng"])
         vars(progress).update(content["progress"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -3,12 +3,18 @@
 import math
 
 
-def supervised_probability(epoch: int, k: float, floor: float = 0.5) -> float:
-    """p(x) = max(k / (k + exp(x/k)), floor).
+def supervised_probability(epoch: int, k: float, floor: float, decay: str) -> float:
+    """max(p(x), floor) for epoch x, with p(x) by name of the decay:
 
-    Written as the logistic function of ln k − x/k, whose exponential underflows where that of the
-    formula would overflow (x/k > 709).
+    "paper": k / (k + exp(x/k)), which is the inverse sigmoid decay of scheduled sampling (Bengio et
+    al., NeurIPS 2015); "exponential": exp(−x/k); "linear": 1 − x/k.
     """
+    if decay == "exponential":
+        return max(math.exp(-epoch / k), floor)
+    if decay == "linear":
+        return max(1 - epoch / k, floor)
+    # As the logistic function of ln k − x/k, whose exponential underflows where that of the formula
+    # would overflow (x/k > 709).
     z = math.log(k) - epoch / k
     p = 1 / (1 + math.exp(-z)) if z >= 0 else math.exp(z) / (1 + math.exp(z))
     return max(p, floor)

@@ -40,7 +40,9 @@ def train(
     """
     settings = recipe.training
     strategy = strategy_of(recipe)
-    steps = build_steps(strategy.steps, model, parts.train, parts.unlabelled, recipe, device)
+    steps = build_steps(
+        strategy.steps, model, parts.train, parts.unlabelled, recipe, device, strategy.choose
+    )
     fingerprints = parts.fingerprints
     torch.manual_seed(settings.seed)
     progress.start_norm = weight_norm(model)
@@ -79,7 +81,7 @@ def record(
     epoch: int, draw: Draw, outcome: Outcome, seconds: float, validation: dict[str, Any] | None
 ) -> dict[str, Any]:
     """An epoch's line in the log."""
-    return {
+    line = {
         "epoch": epoch,
         "step": draw.step,
         "probability": draw.probability,
@@ -88,6 +90,7 @@ def record(
         "seconds": round(seconds, 4),
         "validation": validation,
     }
+    return line | ({"parts": outcome.parts} if outcome.parts else {})
 
 
 def validate(
@@ -99,7 +102,7 @@ def validate(
         batch_size=recipe.evaluation.batch_size,
         threshold=recipe.evaluation.threshold,
         device=device,
-        loss=supervised_loss(),
+        loss=supervised_loss(recipe),
     )
     return {
         "loss": evaluation.loss,
@@ -117,8 +120,9 @@ def check_divergence(
     if not math.isfinite(loss):
         raise DivergedError(f"the {step} loss is {loss}")
     lowest = progress.lowest.get(step, math.inf)
-    # A bad epoch after a loss under 1/limit is no explosion: soft Jaccard cannot exceed 1.
-    bounded = step == "supervised" and loss <= 1
+    # A bad epoch after a loss under 1/limit is no explosion: soft Jaccard cannot exceed 1. L_u, a
+    # mean square of numbers below 1, could never be told by that.
+    bounded = step != "unsupervised" and loss <= 1
     beyond_grace = progress.steps.get(step, 0) >= recipe.training.grace
     if beyond_grace and not bounded and loss > limit * lowest:
         raise DivergedError(f"the {step} loss {loss:.3g} is over {limit:g} × its best {lowest:.3g}")

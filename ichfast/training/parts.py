@@ -80,18 +80,24 @@ def load_parts(recipe: Recipe, phantoms: Path, load: Load = load_slices) -> Part
     """Read what ``recipe.data`` names; the phantom is written below ``phantoms`` where it is asked
     for and not there yet. ``functools.cache(load_slices)`` as ``load`` reads for many runs once."""
     data = recipe.data
-    semi_supervised = "unsupervised" in strategy_of(recipe).steps
-    if semi_supervised and data.labelled and not data.unlabelled:
+    needs = strategy_of(recipe).unlabelled
+    if needs and data.labelled and not data.unlabelled:
         raise RecipeError(
             f"strategy {recipe.training.strategy} needs unlabelled slices: give --unlabelled DIR, "
             "or --set training.strategy=supervised."
         )
     phantom = None if data.labelled else phantom_folder(recipe.phantom, phantoms)
-    labelled, unreadable = _load(Path(data.labelled or f"{phantom}/labelled"), recipe, True, load)
+    # Tested slices without blood are among those that are read, even where none is trained on.
+    which = "all" if "all" in (data.slices, data.test_slices) else "positive"
+    root = Path(data.labelled or f"{phantom}/labelled")
+    labelled, unreadable = _load(root, recipe, which, load, labelled=True)
     parts = {name: labelled.select(indices) for name, indices in split(labelled, data).items()}
-    if not semi_supervised:
+    if not needs:
         return Parts(**parts, problems=unreadable, split_by=data.split_by, labelled=labelled)
-    pool, more = _load(Path(data.unlabelled or f"{phantom}/unlabelled"), recipe, False, load)
+    root = Path(data.unlabelled or f"{phantom}/unlabelled")
+    # Labels teach only where some slices have none; plain folders have no table to choose by.
+    every = needs == "labels" or layout_of(root) in ("dicom", "nifti")
+    pool, more = _load(root, recipe, "all" if every else data.slices, load, labelled=False)
     for name in ("validation", "test"):
         check_apart({"unlabelled": pool.identifiers(), name: parts[name].identifiers()})
     return Parts(
@@ -158,16 +164,16 @@ def _split(labelled: SliceSet, data: Data) -> dict[str, list[int]]:
     return {name: [train[k] for k in places] for name, places in inner.items()} | {"test": test}
 
 
-def _load(root: Path, recipe: Recipe, labelled: bool, load: Load) -> tuple[SliceSet, int]:
+def _load(
+    root: Path, recipe: Recipe, which: str, load: Load, *, labelled: bool
+) -> tuple[SliceSet, int]:
     """The slices below ``root`` and the number of files that could not be read."""
     data = recipe.data
-    wanted = {data.slices, data.test_slices} if labelled else {data.slices}
-    unsorted = not labelled and layout_of(root) in ("dicom", "nifti")  # no table
     slices, problems = load(
         root,
         size=data.size,
         window=data.window,
-        slices="all" if unsorted or "all" in wanted else "positive",
+        slices=which,
         labelled=labelled,
         limit=None if labelled else data.unlabelled_limit or None,
         seed=data.split_seed,

@@ -46,8 +46,12 @@ def run(
     data_seconds = time.perf_counter() - start
     print(introduction(recipe, folder, parts), file=sys.stderr)
 
-    kind = strategy_of(recipe).model
-    model = models.build(kind, recipe.model.channels, recipe.training.seed).to(device)
+    model = models.build(
+        strategy_of(recipe).model,
+        recipe.model.channels,
+        recipe.training.seed,
+        recipe.model.convolutions,
+    ).to(device)
     progress = Progress()
     status, reason = "finished", None
     with exact():
@@ -63,8 +67,7 @@ def run(
             "seed": recipe.training.seed,
             "epochs": progress.epochs,
             "best_epoch": progress.best_epoch,
-            "supervised_epochs": progress.steps.get("supervised", 0),
-            "unsupervised_epochs": progress.steps.get("unsupervised", 0),
+            "steps": progress.steps,
             "validation": None,
             "test": None,
             "data": parts.counts(),

@@ -37,7 +37,23 @@ def key(
 @dataclass(frozen=True)
 class Training:
     strategy: str = key(
-        "curriculum", "which step an epoch takes", choices=("supervised", "curriculum")
+        "curriculum",
+        "which step an epoch takes",
+        choices=(
+            "supervised",
+            "pretrained",
+            "curriculum",
+            "alternating",
+            "joint",
+            "mean_teacher",
+            "cps",
+            "pseudo_label",
+        ),
+    )
+    turn: str = key(
+        "epoch",
+        "what curriculum and alternating choose a step for: a whole epoch, or each update",
+        choices=("epoch", "step"),
     )
     epochs: int = key(4000, "epochs in all; the one key that may grow on resume", low=1)
     seed: int = key(0, "seed of weights, schedule, shuffling and sampling", low=0)
@@ -57,13 +73,16 @@ class Model:
     channels: tuple[int, ...] = key(
         (64, 128, 256, 512), "feature maps a level; poolings between them", low=1
     )
+    convolutions: int = key(
+        1, "3×3 convolutions a level: 1 in the reduced U-Net, 2 in the classic one", low=1
+    )
 
 
 @dataclass(frozen=True)
 class Supervised:
-    optimizer: str = key(
-        "lbfgs", "optimizer of the supervised step (soft Jaccard)", choices=("lbfgs", "adam")
-    )
+    optimizer: str = key("lbfgs", "optimizer of the supervised step", choices=("lbfgs", "adam"))
+    alpha: float = key(1.0, "weight of false positives in its Tversky loss", low=0)
+    beta: float = key(1.0, "that of false negatives; both 1: soft Jaccard, both ½: Dice", low=0)
     batch_size: int = key(16, "slices a batch (Adam) or micro-batch (L-BFGS, at most)", low=1)
 
 
@@ -82,6 +101,29 @@ class Unsupervised:
 class Curriculum:
     k: float = key(40.0, "how slowly the supervised probability falls", above=0)
     floor: float = key(0.5, "the lowest supervised probability", low=0, high=1)
+    decay: str = key(
+        "paper",
+        "how it falls with epoch x: k/(k + exp(x/k)), exp(−x/k), or 1 − x/k",
+        choices=("paper", "exponential", "linear"),
+    )
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    epochs: int = key(20, "first epochs of pretrained: passes over the unlabelled set", low=1)
+
+
+@dataclass(frozen=True)
+class Together:
+    """Of joint, mean_teacher, cps and pseudo_label."""
+
+    weight: float = key(1.0, "weight of the unlabelled loss beside the supervised one", low=0)
+    ramp: int = key(40, "epochs in which it rises to that; 0: at once", low=0)
+    noise: float = key(
+        0.1, "standard deviation of the noise on images, of the window's width", low=0
+    )
+    ema: float = key(0.99, "what the mean teacher keeps of itself an update", low=0, high=1)
+    confidence: float = key(0.95, "how sure a pseudo label must be", low=0.5, high=1)
 
 
 @dataclass(frozen=True)
@@ -175,6 +217,8 @@ class Recipe:
     supervised: Supervised = Supervised()
     unsupervised: Unsupervised = Unsupervised()
     curriculum: Curriculum = Curriculum()
+    pretraining: Pretraining = Pretraining()
+    together: Together = Together()
     lbfgs: LBFGS = LBFGS()
     adam: Adam = Adam()
     augmentation: Augmentation = Augmentation()
@@ -199,6 +243,7 @@ class Recipe:
                 f"augmentation.width = {self.augmentation.width}: the window's width would fall to "
                 f"{narrowest:g} HU; it must stay above 1."
             )
+        _check_optimizer(self)
         _check_folds(self.data)
         shares = self.data.train + self.data.validation + self.data.test
         if not math.isclose(shares, 1, abs_tol=1e-6):
@@ -325,6 +370,23 @@ def describe(field: dataclasses.Field[Any]) -> str:
     choices = field.metadata["choices"]
     doc: str = field.metadata["doc"]
     return doc + (f" ({_listed(choices)})" if choices else "")
+
+
+def _check_optimizer(recipe: Recipe) -> None:
+    training = recipe.training
+    switching = training.strategy in ("curriculum", "alternating")
+    if training.turn == "step" and not switching:
+        raise RecipeError(
+            f"training.turn = step is for curriculum and alternating; {training.strategy} takes "
+            "training.turn = epoch."
+        )
+    one = training.strategy in ("joint", "mean_teacher", "cps", "pseudo_label")
+    if recipe.supervised.optimizer == "lbfgs" and (one or training.turn == "step"):
+        what = f"training.strategy = {training.strategy}" if one else "training.turn = step"
+        raise RecipeError(
+            f"{what} goes from batch to batch, which L-BFGS cannot; set supervised.optimizer = "
+            "adam."
+        )
 
 
 def _check_folds(data: Data) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_runs import synthetic, tiny
+from tiny_runs import labelled_by_table, synthetic, tiny
 
 from ichfast.training import RunFolder, run
 from ichfast.training.parts import Parts
@@ -25,7 +25,7 @@ def parts() -> Parts:
         train=synthetic("train", 7),
         validation=synthetic("validation", 4),
         test=synthetic("test", 6),
-        unlabelled=synthetic("unlabelled", 20, masks=False),
+        unlabelled=labelled_by_table(synthetic("unlabelled", 20, masks=False)),
     )
 
 

@@ -11,7 +11,8 @@ from tiny_runs import state_of, synthetic, tiny
 
 from ichfast import models
 from ichfast.training import augmentation
-from ichfast.training.steps import SupervisedAdam, SupervisedLBFGS, Unsupervised
+from ichfast.training.steps.supervised import SupervisedAdam, SupervisedLBFGS
+from ichfast.training.steps.unsupervised import Unsupervised
 
 CPU = torch.device("cpu")
 ALL = (

@@ -9,10 +9,9 @@ from tiny_runs import log_of, same, state_of, tiny
 
 from ichfast import models
 from ichfast.errors import DivergedError
-from ichfast.training import steps
 from ichfast.training.checkpoint import Progress
 from ichfast.training.loop import check_divergence
-from ichfast.training.steps import Outcome
+from ichfast.training.steps import Outcome, supervised
 
 
 def checked(loss: float, *, scale: float = 1.0, epochs: int = 9, lowest: float = 0.5) -> None:
@@ -58,11 +57,11 @@ def test_a_diverged_run_keeps_its_last_good_checkpoint(start, tmp_path, monkeypa
         outcome = sound(self, epoch, moved=moved)
         return Outcome(math.nan, 1) if epoch == 3 else outcome
 
-    sound = steps.SupervisedAdam.run
+    sound = supervised.SupervisedAdam.run
     settings = ["training.strategy=supervised", "supervised.optimizer=adam"]
     start(tmp_path / "good", *settings, "training.epochs=3")
     with monkeypatch.context() as patch:
-        patch.setattr(steps.SupervisedAdam, "run", run)
+        patch.setattr(supervised.SupervisedAdam, "run", run)
         metrics = start(tmp_path / "bad", *settings)
     assert (metrics["status"], metrics["epochs"]) == ("diverged", 3)
     assert metrics["reason"] == "the supervised loss is nan"
@@ -77,7 +76,7 @@ def test_a_run_that_diverges_before_any_validation(start, tmp_path, monkeypatch)
     def run(self, epoch: int, *, moved: bool) -> Outcome:
         return Outcome(math.inf, 1)
 
-    monkeypatch.setattr(steps.SupervisedLBFGS, "run", run)
+    monkeypatch.setattr(supervised.SupervisedLBFGS, "run", run)
     metrics = start(tmp_path / "run", "training.strategy=supervised")
     assert (metrics["status"], metrics["epochs"], metrics["test"]) == ("diverged", 0, None)
     assert not (tmp_path / "run" / "model.safetensors").exists()

@@ -70,7 +70,7 @@ def test_settings_over_a_file_over_a_preset(tmp_path) -> None:
         ("training.epochs=2.5", "whole number"),
         ("training.epochs=true", "whole number"),
         ("training.epochs=many", "whole number"),
-        ("training.strategy=supervise", "supervised or curriculum"),
+        ("training.strategy=supervise", "cps or pseudo_label"),
         ("training.strategy=3", "must be a string"),
         ("adam.learning_rate=0", "must be above 0"),
         ("adam.learning_rate=nan", "must be finite"),

@@ -8,7 +8,9 @@ from tiny_runs import synthetic, tiny
 from ichfast import models
 from ichfast.losses import AttentionWMSELoss
 from ichfast.training.loop import weight_norm
-from ichfast.training.steps import SupervisedAdam, SupervisedLBFGS, Unsupervised, batches_of
+from ichfast.training.steps.base import batches_of
+from ichfast.training.steps.supervised import SupervisedAdam, SupervisedLBFGS
+from ichfast.training.steps.unsupervised import Unsupervised
 
 CPU = torch.device("cpu")
 

@@ -1,6 +1,7 @@
 """Runs small enough to be repeated often: 16×16 slices with a bright blob, three levels."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,12 @@ def synthetic(prefix: str, count: int, *, masks: bool = True, size: int = 16) ->
         torch.from_numpy(blob.astype(np.uint8))[:, None] if masks else None,
         patients,
     )
+
+
+def labelled_by_table(slices: SliceSet) -> SliceSet:
+    """With a kind of haemorrhage in every other slice, and one whose label is not known."""
+    kinds = [("subdural",) if i % 2 else () for i in range(len(slices) - 1)]
+    return replace(slices, subtypes=(*kinds, None))
 
 
 def tiny(*settings: str) -> Recipe:

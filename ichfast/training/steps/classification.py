@@ -1,0 +1,86 @@
+"""The encoder on its own, taught by the table of an unlabelled set: which slices have which kind of
+haemorrhage."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ichfast.data import SUBTYPES, SliceSet
+from ichfast.errors import DataError
+from ichfast.models import ReducedUNet
+from ichfast.training import augmentation
+from ichfast.training.recipe import Recipe
+from ichfast.training.steps.base import Batch, Outcome, Step, batches_of, weighted_mean
+from ichfast.training.streams import stream
+
+
+class Classification(Step):
+    """Binary cross-entropy of six outputs (any haemorrhage, then the five subtypes) of a linear
+    layer on the encoder's coarsest features, averaged over the slice, by Adam; one pass over all
+    slices whose labels are known. RSNA's own task (Flanders et al., Radiology: AI, 2020)."""
+
+    def __init__(
+        self, model: ReducedUNet, unlabelled: SliceSet, recipe: Recipe, device: torch.device
+    ) -> None:
+        self.model, self.recipe, self.device = model, recipe, device
+        self.rows, labels = slice_labels(unlabelled)
+        self.unlabelled = unlabelled.to(device)
+        self.labels = labels.to(device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(stream(recipe.training.seed, "head").integers(2**62)))
+            self.head = nn.Linear(model.channels[-1], labels.shape[1]).to(device)
+        self.parameters = [*model.groups()["encoder"], *self.head.parameters()]
+        self.optimizer = torch.optim.Adam(self.parameters, lr=recipe.adam.learning_rate)
+
+    def run(self, epoch: int, *, moved: bool) -> Outcome:
+        self.model.train()
+        seed, count = self.recipe.training.seed, len(self.rows)
+        order = stream(seed, "classification", epoch).permutation(count)
+        warp = augmentation.draw(self.recipe, "classification", epoch, count)
+        losses = []
+        for places in batches_of(order, self.recipe.unsupervised.batch_size):
+            batch = (self.rows[places], warp and warp.of(places))
+            losses.append((self.update(batch, self.labels[torch.from_numpy(places)]), batch))
+        return Outcome(weighted_mean(losses), 1)
+
+    def update(self, batch: Batch, labels: Tensor) -> Tensor:
+        """One update; the loss before it."""
+        image, _ = self.unlabelled.batch(*batch)
+        self.optimizer.zero_grad()
+        features = self.model.encoder(image)[-1]
+        loss = F.binary_cross_entropy_with_logits(self.head(features.mean((2, 3))), labels)
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"head": self.head.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.head.load_state_dict(state["head"])
+
+
+def slice_labels(slices: SliceSet) -> tuple[np.ndarray, Tensor]:
+    """The slices whose haemorrhages are known (N,), and their labels (N, 6) float32."""
+    known = [i for i, kinds in enumerate(slices.subtypes) if kinds is not None]
+    labels = torch.zeros(len(known), 1 + len(SUBTYPES))
+    for place, i in enumerate(known):
+        kinds = slices.subtypes[i] or ()
+        labels[place, 0] = bool(kinds)
+        for kind in kinds:
+            labels[place, 1 + SUBTYPES.index(kind)] = 1
+    if not known:
+        raise DataError(
+            "strategy pretrained learns from the unlabelled set's table, and none says which "
+            "slices have haemorrhage; give a set in RSNA's layout, or another training.strategy"
+        )
+    if bool((labels == labels[0]).all()):
+        raise DataError(
+            "strategy pretrained learns from the unlabelled set's table, and there all slices are "
+            "alike; give slices with and without haemorrhage"
+        )
+    return np.array(known), labels

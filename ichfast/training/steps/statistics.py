@@ -1,0 +1,43 @@
+"""Batch normalisation's running statistics, which inference uses: whose they are."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+from ichfast.models import ReducedUNet
+
+MOMENTUM = 0.1
+"""torch's default"""
+
+
+def batch_norms(*modules: nn.Module) -> Iterator[nn.BatchNorm2d]:
+    for module in modules:
+        yield from (m for m in module.modules() if isinstance(m, nn.BatchNorm2d))
+
+
+@contextmanager
+def renewed_statistics(model: ReducedUNet) -> Iterator[None]:
+    """The segmentation path's running statistics become the plain mean over the batches that pass
+    through it inside."""
+    norms = list(batch_norms(model.encoder, model.segmentation))
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.momentum = MOMENTUM
+
+
+@contextmanager
+def untracked_statistics(model: nn.Module) -> Iterator[None]:
+    """Batch normalisation as in training, leaving the running statistics alone."""
+    for norm in batch_norms(model):
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in batch_norms(model):
+            norm.track_running_stats = True

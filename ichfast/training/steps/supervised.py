@@ -1,0 +1,114 @@
+"""Steps on the labelled slices alone."""
+
+import torch
+from torch import Tensor
+
+from ichfast.data import SliceSet, Warp
+from ichfast.models import ReducedUNet
+from ichfast.training import augmentation
+from ichfast.training.recipe import Recipe
+from ichfast.training.steps.base import (
+    Batch,
+    Outcome,
+    Step,
+    labelled_batches,
+    micro_batches,
+    supervised_loss,
+    weighted_mean,
+)
+from ichfast.training.steps.statistics import renewed_statistics, untracked_statistics
+
+
+class SupervisedLBFGS(Step):
+    """The supervised loss by L-BFGS over the whole labelled set.
+
+    The closure is the slice-weighted mean over micro-batches that never change, augmented alike
+    throughout an epoch, so it is a deterministic function of the weights, as the line search and
+    the curvature pairs require.
+    """
+
+    def __init__(
+        self, model: ReducedUNet, labelled: SliceSet, recipe: Recipe, device: torch.device
+    ) -> None:
+        self.model, self.labelled, self.recipe = model, labelled.to(device), recipe
+        self.batches = micro_batches(labelled, recipe)
+        self.loss = supervised_loss(recipe)
+        settings = recipe.lbfgs
+        groups = model.groups()
+        self.optimizer = torch.optim.LBFGS(
+            groups["encoder"] + groups["segmentation"],
+            lr=settings.learning_rate,
+            max_iter=settings.max_iter,
+            history_size=settings.history,
+            line_search_fn=settings.line_search if settings.line_search != "none" else None,
+        )
+
+    def run(self, epoch: int, *, moved: bool) -> Outcome:
+        warp = augmentation.draw(self.recipe, "supervised", epoch, len(self.labelled))
+        if moved or warp is not None:
+            self._drop_pending_pair()
+        evaluations = 0
+
+        def closure() -> float:
+            nonlocal evaluations
+            evaluations += 1
+            self.optimizer.zero_grad()
+            return self.full_pass(gradient=True, warp=warp)
+
+        self.model.train()
+        with untracked_statistics(self.model):
+            self.optimizer.step(closure)  # type: ignore[no-untyped-call]
+        # The statistics for inference belong to the weights the step ends with, not to the trial
+        # points of its line search: one more forward pass sets them, and gives the loss there. Both
+        # are of the slices as they are, which inference will see.
+        with torch.no_grad(), renewed_statistics(self.model):
+            loss = self.full_pass(gradient=False)
+        return Outcome(loss, evaluations)
+
+    def full_pass(self, *, gradient: bool, warp: Warp | None = None) -> float:
+        """The loss over the labelled set; with ``gradient``, added to the parameters' too."""
+        losses: list[Tensor] = []
+        for batch in self.batches:
+            image, mask = self.labelled.batch(batch, warp and warp.of(batch))
+            loss = self.loss(self.model.segment(image), mask) * (len(batch) / len(self.labelled))
+            if gradient:
+                loss.backward()
+            losses.append(loss.detach())
+        return torch.stack(losses).double().sum().item()
+
+    def _drop_pending_pair(self) -> None:
+        """torch's LBFGS forms its next curvature pair from the last step d·t and the gradients at
+        its ends. Where another optimizer has moved the weights in between, or the slices have been
+        augmented anew, the gradient difference belongs to a different step or function; t = 0 makes
+        yᵀs = 0, for which LBFGS skips the pair."""
+        state = self.optimizer.state[self.optimizer.param_groups[0]["params"][0]]
+        if "t" in state:
+            state["t"] = 0.0
+
+
+class SupervisedAdam(Step):
+    """The supervised loss by Adam over shuffled batches: one pass over the labelled set."""
+
+    def __init__(
+        self, model: ReducedUNet, labelled: SliceSet, recipe: Recipe, device: torch.device
+    ) -> None:
+        self.model, self.labelled, self.recipe = model, labelled.to(device), recipe
+        self.loss = supervised_loss(recipe)
+        groups = model.groups()
+        self.optimizer = torch.optim.Adam(
+            groups["encoder"] + groups["segmentation"], lr=recipe.adam.learning_rate
+        )
+
+    def run(self, epoch: int, *, moved: bool) -> Outcome:
+        self.model.train()
+        batches = labelled_batches(self.labelled, self.recipe, epoch)
+        return Outcome(weighted_mean([(self.update(batch), batch) for batch in batches]), 1)
+
+    def update(self, batch: Batch) -> Tensor:
+        """One update; the loss before it."""
+        image, mask = self.labelled.batch(*batch)
+        self.optimizer.zero_grad()
+        loss: Tensor = self.loss(self.model.segment(image), mask)
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
