@@ -68,8 +68,10 @@ class Plan:
     cells: tuple[Cell, ...]
 
     def limited(self, pool: int) -> "Plan":
-        """With the unlabelled shares as numbers of slices of a set of ``pool``."""
-        return replace(self, cells=tuple(_limited(cell, pool) for cell in self.cells))
+        """With the unlabelled shares as numbers of slices of a set of ``pool``; without them,
+        where its size is not known."""
+        cells = [limited(cell, pool) for cell in self.cells if pool or cell.unlabelled == 100]
+        return replace(self, cells=tuple(cells))
 
     def of(self, row: str, scheme: int, unlabelled: int = 100) -> list[Cell]:
         chosen = (row, scheme, unlabelled)
@@ -98,7 +100,7 @@ def _cells(base: Recipe, seeds: int, rows: tuple[Row, ...]) -> Iterator[Cell]:
                             yield Cell(scheme, fold, row.name, seed, recipe, amount)
 
 
-def _limited(cell: Cell, pool: int) -> Cell:
+def limited(cell: Cell, pool: int) -> Cell:
     if cell.unlabelled == 100:
         return cell
     limit = max(1, round(pool * cell.unlabelled / 100))
