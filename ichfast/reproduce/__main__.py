@@ -13,7 +13,6 @@ from ichfast.reproduce.checks import check
 from ichfast.reproduce.collect import collect
 from ichfast.reproduce.cost import cost
 from ichfast.reproduce.overview import Progress, check_room, cores, overview
-from ichfast.reproduce.page import write_page
 from ichfast.reproduce.plan import PRESETS, chosen, has_ended, limited, make_plan
 from ichfast.training import Recipe, RunFolder
 from ichfast.training.parts import Load
@@ -91,6 +90,11 @@ def base_recipe(options: argparse.Namespace) -> Recipe:
 
 
 def table1(options: argparse.Namespace, base: Recipe, out: Path, load: Load) -> int:
+    # Before hours of training, as it needs the extra "report".
+    try:
+        from ichfast.reproduce.page import write_result
+    except ModuleNotFoundError as error:
+        raise IchfastError(f"{error.name} is missing: pip install matplotlib jinja2.") from error
     plan = make_plan(options.preset, base, options.seeds)
     cells = chosen(plan.cells, options.only)
     found = check(cells, out, load)
@@ -105,7 +109,7 @@ def table1(options: argparse.Namespace, base: Recipe, out: Path, load: Load) -> 
     progress = Progress(todo, jobs, functools.partial(print, flush=True))
     outcome = run_cells(list(todo), out, jobs, progress.told)
     result = collect(plan, out, found)
-    print(f"table: {write_page(result, plan, out, load)}")
+    print(f"table: {write_result(result, plan, out, load)}")
     return conclude(outcome, len(todo))
 
 

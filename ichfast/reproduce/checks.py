@@ -13,6 +13,7 @@ from ichfast.training.parts import Load, Parts, load_parts
 from ichfast.training.recipe import merged
 from ichfast.training.strategies import strategy_of
 
+
 @dataclass
 class Found:
     """What the data are, as far as the plan has looked."""
@@ -25,6 +26,7 @@ class Found:
 
     def of(self, cell: Cell) -> Sizes:
         return self.sizes[strategy_of(cell.recipe).unlabelled, cell.scheme, cell.fold]
+
 
 def check(cells: Sequence[Cell], out: Path, load: Load) -> Found:
     """Load the parts of every fold once; DataError or RecipeError where a cell cannot be run."""
@@ -47,6 +49,7 @@ def check(cells: Sequence[Cell], out: Path, load: Load) -> Found:
     found.notes = list(dict.fromkeys(found.notes))
     return found
 
+
 def _parts(cell: Cell, out: Path, load: Load) -> Parts:
     data = cell.recipe.data
     if strategy_of(cell.recipe).unlabelled and data.labelled and not data.unlabelled:
@@ -66,6 +69,7 @@ def _parts(cell: Cell, out: Path, load: Load) -> Parts:
             f"{error}. Add patients, or leave it out with --only 'scheme!={cell.scheme}'."
         ) from error
 
+
 def _check_blood(cell: Cell, parts: Parts) -> None:
     labelled = {"train": parts.train, "validation": parts.validation, "test": parts.test}
     for name, part in labelled.items():
@@ -77,6 +81,7 @@ def _check_blood(cell: Cell, parts: Parts) -> None:
                 f"or leave the fold out with --only 'scheme!={cell.scheme}'."
             )
 
+
 def _note_missing(cell: Cell, train: SliceSet, found: Found) -> None:
     """A fold that trains without a kind of haemorrhage is no error in so small a set; it is told."""
     if not any(train.subtypes):
@@ -87,6 +92,7 @@ def _note_missing(cell: Cell, train: SliceSet, found: Found) -> None:
             f"scheme {cell.scheme}, fold {cell.fold}, trains without {', '.join(missing)}: add "
             "patients or try another data.split_seed if that matters"
         )
+
 
 def _check_unlabelled(cell: Cell, pool: SliceSet, need: str) -> None:
     asked = cell.recipe.data.unlabelled_limit

@@ -129,7 +129,12 @@ def _unlabelled_curve(table: _Table, pool: int) -> Iterator[dict[str, Any]]:
         entry = table.entry(METHOD, AMOUNT_SCHEME, percent)
         difference = table.difference(METHOD, BASELINE, AMOUNT_SCHEME, percent)
         slices = round(pool * percent / 100)
-        yield {"percent": percent, "slices": slices, "row": METHOD, "difference": difference} | entry
+        yield {
+            "percent": percent,
+            "slices": slices,
+            "row": METHOD,
+            "difference": difference,
+        } | entry
 
 
 def _run(one: Ended) -> dict[str, Any]:
@@ -154,7 +159,7 @@ def _run(one: Ended) -> dict[str, Any]:
 
 def _ended(cell: Cell, out: Path) -> Ended:
     folder = out / cell.path
-    metrics = _json(folder / METRICS)
+    metrics = read_json(folder / METRICS)
     curve: list[tuple[float, float | None]] = []
     passes = 0
     for line in _text(folder / LOG).splitlines():
@@ -164,11 +169,11 @@ def _ended(cell: Cell, out: Path) -> Ended:
         if record["validation"]:
             curve.append((passes, record["validation"]["dice"]))
     step = -(-len(curve) // POINTS) or 1
-    columns = None if metrics["test"] is None else _json(folder / SLICES)
+    columns = None if metrics["test"] is None else read_json(folder / SLICES)
     return Ended(cell, metrics, curve[::-1][::step][::-1], passes, columns)
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(_text(path))
     except ValueError as error:

@@ -15,7 +15,7 @@ from ichfast.training import Recipe
 from ichfast.training.recipe import Model
 from ichfast.training.strategies import strategy_of
 
-LINE_SEARCH = 1.1
+LINE_SEARCH = 1.2
 """evaluations an iteration of L-BFGS: strong-Wolfe takes a second look now and then"""
 FORWARD = 0.35
 """of the time of a pass forward and backward"""
