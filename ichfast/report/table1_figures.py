@@ -1,4 +1,4 @@
-"""The plots of the table's page: Dice against labels, against unlabelled slices, and in training."""
+"""The plots of the table's page: Dice against labels, unlabelled slices and passes."""
 
 import math
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ def label_curve(result: dict[str, Any]) -> Plot:
     count = len(result["rows"])
     for i, row in enumerate(result["rows"]):
         points = [
-            (int(scheme), entry["scores"][SCORE])
+            (float(scheme), entry["scores"][SCORE])
             for scheme, entry in row["schemes"].items()
             if entry["scores"]
         ]

@@ -28,7 +28,7 @@ EPILOG = """\
 examples:
   python -m ichfast.reproduce table1 --plan
   python -m ichfast.reproduce table1 --seeds 3
-  python -m ichfast.reproduce table1 --only 'scheme=20,row=curriculum' --only 'scheme=20,row=supervised'
+  python -m ichfast.reproduce table1 --only 'scheme=20,row=curriculum' --only 'fold=0,row!=cps'
   python -m ichfast.reproduce table1 --preset paper --labelled CT-ICH --unlabelled pools/rsna
 """
 

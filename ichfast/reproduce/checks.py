@@ -83,7 +83,7 @@ def _check_blood(cell: Cell, parts: Parts) -> None:
 
 
 def _note_missing(cell: Cell, train: SliceSet, found: Found) -> None:
-    """A fold that trains without a kind of haemorrhage is no error in so small a set; it is told."""
+    """A fold that trains without a kind of haemorrhage is told; in so small sets it is usual."""
     if not any(train.subtypes):
         return
     own = {kind for kinds in train.subtypes for kind in kinds or ()}

@@ -162,7 +162,8 @@ def _ended(cell: Cell, out: Path) -> Ended:
     metrics = read_json(folder / METRICS)
     curve: list[tuple[float, float | None]] = []
     passes = 0
-    for line in _text(folder / LOG).splitlines():
+    # A run that diverges in its first epoch has no log.
+    for line in _text(folder / LOG).splitlines() if (folder / LOG).exists() else ():
         record = json.loads(line)
         if record["step"] not in ("unsupervised", "classification"):
             passes += record["evaluations"]

@@ -91,4 +91,5 @@ def _evenly(columns: dict[str, Any], dice: NDArray[np.float64]) -> list[int]:
 
 def _dice(columns: dict[str, Any]) -> NDArray[np.float64]:
     tp, fp, fn = (np.asarray(columns[name], float) for name in ("tp", "fp", "fn"))
-    return 2 * tp / np.maximum(2 * tp + fp + fn, 1)
+    dice: NDArray[np.float64] = 2 * tp / np.maximum(2 * tp + fp + fn, 1)
+    return dice

@@ -32,14 +32,13 @@ def work(pipe: Connection, out: Path) -> None:
     # One thread a cell whatever --jobs is: the bits then do not depend on it.
     torch.set_num_threads(1)
     load = functools.cache(load_slices)
-    silence = open(os.devnull, "w")
-    with silence, contextlib.suppress(EOFError, KeyboardInterrupt):
+    with open(os.devnull, "w") as silence, contextlib.suppress(EOFError, KeyboardInterrupt):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         while True:
             cell: Cell = pipe.recv()
             with contextlib.redirect_stderr(silence):  # many progress bars would be one mess
-                answer = _answer(cell, out, load)
-            pipe.send(answer)
+                found = answer(cell, out, load)
+            pipe.send(found)
 
 
 def _end_with_parent() -> None:
@@ -49,7 +48,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _answer(cell: Cell, out: Path, load: Load) -> tuple[str, str]:
+def answer(cell: Cell, out: Path, load: Load) -> tuple[str, str]:
     try:
         metrics = train_cell(cell, out, load)
     except KeyboardInterrupt:
