@@ -53,6 +53,12 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def small() -> Sequence[str]:
+    """The settings of every cell."""
+    return SMALL
+
+
+@pytest.fixture
 def rows(monkeypatch: pytest.MonkeyPatch) -> list[Row]:
     """Two rows of the paper, and one that diverges at once."""
     chosen = [*KEPT, Row("exploding", "Explodes <fast>", exploding, "never & nowhere")]
