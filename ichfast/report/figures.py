@@ -174,7 +174,7 @@ def _line(
         )
 
 
-def finish(figure: Figure, axes: Axes, name: str) -> Markup:
+def finish(figure: Figure, axes: Axes, name: str, columns: int = 4) -> Markup:
     """The figure as SVG for the page, with a legend where there are several lines; ``name`` is its
     own on the page."""
     if axes.get_ylabel() == "loss":
@@ -188,7 +188,7 @@ def finish(figure: Figure, axes: Axes, name: str) -> Markup:
         legend = axes.legend(
             loc="lower left",
             bbox_to_anchor=(0, 1),
-            ncols=4,
+            ncols=columns,
             frameon=False,
             borderaxespad=0.1,
             handlelength=1.6,

@@ -64,9 +64,10 @@ def render(result: dict[str, Any], pictures: Examples | None) -> str:
         result=result,
         rows=rows,
         schemes=list(result["rows"][0]["schemes"]),
+        tested=_tested(result),
         names=_names(result),
         detection=DETECTION,
-        labels=label_curve(result) if any(_scored(row) for row in result["rows"]) else None,
+        labels=label_curve(result) if _tested(result) else None,
         amounts=unlabelled_curve(result),
         curves=training_curves(result),
         diverged=[run for run in result["runs"] if run["status"] == "diverged"],
@@ -75,8 +76,13 @@ def render(result: dict[str, Any], pictures: Examples | None) -> str:
     )
 
 
-def _scored(row: dict[str, Any]) -> bool:
-    return any(entry["scores"] for entry in row["schemes"].values())
+def _tested(result: dict[str, Any]) -> list[str]:
+    """The schemes that some row has scores of."""
+    return [
+        scheme
+        for scheme in result["rows"][0]["schemes"]
+        if any(row["schemes"][scheme]["scores"] for row in result["rows"])
+    ]
 
 
 def _names(result: dict[str, Any]) -> dict[str, dict[str, str]]:

@@ -19,6 +19,8 @@ SCORE = "dice.pooled"
 def label_curve(result: dict[str, Any]) -> Plot:
     """Every row's Dice against the share of the patients trained on."""
     figure, axes = empty_axes("patients trained on, %", "Dice, pooled")
+    figure.set_size_inches(5.2, 4)
+    axes.set_position((0.115, 0.12, 0.875, 0.66))  # a legend of several lines above
     count = len(result["rows"])
     for i, row in enumerate(result["rows"]):
         points = [
@@ -30,10 +32,10 @@ def label_curve(result: dict[str, Any]) -> Plot:
         points = [(x + (i - count / 2) * 0.7, score) for x, score in points]
         _line(axes, points, PALETTE[i % len(PALETTE)], STYLES[i // len(PALETTE)], row["name"])
     axes.set_xticks([20, 50, 80])
-    figure.set_size_inches(7.6, 4.2)
+    axes.set_xlim(10, 90)
     return Plot(
         "Labelled patients",
-        finish(figure, axes, "labels"),
+        finish(figure, axes, "labels", columns=3),
         "Slices with blood; bars are 95 % intervals over patients.",
     )
 
