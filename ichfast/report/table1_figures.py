@@ -1,6 +1,7 @@
 """The plots of the table's page: Dice against labels, unlabelled slices and passes."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -115,6 +116,8 @@ def _training(name: str, label: str, result: dict[str, Any]) -> Plot | None:
             )
             named.add("x")
     axes.set_ylim(-0.03, 1)
-    lost = sum(run["status"] == "diverged" for run in runs)
-    caption = f"{len(runs)} runs, {lost} diverged (dashed, to the cross)." if lost else ""
-    return Plot(label, finish(figure, axes, f"row-{name}"), caption or f"{len(runs)} runs.")
+    counts = Counter(run["scheme"] for run in runs)
+    caption = "Runs: " + ", ".join(f"{n} of {scheme} %" for scheme, n in counts.items()) + "."
+    if lost := sum(run["status"] == "diverged" for run in runs):
+        caption += f" Diverged: {lost} (dashed, to the cross)."
+    return Plot(label, finish(figure, axes, f"row-{name}"), caption)

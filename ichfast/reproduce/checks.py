@@ -5,12 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ichfast.data import SUBTYPES, SliceSet
-from ichfast.errors import DataError, RecipeError
+from ichfast.errors import DataError, RecipeError, SplitError
 from ichfast.reproduce.cost import Sizes
 from ichfast.reproduce.plan import Cell
 from ichfast.reproduce.rows import ROWS
 from ichfast.training.parts import Load, Parts, load_parts
-from ichfast.training.recipe import merged
 from ichfast.training.strategies import strategy_of
 
 
@@ -59,14 +58,10 @@ def _parts(cell: Cell, out: Path, load: Load) -> Parts:
         )
     try:
         return load_parts(cell.recipe, out, load)
-    except DataError as error:
-        whole = merged(cell.recipe, {"data.scheme": 0, "data.fold": 0, "data.split_by": "patient"})
-        parts = load_parts(whole, out, load)  # raises where the data themselves are at fault
-        count = len(set().union(*(part.patients for part in (parts.train, parts.validation))))
-        count += len(set(parts.test.patients))
-        raise DataError(
-            f"scheme {cell.scheme}, fold {cell.fold}, cannot be made of {count} labelled patients: "
-            f"{error}. Add patients, or leave it out with --only 'scheme!={cell.scheme}'."
+    except SplitError as error:
+        raise SplitError(
+            f"scheme {cell.scheme}, fold {cell.fold}: {error}. Add labelled patients with blood, "
+            f"or leave the scheme out with --only 'scheme!={cell.scheme}'."
         ) from error
 
 
