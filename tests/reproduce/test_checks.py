@@ -63,7 +63,7 @@ def test_sound_data(checked) -> None:
             20,
             1,
             50,
-            r"scheme 50, fold 0: 1 patients cannot be .*\. Add labelled patients with blood",
+            r"scheme 50, fold 0: 1 patients cannot be .*\. Add labelled patients",
         ),
     ],
 )

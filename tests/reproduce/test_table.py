@@ -33,7 +33,7 @@ def test_a_table_from_runs_to_page(words, tmp_path, capsys) -> None:
             assert entry["ended"] == entry["tested"] == {"20": 1, "50": 2, "80": 1}[scheme]
             for score in entry["scores"].values():
                 assert score["reason"] or score["low"] <= score["estimate"] <= score["high"]
-            assert entry["scores"]["specificity.scans"]["estimate"] is not None
+            assert entry["scores"]["specificity.slices"]["estimate"] is not None
     assert exploding["schemes"]["50"]["diverged"] == 2
     assert exploding["schemes"]["50"]["scores"] is None
     pair = curriculum["differences"]["50"]["supervised"]
