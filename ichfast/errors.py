@@ -9,6 +9,10 @@ class DataError(IchfastError):
     """A data set, a file or a folder is not what was expected."""
 
 
+class SplitError(DataError):
+    """There are too few patients, or slices, for the parts that are asked for."""
+
+
 class RecipeError(IchfastError):
     """A recipe has an unknown key or a value out of range."""
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from ichfast.data.problems import printable
-from ichfast.errors import DataError
+from ichfast.errors import DataError, SplitError
 
 SCHEMES = {80: 5, 50: 2, 20: 5}  # share of the patients trained on, in percent -> number of folds
 
@@ -49,7 +49,7 @@ def make_folds(
         kinds = {unit: kinds.get(name, ()) for unit, name in zip(units, patients, strict=True)}
     count = SCHEMES[scheme]
     if len(set(units)) < count:
-        raise DataError(f"{len(set(units))} {by}s cannot be dealt out to {count} folds")
+        raise SplitError(f"{len(set(units))} {by}s cannot be dealt out to {count} folds")
     fold_of = _deal(set(units), kinds, count, seed)
     folds = []
     for k in range(count):
@@ -118,7 +118,7 @@ def split_patients(
         raise DataError(f"fractions must add up to 1, not {sum(fractions.values()):g}")
     names = shuffled(set(patients), seed)
     if len(names) < len(fractions):
-        raise DataError(
+        raise SplitError(
             f"{len(names)} patients cannot be split into {len(fractions)} parts "
             f"({', '.join(fractions)}) without leaving one empty"
         )

@@ -66,14 +66,14 @@ def _supervised_loss(log: Sequence[Epoch], end: int) -> Plot:
         if points:
             epochs, losses = zip(*points, strict=True)
             _line(axes, epochs, losses, colour, label)
-    return Plot("Supervised loss", _finish(figure, axes, "supervised"), "Labelled slices.")
+    return Plot("Supervised loss", finish(figure, axes, "supervised"), "Labelled slices.")
 
 
 def _loss(log: Sequence[Epoch], end: int, kind: str, caption: str) -> Plot:
     figure, axes = _axes("loss", end)
     epochs, losses = zip(*_losses(log, kind), strict=True)
     _line(axes, epochs, losses, "unsupervised", "training")
-    return Plot(f"{kind.capitalize()} loss", _finish(figure, axes, kind), caption)
+    return Plot(f"{kind.capitalize()} loss", finish(figure, axes, kind), caption)
 
 
 def _losses(log: Sequence[Epoch], kind: str) -> list[tuple[int, float]]:
@@ -94,7 +94,7 @@ def _validation(log: Sequence[Epoch], end: int, best_epoch: int | None) -> Plot:
         axes.plot(best_epoch, score, "o", ms=8, mfc="none", mec=COLOURS["ink"], mew=1.2)
         caption += f" The circle is the epoch that was kept: {best_epoch}, Dice {score:.3f}."
     axes.set_ylim(0, 1)
-    return Plot("Validation", _finish(figure, axes, "validation"), caption)
+    return Plot("Validation", finish(figure, axes, "validation"), caption)
 
 
 def _schedule(log: Sequence[Epoch], end: int) -> Plot:
@@ -117,18 +117,23 @@ def _schedule(log: Sequence[Epoch], end: int) -> Plot:
         else "Probability that an epoch is supervised; ticks are the epochs as drawn: "
         "supervised above, unsupervised below."
     )
-    return Plot("Schedule", _finish(figure, axes, "curriculum"), caption)
+    return Plot("Schedule", finish(figure, axes, "curriculum"), caption)
 
 
 def _axes(ylabel: str, end: int) -> tuple[Figure, Axes]:
     """Empty axes over all epochs, so that the panels line up."""
-    figure = Figure(figsize=(5.2, 2.7))
-    axes = figure.add_axes((0.115, 0.175, 0.875, 0.72))  # left, bottom, width, height
-    axes.set_xlabel("epoch")
-    axes.set_ylabel(ylabel)
+    figure, axes = empty_axes("epoch", ylabel)
     margin = 0.02 * max(end, 1)
     axes.set_xlim(-margin, end + margin)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, steps=[1, 2, 5, 10]))
+    return figure, axes
+
+
+def empty_axes(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(5.2, 2.7))
+    axes = figure.add_axes((0.115, 0.175, 0.875, 0.72))  # left, bottom, width, height
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(COLOURS["rule"])
     axes.tick_params(color=COLOURS["rule"], labelcolor=COLOURS["muted"])
@@ -169,7 +174,9 @@ def _line(
         )
 
 
-def _finish(figure: Figure, axes: Axes, name: str) -> Markup:
+def finish(figure: Figure, axes: Axes, name: str, columns: int = 4) -> Markup:
+    """The figure as SVG for the page, with a legend where there are several lines; ``name`` is its
+    own on the page."""
     if axes.get_ylabel() == "loss":
         low, high = axes.dataLim.intervaly
         if low > 0 and 30 * low < high < np.inf:
@@ -181,7 +188,7 @@ def _finish(figure: Figure, axes: Axes, name: str) -> Markup:
         legend = axes.legend(
             loc="lower left",
             bbox_to_anchor=(0, 1),
-            ncols=4,
+            ncols=columns,
             frameon=False,
             borderaxespad=0.1,
             handlelength=1.6,

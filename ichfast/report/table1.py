@@ -1,0 +1,137 @@
+"""The page of the table: ours beside the paper's, with how far each number is to be believed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from ichfast.report.figures import outline, picture
+from ichfast.report.page import NO_NUMBER, score, template, write_whole
+from ichfast.report.run import number
+from ichfast.report.table1_figures import label_curve, training_curves, unlabelled_curve
+
+PAGE = "table1.html"
+DETECTION = ("sensitivity.slices", "specificity.slices", "sensitivity.scans", "specificity.scans")
+
+
+class Examples(Protocol):
+    """The same slices through several rows' models, as `ichfast.reproduce.examples` has them."""
+
+    @property
+    def scheme(self) -> int: ...
+    @property
+    def fold(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def images(self) -> NDArray[Any]: ...
+    @property
+    def targets(self) -> NDArray[Any]: ...
+    @property
+    def predictions(self) -> Mapping[str, NDArray[Any]]: ...
+    @property
+    def dice(self) -> Mapping[str, Sequence[float]]: ...
+    @property
+    def threshold(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One slice under one row's outline."""
+
+    dice: str
+    size: int
+    image: str
+    target: str
+    prediction: str
+
+
+def write_table(result: dict[str, Any], pictures: Examples | None, folder: Path) -> Path:
+    path = folder / PAGE
+    fix = "Make room or allow writing there, then give the same command again."
+    write_whole(path, render(result, pictures), fix)
+    return path
+
+
+def render(result: dict[str, Any], pictures: Examples | None) -> str:
+    rows = {row["name"]: row for row in result["rows"]}
+    page = template(
+        "table1.html", score=score, interval=interval, difference=difference, verdict=verdict
+    )
+    return page.render(
+        result=result,
+        rows=rows,
+        schemes=list(result["rows"][0]["schemes"]),
+        tested=_tested(result),
+        names=_names(result),
+        detection=DETECTION,
+        labels=label_curve(result) if _tested(result) else None,
+        amounts=unlabelled_curve(result),
+        curves=training_curves(result),
+        diverged=[run for run in result["runs"] if run["status"] == "diverged"],
+        examples=_examples(pictures) if pictures else {},
+        pictures=pictures,
+    )
+
+
+def _tested(result: dict[str, Any]) -> list[str]:
+    """The schemes that some row has scores of."""
+    return [
+        scheme
+        for scheme in result["rows"][0]["schemes"]
+        if any(row["schemes"][scheme]["scores"] for row in result["rows"])
+    ]
+
+
+def _names(result: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """Name -> label and unit of every score that some row has."""
+    found: dict[str, dict[str, str]] = {}
+    for row in result["rows"]:
+        for entry in row["schemes"].values():
+            for name, one in (entry["scores"] or {}).items():
+                found[name] = {"label": one["label"], "unit": one["unit"]}
+    return found
+
+
+def interval(value: Mapping[str, Any]) -> str:
+    """Low and high; nothing where there is no interval."""
+    if value["low"] is None:
+        return ""
+    return f"{_digits(value['low'], value)} to {_digits(value['high'], value)}"
+
+
+def _digits(number_: float, value: Mapping[str, Any]) -> str:
+    return f"{number_:.1f}" if value.get("unit") == "mm" else f"{number_:.3f}"
+
+
+def difference(value: Any, unit: str = "") -> str:
+    """A number with its sign."""
+    if value is None:
+        return NO_NUMBER
+    text = f"{number(value):+.1f}" if unit == "mm" else f"{number(value):+.3f}"
+    return text.replace("-", "−")
+
+
+def verdict(value: Mapping[str, Any]) -> str:
+    """Whether the interval leaves zero out."""
+    if value["low"] is None or value["low"] <= 0 <= value["high"]:
+        return ""
+    return "apart"
+
+
+def _examples(pictures: Examples) -> dict[str, list[Shown]]:
+    return {
+        row: [
+            Shown(
+                score(pictures.dice[row][i]),
+                pictures.images.shape[-1],
+                picture(pictures.images[i]),
+                outline(pictures.targets[i], 0.5),
+                outline(masks[i], pictures.threshold),
+            )
+            for i in range(len(masks))
+        ]
+        for row, masks in pictures.predictions.items()
+    }

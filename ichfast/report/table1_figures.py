@@ -1,0 +1,123 @@
+"""The plots of the table's page: Dice against labels, unlabelled slices and passes."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from ichfast.report.figures import COLOURS, Plot, empty_axes, finish
+from ichfast.report.run import number
+
+PALETTE = ("supervised", "unsupervised", "validation", "validation-2", "ink")
+SCHEME_COLOURS = {"20": "unsupervised", "50": "validation", "80": "supervised"}
+STYLES = ("-", "--")
+SCORE = "dice.pooled"
+
+
+def label_curve(result: dict[str, Any]) -> Plot:
+    """Every row's Dice against the share of the patients trained on."""
+    figure, axes = empty_axes("patients trained on, %", "Dice, pooled")
+    figure.set_size_inches(5.2, 4)
+    axes.set_position((0.115, 0.12, 0.875, 0.66))  # a legend of several lines above
+    count = len(result["rows"])
+    for i, row in enumerate(result["rows"]):
+        points = [
+            (float(scheme), entry["scores"][SCORE])
+            for scheme, entry in row["schemes"].items()
+            if entry["scores"]
+        ]
+        # Side by side, as the intervals would hide each other.
+        points = [(x + (i - count / 2) * 0.7, score) for x, score in points]
+        _line(axes, points, PALETTE[i % len(PALETTE)], STYLES[i // len(PALETTE)], row["name"])
+    axes.set_xticks([20, 50, 80])
+    axes.set_xlim(10, 90)
+    return Plot(
+        "Labelled patients",
+        finish(figure, axes, "labels", columns=3),
+        "Slices with blood; bars are 95 % intervals over patients.",
+    )
+
+
+def unlabelled_curve(result: dict[str, Any]) -> Plot | None:
+    """The method's Dice against the unlabelled slices it has seen; None without a second amount."""
+    points = [
+        (one["slices"], one["scores"][SCORE]) for one in result["unlabelled_curve"] if one["scores"]
+    ]
+    if len(points) < 2:
+        return None
+    figure, axes = empty_axes("unlabelled slices", "Dice, pooled")
+    _line(axes, points, "unsupervised", "-", "20 % of the patients labelled")
+    axes.set_xlim(left=-0.03 * max(x for x, _ in points))
+    caption = "None: supervised training. Bars are 95 % intervals over patients."
+    return Plot("Unlabelled slices", finish(figure, axes, "amounts"), caption)
+
+
+def _line(
+    axes: Axes, points: Sequence[tuple[float, dict[str, Any]]], colour: str, style: str, label: str
+) -> None:
+    x = [place for place, _ in points]
+    estimates = np.array([number(score["estimate"]) for _, score in points])
+    low = np.array([number(score["low"]) for _, score in points])
+    high = np.array([number(score["high"]) for _, score in points])
+    ends = np.nan_to_num(np.stack([estimates - low, high - estimates])).clip(0)
+    axes.errorbar(
+        x,
+        estimates,
+        ends,
+        fmt=f"o{style}",
+        ms=3.5,
+        lw=1.4,
+        elinewidth=0.8,
+        color=COLOURS[colour],
+        label=label,
+    )
+
+
+def training_curves(result: dict[str, Any]) -> list[Plot]:
+    """A panel a row: validation Dice of each of its runs."""
+    return [
+        plot for row in result["rows"] if (plot := _training(row["name"], row["label"], result))
+    ]
+
+
+def _training(name: str, label: str, result: dict[str, Any]) -> Plot | None:
+    runs = [run for run in result["runs"] if run["row"] == name and run["unlabelled"] == 100]
+    if not runs:
+        return None
+    figure, axes = empty_axes("passes over the labelled slices", "validation Dice")
+    named: set[str] = set()
+    for run in runs:
+        scheme = str(run["scheme"])
+        diverged = run["status"] == "diverged"
+        passes = [point[0] for point in run["curve"]]
+        dice = [number(point[1]) for point in run["curve"]]
+        axes.plot(
+            passes,
+            dice,
+            "--" if diverged else "-",
+            color=COLOURS[SCHEME_COLOURS[scheme]],
+            lw=1.1,
+            label=None if scheme in named else f"{scheme} %",
+        )
+        named.add(scheme)
+        if diverged:
+            last = dice[-1] if dice and math.isfinite(dice[-1]) else 0
+            axes.plot(
+                [run["passes"]],
+                [last],
+                "x",
+                color=COLOURS["ink"],
+                ms=8,
+                mew=1.6,
+                label=None if "x" in named else "diverged",
+            )
+            named.add("x")
+    axes.set_ylim(-0.03, 1)
+    counts = Counter(run["scheme"] for run in runs)
+    caption = "Runs: " + ", ".join(f"{n} of {scheme} %" for scheme, n in counts.items()) + "."
+    if lost := sum(run["status"] == "diverged" for run in runs):
+        caption += f" Diverged: {lost} (dashed, to the cross)."
+    return Plot(label, finish(figure, axes, f"row-{name}"), caption)

@@ -1,0 +1,111 @@
+"""What a plan will take: passes as the recipes say them, times seconds measured here and now."""
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+
+from ichfast import models
+from ichfast.losses import JaccardLoss
+from ichfast.reproduce.plan import Cell
+from ichfast.training import Recipe
+from ichfast.training.recipe import Model
+from ichfast.training.strategies import strategy_of
+
+LINE_SEARCH = 1.2
+"""evaluations an iteration of L-BFGS: strong-Wolfe takes a second look now and then"""
+FORWARD = 0.35
+"""of the time of a pass forward and backward"""
+STEPS = {
+    "unsupervised": 1.8,
+    "turns": 1.5,
+    "classification": 0.6,
+    "joint": 2.4,
+    "mean_teacher": 2.8,
+    "cps": 4.6,
+    "pseudo_label": 2.5,
+}
+"""forward and backward passes of the reduced U-Net that a pass of each step costs"""
+PIXELS = 8 * 9 * 4
+"""bytes a pixel of the examples: eight slices, up to nine float32 maps"""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Slices of a cell's parts."""
+
+    train: int
+    validation: int
+    test: int
+    unlabelled: int = 0
+
+
+@dataclass(frozen=True)
+class Cost:
+    passes: float
+    """over the labelled training slices, forward and backward"""
+    seconds: float
+    """of one core"""
+    kept: int
+    """bytes of the finished run"""
+    running: int
+    """bytes of its checkpoint beside that, until it has ended"""
+
+
+def cost(cell: Cell, sizes: Sizes) -> Cost:
+    recipe = cell.recipe
+    each, parameters = _measured(recipe.model, recipe.data.size)
+    evaluations, passes, slices = 0.0, 0.0, 0.0
+    for step, epochs in _steps(recipe).items():
+        if step == "supervised" and recipe.supervised.optimizer == "lbfgs":
+            evaluations += epochs * recipe.lbfgs.max_iter * LINE_SEARCH
+            passes += epochs * (recipe.lbfgs.max_iter * LINE_SEARCH + FORWARD)
+        elif step == "classification":
+            slices += epochs * STEPS[step] * sizes.unlabelled
+        else:
+            evaluations += epochs if step != "unsupervised" else 0
+            passes += epochs * STEPS.get(step, 1.0)
+    looked = recipe.training.epochs // recipe.training.validate_every * sizes.validation
+    looked += sizes.validation + sizes.test
+    slices += passes * sizes.train + FORWARD * looked
+    copies = 2 * recipe.lbfgs.history + 6  # weights, best weights, both optimizers
+    return Cost(
+        evaluations, slices * each, 8 * parameters + PIXELS * recipe.data.size**2,
+        4 * parameters * copies,
+    )  # fmt: skip
+
+
+@cache
+def _steps(recipe: Recipe) -> Mapping[str, int]:
+    strategy = strategy_of(recipe)
+    return Counter(strategy.draw(epoch).step for epoch in range(recipe.training.epochs))
+
+
+@cache
+def _measured(model: Model, size: int) -> tuple[float, int]:
+    """Seconds of one core for a slice forward and backward, and the number of parameters."""
+    net = models.build("unet", model.channels, 0, model.convolutions)
+    image = torch.rand(4, 1, size, size)
+    loss = JaccardLoss(sigmoid=True, batch=True)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        times = []
+        for _ in range(3):  # the first one warms up
+            start = time.process_time()
+            loss(net.segment(image), image > 0.9).backward()
+            times.append(time.process_time() - start)
+    finally:
+        torch.set_num_threads(threads)
+    seconds = min(times) / len(image)
+    return seconds, sum(parameter.numel() for parameter in net.parameters())
+
+
+def total(costs: Sequence[Cost], jobs: int) -> tuple[float, int]:
+    """Seconds with ``jobs`` side by side, and bytes at most."""
+    seconds = max(sum(cost.seconds for cost in costs) / jobs, max(c.seconds for c in costs))
+    running = sorted((cost.running for cost in costs), reverse=True)[:jobs]
+    return seconds, sum(cost.kept for cost in costs) + sum(running)

@@ -1,0 +1,95 @@
+"""The same test slices through several rows' models, from the worst to the best: Figure 3."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ichfast import models
+from ichfast.data import SCHEMES
+from ichfast.evaluation.evaluate import inference
+from ichfast.reproduce.collect import read_json
+from ichfast.reproduce.plan import Cell, Plan, has_ended
+from ichfast.reproduce.rows import BASELINE, METHOD
+from ichfast.training.folder import SLICES, WEIGHTS
+from ichfast.training.parts import Load, load_parts
+
+SHOWN = ("pretrained", BASELINE, METHOD, "mean_teacher")
+COUNT = 6
+
+
+@dataclass(frozen=True)
+class Examples:
+    """N slices of a fold's test side, of evenly spaced ranks of the method's Dice."""
+
+    scheme: int
+    fold: int
+    seed: int
+    images: NDArray[np.float32]  # (N, S, S)
+    targets: NDArray[np.uint8]
+    predictions: dict[str, NDArray[np.float32]]  # row -> (N, S, S) probabilities
+    dice: dict[str, list[float]]  # row -> N
+    threshold: float
+
+
+def examples(plan: Plan, out: Path, load: Load) -> Examples | None:
+    """Of the largest scheme that has a fold with both method and baseline; None where none has."""
+    for scheme in sorted(SCHEMES, reverse=True):
+        for first in plan.of(METHOD, scheme):
+            place = (first.fold, first.seed)
+            cells = {
+                row: cell
+                for row in SHOWN
+                for cell in plan.of(row, scheme)
+                if (cell.fold, cell.seed) == place and _tested(cell, out)
+            }
+            if METHOD in cells and BASELINE in cells:
+                return _of_cells(cells, out, load)
+    return None
+
+
+def _tested(cell: Cell, out: Path) -> bool:
+    return has_ended(cell, out) and (out / cell.path / SLICES).exists()
+
+
+def _of_cells(cells: dict[str, Cell], out: Path, load: Load) -> Examples:
+    columns = {row: read_json(out / cell.path / SLICES) for row, cell in cells.items()}
+    scores = {row: _dice(one) for row, one in columns.items()}
+    method = cells[METHOD]
+    index = _evenly(columns[METHOD], scores[METHOD])
+    test = load_parts(method.recipe, out, load).test
+    images, targets = test.batch(index)
+    assert targets is not None
+    predictions = {}
+    for row, cell in cells.items():
+        model = models.load(out / cell.path / WEIGHTS)
+        with inference(model):
+            predictions[row] = torch.sigmoid(model.segment(images))[:, 0].numpy()
+    return Examples(
+        method.scheme,
+        method.fold,
+        method.seed,
+        images[:, 0].numpy(),
+        targets[:, 0].numpy(),
+        predictions,
+        {row: [float(values[i]) for i in index] for row, values in scores.items()},
+        method.recipe.evaluation.threshold,
+    )
+
+
+def _evenly(columns: dict[str, Any], dice: NDArray[np.float64]) -> list[int]:
+    """Places of slices with blood, evenly spaced over the ranks of their Dice."""
+    blood = np.asarray(columns["tp"]) + np.asarray(columns["fn"]) > 0
+    order = np.flatnonzero(blood)
+    order = order[np.argsort(dice[order], kind="stable")]
+    ranks = np.linspace(0, len(order) - 1, min(COUNT, len(order))).round().astype(int)
+    return [int(i) for i in order[ranks]]
+
+
+def _dice(columns: dict[str, Any]) -> NDArray[np.float64]:
+    tp, fp, fn = (np.asarray(columns[name], float) for name in ("tp", "fp", "fn"))
+    dice: NDArray[np.float64] = 2 * tp / np.maximum(2 * tp + fp + fn, 1)
+    return dice

@@ -1,0 +1,150 @@
+"""The plan: every cell, what it is trained with, what it costs."""
+
+import pytest
+
+from ichfast.data import SCHEMES
+from ichfast.errors import OutputError, RecipeError
+from ichfast.reproduce.cost import Sizes, cost, total
+from ichfast.reproduce.overview import Progress, check_room, span
+from ichfast.reproduce.plan import (
+    AMOUNTS,
+    PRESETS,
+    Plan,
+    chosen,
+    has_ended,
+    make_plan,
+)
+from ichfast.reproduce.rows import ROWS
+from ichfast.training.recipe import merged, to_toml
+from ichfast.training.strategies import strategy_of
+
+
+@pytest.fixture(scope="module", params=PRESETS)
+def plan(request: pytest.FixtureRequest) -> Plan:
+    return make_plan(request.param, PRESETS[request.param], seeds=2).limited(1000)
+
+
+def test_every_cell_once(plan) -> None:
+    folds = sum(SCHEMES.values())
+    assert len(plan.cells) == 2 * (folds * len(ROWS) + SCHEMES[20] * len(AMOUNTS))
+    assert len({cell.path for cell in plan.cells}) == len(plan.cells)
+    assert len({to_toml(cell.recipe) for cell in plan.cells}) == len(plan.cells)
+
+
+def test_cells_share_all_that_makes_them_comparable(plan) -> None:
+    for cell in plan.cells:
+        data = cell.recipe.data
+        assert (data.scheme, data.fold) == (cell.scheme, cell.fold)
+        assert cell.recipe.training.seed == cell.seed
+        assert (data.test_slices, data.split_seed) == ("all", plan.base.data.split_seed)
+        assert cell.recipe.phantom == plan.base.phantom
+        assert data.unlabelled_limit == {10: 100, 30: 300, 100: 0}[cell.unlabelled]
+
+
+def test_as_many_supervised_passes_by_adam(plan) -> None:
+    base = plan.base
+    for row in ROWS:
+        recipe = plan.of(row.name, 50)[0].recipe
+        strategy = strategy_of(recipe)
+        steps = [strategy.draw(epoch).step for epoch in range(recipe.training.epochs)]
+        supervised = [step for step in steps if step not in ("unsupervised", "classification")]
+        if recipe.supervised.optimizer == "adam":
+            assert len(supervised) == base.training.epochs * base.lbfgs.max_iter
+            looks = recipe.training.epochs // recipe.training.validate_every
+            assert looks == base.training.epochs // base.training.validate_every
+        elif row.name in ("curriculum", "alternating"):
+            assert 0.45 * base.training.epochs < len(supervised) < base.training.epochs
+        else:
+            assert len(supervised) == base.training.epochs
+
+
+@pytest.mark.parametrize(
+    ("only", "count"),
+    [
+        ([], 118),
+        (["scheme=20,row=curriculum"], 15),
+        (["scheme=20,row=curriculum,unlabelled=100"], 5),
+        (["row!=pretrained", "row=pretrained"], 118),
+        (["row=*curriculum, fold != 0"], 17),
+        (["seed=0,scheme=50"], 18),
+        (["row=[mp]*"], 36),
+    ],
+)
+def test_only(only, count) -> None:
+    cells = make_plan("demo", PRESETS["demo"], seeds=1).cells
+    assert len(chosen(cells, only)) == count
+
+
+@pytest.mark.parametrize("only", ["", "row", "dice=1", "row=nothing", "seed=7"])
+def test_only_that_names_nothing(only) -> None:
+    with pytest.raises(RecipeError, match="--only"):
+        chosen(make_plan("demo", PRESETS["demo"], seeds=1).cells, [only])
+
+
+def test_unlabelled_amounts_need_a_set(plan) -> None:
+    without = make_plan(plan.preset, plan.base, seeds=1).limited(0)
+    assert {cell.unlabelled for cell in without.cells} == {100}
+
+
+def test_a_cell_has_ended_only_by_its_own_recipe(plan, tmp_path) -> None:
+    cell = plan.cells[0]
+    folder = tmp_path / cell.path
+    assert not has_ended(cell, tmp_path)
+    folder.mkdir(parents=True)
+    (folder / "recipe.toml").write_text(
+        to_toml(merged(cell.recipe, {"data.labelled": "elsewhere", "data.unlabelled": "moved"}))
+    )
+    assert not has_ended(cell, tmp_path)
+    for text, expected in (
+        ('{"status": "interrupted"}', False),
+        ("{", False),
+        ('{"status": "finished"}', True),
+        ('{"status": "diverged"}', True),
+    ):
+        (folder / "metrics.json").write_text(text)
+        assert has_ended(cell, tmp_path) == expected
+    other = merged(cell.recipe, {"adam.learning_rate": 7.0})
+    (folder / "recipe.toml").write_text(to_toml(other))
+    with pytest.raises(OutputError, match=r"adam\.learning_rate \(7\.0, now .*another --out"):
+        has_ended(cell, tmp_path)
+
+
+SMALL = merged(PRESETS["demo"], {"model.channels": [2, 3, 4], "data.size": 16})
+
+
+def test_costs_follow_the_recipe() -> None:
+    plan = make_plan("demo", SMALL, seeds=1)
+    sizes = Sizes(train=20, validation=5, test=60, unlabelled=100)
+    costs = {row.name: cost(plan.of(row.name, 50)[0], sizes) for row in ROWS}
+    assert costs["supervised"].passes == pytest.approx(12 * 4 * 1.2)
+    assert costs["curriculum"].passes < costs["supervised"].passes
+    assert costs["joint"].passes == 48
+    assert costs["cps"].seconds > costs["joint"].seconds > 0
+    assert costs["pretrained"].seconds > costs["supervised"].seconds
+    one, four = (total(list(costs.values()), jobs) for jobs in (1, 4))
+    assert one[0] == pytest.approx(sum(cost.seconds for cost in costs.values()))
+    assert one[0] > four[0]
+    assert four[1] > one[1] > 0
+
+
+def test_too_little_room_is_seen_before_training(tmp_path, monkeypatch) -> None:
+    plan = make_plan("demo", SMALL, seeds=1)
+    costs = [cost(plan.cells[0], Sizes(20, 5, 60))]
+    check_room(costs, 1, tmp_path)
+    monkeypatch.setattr("ichfast.reproduce.overview.free", lambda out: 1000)
+    with pytest.raises(OutputError, match=r"needs about .* and has .*: make room"):
+        check_room(costs, 1, tmp_path)
+
+
+def test_progress_in_words() -> None:
+    plan = make_plan("demo", SMALL, seeds=1)
+    costs = {cell: cost(cell, Sizes(20, 5, 60, 100)) for cell in plan.cells[:3]}
+    lines: list[str] = []
+    progress = Progress(costs, 1, lines.append)
+    progress.told(plan.cells[0], "finished", "Dice 0.500", 2.0)
+    progress.told(plan.cells[1], "diverged", "the loss is nan", 2.0)
+    progress.told(plan.cells[2], "died", "its worker was killed by signal 9", 2.0)
+    assert lines[0].startswith("[1/3] scheme20/fold0/classic-seed0: Dice 0.500 in 2 s, about ")
+    assert "diverged: the loss is nan in 2 s" in lines[1]
+    assert lines[2].endswith("died: its worker was killed by signal 9")
+    assert [span(s) for s in (59, 600, 9000, 9e5)] == ["59 s", "10 min", "2.5 h", "10 days"]
