@@ -52,7 +52,9 @@ def test_a_table_from_runs_to_page(words, tmp_path, capsys) -> None:
     assert "Explodes <fast>" in page.text
     assert "<fast>" not in html
     assert "nan" not in page.text.lower().split()
-    assert page.names().count("image") == 2 * min(6, page.names().count("image"))
+    shown = page.names().count("image")  # the same slices under both rows
+    assert shown >= 4
+    assert shown % 2 == 0
     for _, attributes in page.tags:
         for name in ("src", "href"):
             assert (attributes.get(name) or "data:").startswith(("data:", "#"))
