@@ -23,13 +23,13 @@ PRESETS = {
     "demo": merged(
         TRAINING_PRESETS["demo"],
         {
-            "training.epochs": 16,
+            "training.epochs": 14,
             "training.checkpoint_every": 2,
             "lbfgs.max_iter": 4,
             "adam.learning_rate": 4e-3,
-            "curriculum.k": 8.0,
+            "curriculum.k": 7.0,
             "pretraining.epochs": 4,
-            "together.ramp": 16,
+            "together.ramp": 14,
             "data.train": 0.5,
             "data.validation": 0.3,
             "data.test": 0.2,

@@ -126,7 +126,7 @@ def test_killed_stopped_and_gone_on_with(words, tmp_path) -> None:
         child.send_signal(sign)
         assert child.wait(60) == status
         wait_for(lambda: not in_use(broken))
-    assert not all(ended(broken))
+    assert sum(ended(broken)) < 4
     assert main(words(broken, *more)) == 0
     assert main(words(whole, *more)) == 0
     assert sum(ended(broken)) == sum(ended(whole)) == 4
