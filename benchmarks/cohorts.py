@@ -1,0 +1,241 @@
+"""Does the unlabelled set help? Strategies on independent phantom cohorts, at 20 % labels.
+
+    python -m benchmarks.cohorts --out runs/cohorts
+
+Each cohort is a phantom of its own: labelled patients, of whom a fifth is trained on and four
+fifths are tested on, and an unlabelled set. Every row trains on every cohort, with the seed of the
+cohort, and is compared with its supervised twins cohort by cohort: one twin with as many supervised
+epochs, one with as many epochs in all. Settings were chosen on cohorts that are not among these
+(``--cohorts 101 103``). Runs that have ended are not run again.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scipy import stats
+
+from benchmarks.machine import commit, machine, versions
+from ichfast.errors import IchfastError
+from ichfast.reproduce.cells import run_cells
+from ichfast.reproduce.plan import Cell, has_ended
+from ichfast.training import PRESETS, Recipe, recipe
+from ichfast.training.folder import METRICS
+from ichfast.training.strategies import strategy_of
+
+RESULTS = Path(__file__).parent / "results"
+SHARED: dict[str, Any] = {
+    "training.epochs": 24,
+    "training.checkpoint_every": 4,
+    "curriculum.k": 8.0,
+    "adam.learning_rate": 4e-3,
+    "together.ramp": 80,
+    "data.scheme": 20,
+    "data.train": 0.5,
+    "data.validation": 0.3,
+    "data.test": 0.2,
+    "phantom.patients": 48,
+    "phantom.unlabelled": 40,
+    "phantom.slices": 6,
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    about: str
+    keys: Mapping[str, Any]
+    twins: tuple[str, ...] = ()
+    """rows it is compared with: as many supervised epochs, as many epochs"""
+    epochs_of: str = ""
+    """the row whose supervised epochs are all of this one's"""
+
+
+def adam(strategy: str, **more: Any) -> dict[str, Any]:
+    """An epoch of Adam is one pass, one of L-BFGS ten iterations: ten times the epochs."""
+    tenfold = ("training.epochs", "training.checkpoint_every", "curriculum.k")
+    keys = {key: 10 * SHARED[key] for key in tenfold} | {"training.validate_every": 10}
+    return keys | {"training.strategy": strategy, "supervised.optimizer": "adam"} | more
+
+
+ROWS = {
+    "curriculum": Row(
+        "the method: L-BFGS and Adam", {}, ("supervised, equal", "supervised, total")
+    ),
+    "supervised, equal": Row("", {"training.strategy": "supervised"}, epochs_of="curriculum"),
+    "supervised, total": Row("", {"training.strategy": "supervised"}),
+    "curriculum, Adam": Row(
+        "Adam for both steps",
+        adam("curriculum"),
+        ("supervised, Adam, equal", "supervised, Adam, total"),
+    ),
+    "supervised, Adam, equal": Row("", adam("supervised"), epochs_of="curriculum, Adam"),
+    "supervised, Adam, total": Row("", adam("supervised")),
+    "as written": Row(
+        "L-BFGS with a fixed step of 1e-4, Adam 1e-4",
+        {
+            "lbfgs.learning_rate": 1e-4,
+            "lbfgs.line_search": "none",
+            "adam.learning_rate": 1e-4,
+        },
+        ("supervised, total",),
+    ),
+    "alternating": Row(
+        "Chen: by turns", {"training.strategy": "alternating"}, ("supervised, total",)
+    ),
+    "joint": Row("Chen: both losses", adam("joint"), ("supervised, Adam, total",)),
+    "mean teacher": Row("", adam("mean_teacher"), ("supervised, Adam, total",)),
+    "cps": Row("", adam("cps"), ("supervised, Adam, total",)),
+    "pseudo labels": Row("", adam("pseudo_label"), ("supervised, Adam, total",)),
+    "gradient into the encoder": Row(
+        "", {"unsupervised.attention_gradient": "encoder"}, ("supervised, total", "curriculum")
+    ),
+    "gradient everywhere": Row(
+        "", {"unsupervised.attention_gradient": "full"}, ("supervised, total", "curriculum")
+    ),
+    "a tenth of the unlabelled": Row(
+        "", {"data.unlabelled_limit": 6}, ("supervised, total", "curriculum")
+    ),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.cohorts",
+        description=__doc__,
+        epilog="rows: " + "; ".join(ROWS),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--cohorts", type=int, nargs=2, default=(1, 10), metavar=("FIRST", "LAST"))
+    add("--rows", nargs="+", default=list(ROWS), metavar="ROW", help="by name (all)")
+    add("--jobs", type=int, default=2, metavar="N", help="runs side by side (%(default)s)")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="recipe key of all runs")
+    add("--out", type=Path, default=Path("runs/cohorts"), help="folder of the runs (%(default)s)")
+    add("--results", type=Path, default=RESULTS, help="folder of the tables")
+    options = parser.parse_args(arguments)
+    if unknown := set(options.rows) - set(ROWS):
+        parser.error(f"no row {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
+    cohorts = list(range(options.cohorts[0], options.cohorts[1] + 1))
+    try:
+        base = recipe.merged(PRESETS["demo"], SHARED)
+        base = recipe.with_settings(base, options.set)
+        cells = {(row, c): cell(row, c, base) for c in cohorts for row in options.rows}
+        todo = [one for one in cells.values() if not has_ended(one, options.out)]
+        print(f"{len(todo)} runs to do, {len(cells) - len(todo)} are there", file=sys.stderr)
+        outcome = run_cells(todo, options.out, options.jobs, told)
+    except IchfastError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if outcome.failed or outcome.interrupted:
+        for path, reason in outcome.failed.items():
+            print(f"error: {path}: {reason}", file=sys.stderr)
+        print("Not all runs have ended; the same command goes on.", file=sys.stderr)
+        return 1
+    result = {
+        "command": " ".join(["python -m benchmarks.cohorts", *(arguments or sys.argv[1:])]),
+        "rows": {
+            row: [outcome_of(cells[row, c], options.out) for c in cohorts] for row in options.rows
+        },
+        "recipe": recipe.to_toml(base),
+        "machine": machine(1),
+        "versions": versions("cpu"),
+        **commit(),
+    }
+    result["differences"] = differences(result["rows"])
+    options.results.mkdir(parents=True, exist_ok=True)
+    (options.results / "cohorts.json").write_text(json.dumps(result, indent=1) + "\n")
+    text = table(result)
+    (options.results / "cohorts.md").write_text(text)
+    print(text)
+    return 0
+
+
+def cell(row: str, cohort: int, base: Recipe) -> Cell:
+    name = row.replace(", ", "-").replace(" ", "_").lower()
+    return Cell(20, 0, name, cohort, made(row, cohort, base))
+
+
+def made(row: str, cohort: int, base: Recipe) -> Recipe:
+    """The recipe of a row on a cohort, whose number is the seed of everything."""
+    seeds = ("training.seed", "data.split_seed", "phantom.seed")
+    chosen = recipe.merged(base, dict(ROWS[row].keys) | dict.fromkeys(seeds, cohort))
+    if twin := ROWS[row].epochs_of:
+        other = made(twin, cohort, base)
+        drawn = [strategy_of(other).draw(epoch).step for epoch in range(other.training.epochs)]
+        chosen = recipe.merged(chosen, {"training.epochs": drawn.count("supervised")})
+    return chosen
+
+
+def told(cell: Cell, outcome: str, text: str, seconds: float) -> None:
+    print(f"{cell.path}: {outcome} {text}, {seconds:.0f} s", file=sys.stderr, flush=True)
+
+
+def outcome_of(cell: Cell, out: Path) -> dict[str, Any]:
+    metrics = json.loads((out / cell.path / METRICS).read_text())
+    dice = (metrics["test"] or {}).get("dice", {})
+    return {
+        "cohort": cell.seed,
+        "status": metrics["status"],
+        "dice": dice.get("pooled"),
+        "dice_per_patient": dice.get("per_patient"),
+        "steps": metrics["steps"],
+        "best_epoch": metrics["best_epoch"],
+        "train": metrics["data"]["train"],
+    }
+
+
+def differences(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Pooled test Dice of a row less that of a twin, cohort by cohort, with Student's 95 % interval
+    of the mean: the cohorts share no patient, so they are independent."""
+    found = []
+    for name, own in rows.items():
+        for twin in ROWS[name].twins:
+            pairs = zip(own, rows.get(twin, ()), strict=False)
+            each = [
+                one["dice"] - other["dice"]
+                for one, other in pairs
+                if None not in (one["dice"], other["dice"])
+            ]
+            if len(each) < 2:
+                continue
+            mean, error = statistics.mean(each), statistics.stdev(each) / len(each) ** 0.5
+            half = float(stats.t.ppf(0.975, len(each) - 1)) * error
+            found.append(
+                {"row": name, "twin": twin, "each": each, "mean": mean, "half_width": half}
+            )
+    return found
+
+
+def table(result: Mapping[str, Any]) -> str:
+    lines = [
+        "# Strategies on independent cohorts: pooled test Dice",
+        "",
+        f"`{result['command']}`",
+        "",
+        "| row | mean | sd | lowest | highest | diverged |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, outcomes in result["rows"].items():
+        dice = [one["dice"] for one in outcomes if one["dice"] is not None]
+        diverged = sum(one["status"] == "diverged" for one in outcomes)
+        spread = f"{statistics.stdev(dice):.3f}" if len(dice) > 1 else "–"
+        numbers = f"{statistics.mean(dice):.3f} | {spread} | {min(dice):.3f} | {max(dice):.3f}"
+        lines.append(f"| {name} | {numbers if dice else '– | – | – | –'} | {diverged} |")
+    lines += ["", "| row | less | mean difference, 95 % | higher in |", "|---|---|---|---|"]
+    for one in result["differences"]:
+        higher = sum(value > 0 for value in one["each"])
+        lines.append(
+            f"| {one['row']} | {one['twin']} | {one['mean']:+.3f} ± {one['half_width']:.3f} "
+            f"| {higher} of {len(one['each'])} |"
+        )
+    lines += ["", "A cohort is a phantom of its own; the intervals are over cohorts (Student's t)."]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
