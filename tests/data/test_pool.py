@@ -93,10 +93,10 @@ def test_other_formats_and_other_folders_are_refused(tmp_path: Path, folder: Pat
         Pool(tmp_path)
     manifest = folder / "pool.json"
     content = json.loads(manifest.read_text())
-    manifest.write_text(json.dumps({**content, "format": 2}))
-    with pytest.raises(DataError, match=r"another version of ichfast \(pool format 2, not 1\)"):
+    manifest.write_text(json.dumps({**content, "format": 1}))
+    with pytest.raises(DataError, match=r"another version of ichfast \(pool format 1, not 2\)"):
         Pool(folder)
-    for text in ("", "[]", "{", json.dumps({"format": 1}), json.dumps({**content, "files": 3})):
+    for text in ("", "[]", "{", json.dumps({"format": 2}), json.dumps({**content, "files": 3})):
         manifest.write_text(text)
         with pytest.raises(DataError):
             Pool(folder)

@@ -32,7 +32,7 @@ class Unit:
     name: str
     files: tuple[str, ...] = ()  # relative to the root
     labels: tuple[int, ...] = ()  # RSNA's bits, one for each file
-    slices: int = 0  # that are expected of the files; 0 of a scan by its name
+    slices: int = 0  # in the files, if all can be read; 0 of a scan by its name
 
 
 def list_units(
@@ -116,10 +116,11 @@ def _by_series(
     if not series:
         raise DataError(f"{root}: nothing could be read: {problems.summary()}")
     chosen = set(choose(list(series), limit, seed))
+    files_chosen = {name for source, (_, name) in series.items() if source in chosen}
     grouped: dict[str, Counter[str]] = {}  # files with their slices
-    for source, (uid, name) in series.items():
+    for uid, name in series.values():
         names = grouped.setdefault(uid, Counter())  # the order of the whole set, whatever is chosen
-        if source in chosen:
+        if name in files_chosen:
             names[name] += 1
     return [
         Unit(
