@@ -67,11 +67,17 @@ def test_fingerprint_tells_pools_apart(
     assert Pool(folder).fingerprint() != Pool(other).fingerprint()
 
 
-@pytest.mark.parametrize("name", ["pool.npy", "masks.npy", "index.jsonl"])
-def test_verify_finds_one_changed_bit(folder: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "place", "bits"),
+    [
+        *((name, -5, 1) for name in ("pool.npy", "masks.npy", "index.jsonl")),
+        ("pool.npy", 120, ord(" ") ^ ord("\t")),  # in the header, which NumPy reads all the same
+    ],
+)
+def test_verify_finds_a_changed_byte(folder: Path, name: str, place: int, bits: int) -> None:
     Pool(folder).verify()
     content = bytearray((folder / name).read_bytes())
-    content[-5] ^= 1
+    content[place] ^= bits
     (folder / name).write_bytes(content)
     with pytest.raises(DataError, match=rf"{name}: not what was written"):
         Pool(folder).verify()

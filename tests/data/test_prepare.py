@@ -16,7 +16,7 @@ from published import ct_ich_100
 
 from ichfast import prepare
 from ichfast.data import Pool, Problems, load_slices, read_series
-from ichfast.data.prepare import durable, job, plan, prepare_pool
+from ichfast.data.prepare import assemble, durable, job, plan, prepare_pool
 from ichfast.data.prepare.units import Unit, choose
 from ichfast.data.resize import resize_hu
 from ichfast.data.series import Series
@@ -140,6 +140,31 @@ def test_too_many_bad_files_stop_the_work(
             path.write_bytes(path.read_bytes()[:cut])
         with pytest.raises(DataError, match=r"too many unreadable files.* 21 not read"):
             make(tmp_path / "set", tmp_path / f"{-cut}", size=4)
+
+
+def test_slices_of_dicom_are_written_once(
+    tmp_path: Path, write_rsna: Any, larger_set: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assemble, "_move", None)
+    assert len(make(write_rsna(tmp_path / "rsna"), tmp_path / "a")) > 0
+    assert len(make(larger_set, tmp_path / "b")) == 800
+
+
+def test_where_slices_are_bad_the_others_close_up(tmp_path: Path, larger_set: Path) -> None:
+    """At the begin of a part, within one, and at the very end."""
+    root, bad = tmp_path / "set", ("05-00.dcm", "20-07.dcm", "39-19.dcm")
+    shutil.copytree(larger_set, root)
+    for name in bad:
+        (root / name).write_bytes((root / name).read_bytes()[:-100])
+    pools = [make(root, tmp_path / f"{workers}", workers=workers) for workers in (1, 2)]
+    assert contents(pools[0].path) == contents(pools[1].path)
+    pools[0].verify()
+    whole = make(larger_set, tmp_path / "whole")
+    kept = [i for i, row in enumerate(whole.index) if row.source not in bad]
+    assert np.array_equal(pools[0].images, whole.images[kept])
+    (root / bad[0]).write_bytes((larger_set / bad[0]).read_bytes())
+    (root / bad[1]).write_bytes((larger_set / bad[1]).read_bytes())
+    assert np.array_equal(make(root, tmp_path / "end").images, whole.images[:-1])
 
 
 # Bad input

@@ -1,5 +1,6 @@
 """A pool that is killed or runs out of disk, and goes on: the same bytes, or a refusal."""
 
+import contextlib
 import errno
 import os
 import random
@@ -99,6 +100,28 @@ def test_killed_ten_times_by_signal(larger_set: Path, tmp_path: Path) -> None:
 @pytest.mark.large
 def test_killed_a_hundred_times_by_signal(larger_set: Path, tmp_path: Path) -> None:
     kill_at_random_moments(larger_set, tmp_path, 100)
+
+
+def test_workers_end_with_a_parent_that_is_killed(larger_set: Path, tmp_path: Path) -> None:
+    process = start(larger_set, tmp_path / "out", "--size", "32", "--workers", "2")
+    while not list(tmp_path.glob("out.partial/parts/*.json")):
+        time.sleep(0.01)
+        assert process.poll() is None
+    process.kill()
+    process.communicate()
+    begin = time.monotonic()
+    while running(process.pid):
+        time.sleep(0.01)
+        assert time.monotonic() < begin + 30
+
+
+def running(group: int) -> list[str]:
+    """Processes of the group, without those that are dead but not buried."""
+    states = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            states.append(path.read_text().rpartition(")")[2].split())
+    return [state for state, _, own, *_ in states if own == str(group) and state not in "ZX"]
 
 
 # Going on is refused where it would not be the same work
