@@ -12,11 +12,12 @@ from ichfast.errors import DataError
 def list_folder(folder: Path) -> list[Path]:
     """Its entries by name, without hidden ones (half-written files, a desktop's notes)."""
     try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        names = sorted(os.listdir(folder))  # faster than paths are
     except FileNotFoundError:
         raise DataError(f"{folder}: no such folder; check how it is spelt") from None
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed ({error.strerror})") from None
+    return [folder / name for name in names if not name.startswith(".")]
 
 
 def find_files(root: Path, problems: Problems) -> list[Path]:

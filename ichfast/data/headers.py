@@ -105,6 +105,16 @@ def read_header(path: Path) -> Header:
         return _parse(file, path)
 
 
+def cut_short(header: Header, path: Path) -> bool:
+    """Whether the file of one slice is too small for its pixels; False where they are compressed,
+    since that is not known without them.
+    """
+    pixels = header.rows * header.columns * header.bits_allocated // 8
+    # The element's tag and length take 8 bytes or 12.
+    least = header.data_offset + 8 + pixels
+    return header.transfer_syntax in NATIVE and os.path.getsize(path) < least
+
+
 def open_file(path: Path) -> FileIO:
     try:
         return open(path, "rb", buffering=0)  # two thirds of what Path.open costs

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from io import BufferedReader, BytesIO
 from pathlib import Path
 from sys import intern
 from typing import Any
@@ -21,6 +22,7 @@ from ichfast.ops._arrays import to_tensor
 
 FORMAT = 2
 IMAGES, MASKS, INDEX, MANIFEST = "pool.npy", "masks.npy", "index.jsonl", "pool.json"
+HEADER = 128  # bytes of a pool's .npy before its pixels, whatever the shape: NumPy fills up to 64s
 _AGAIN = "delete the folder and make it again with python -m ichfast.prepare"
 
 
@@ -52,24 +54,22 @@ class Pool:
             # Where given, HU beyond it were cut off before the set was published.
             self.hu_range = _pair(content["hu_range"])
             self._slices = int(content["slices"])
-            self._files = {
-                str(name): (int(file["bytes"]), str(file["sha256"]))
-                for name, file in content["files"].items()
-            }
+            self._bytes = {str(name): int(file["bytes"]) for name, file in content["files"].items()}
+            self._checksum = str(content["files"][INDEX]["sha256"])
             self._problems = [
                 Problem(str(p["source"]), str(p["reason"]), bool(p["skip"]))
                 for p in content["problems"]
             ]
             expected = {IMAGES, INDEX} | ({MASKS} if content["labelled"] else set())
-            if self._files.keys() != expected:
+            if self._bytes.keys() != expected:
                 raise ValueError
         except (KeyError, TypeError, ValueError, AttributeError):
             raise DataError(f"{self.path / MANIFEST}: damaged; {_AGAIN}") from None
-        for name, (size, _) in self._files.items():
+        for name, size in self._bytes.items():
             self._check_size(name, size)
         self.images: NDArray[np.int16] = self._map(IMAGES, np.dtype("<i2"))  # (N, S, S) HU
         self.masks: NDArray[np.uint8] | None = None  # (N, S, S) 0 or 1
-        if MASKS in self._files:
+        if MASKS in self._bytes:
             self.masks = self._map(MASKS, np.dtype("u1"))
 
     def __len__(self) -> int:
@@ -105,21 +105,36 @@ class Pool:
         return None if self.masks is None else to_tensor("Pool", "masks", self.masks)
 
     def fingerprint(self) -> str:
-        """sha256 over the checksums of images, masks and index: equal exactly when these are."""
-        sums = {name: checksum for name, (_, checksum) in sorted(self._files.items())}
-        return hashlib.sha256(json.dumps(sums).encode()).hexdigest()
+        """sha256 of the index, which has one of each image and mask: equal exactly when all are."""
+        return self._checksum
 
     def verify(self) -> None:
-        """DataError unless every file has the checksum that it was written with."""
-        for name, (_, checksum) in self._files.items():
-            path = self.path / name
-            try:
-                with path.open("rb") as file:
-                    found = hashlib.file_digest(file, "sha256").hexdigest()
-            except OSError as error:
-                raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-            if found != checksum:
-                raise DataError(f"{path}: not what was written (its checksum differs); {_AGAIN}")
+        """DataError unless every file is as it was written."""
+        with self._open(INDEX) as index:
+            if hashlib.file_digest(index, "sha256").hexdigest() != self._checksum:
+                raise self._changed(INDEX)
+        for place, (name, array) in enumerate(((IMAGES, self.images), (MASKS, self.masks))):
+            if array is None:
+                continue
+            empty = checksum(bytes(array[0].nbytes))  # a mask that the set does not have
+            with self._open(INDEX) as index, self._open(name) as file:
+                if file.read(HEADER) != npy_header(array.dtype.str, array.shape):
+                    raise self._changed(name)
+                for line in index:
+                    sums = [*json.loads(line)["sha256"], empty]
+                    if checksum(file.read(array[0].nbytes)) != sums[place]:
+                        raise self._changed(name)
+
+    def _open(self, name: str) -> BufferedReader:
+        try:
+            return (self.path / name).open("rb")
+        except OSError as error:
+            raise DataError(f"{self.path / name}: cannot be read ({error.strerror})") from None
+
+    def _changed(self, name: str) -> DataError:
+        return DataError(
+            f"{self.path / name}: not what was written (its checksum differs); {_AGAIN}"
+        )
 
     def _manifest(self) -> dict[str, Any]:
         path = self.path / MANIFEST
@@ -165,6 +180,17 @@ class Pool:
                 f"{path}: holds {array.dtype} {array.shape}, not what {MANIFEST} says; {_AGAIN}"
             )
         return array
+
+
+def npy_header(kind: str, shape: tuple[int, ...]) -> bytes:
+    buffer = BytesIO()
+    header = {"descr": kind, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(buffer, header)
+    return buffer.getvalue()
+
+
+def checksum(data: bytes | memoryview) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _rows(lines: Any) -> Iterator[Row]:

@@ -18,19 +18,34 @@ def resize_hu(scan: Series, slices: np.ndarray, size: int) -> np.ndarray:
     """(k, S, S) int16: Hounsfield units of these slices, as `ct_window` makes them (padding is air,
     clipped to -1024 ... 3071, averaged over each pixel's area), to the nearest integer.
     """
+    stored = _chosen(scan.stored, slices)
+    slope, intercept = (
+        torch.from_numpy(numbers[slices]).float() for numbers in (scan.slope, scan.intercept)
+    )
     share = ct_window(
-        torch.from_numpy(scan.stored[slices]),
-        torch.from_numpy(scan.slope[slices]).float(),
-        torch.from_numpy(scan.intercept[slices]).float(),
+        torch.from_numpy(stored),
+        slope,
+        intercept,
         torch.tensor([[_LOW + _WIDTH / 2, _WIDTH]]),
         (size, size),
         function="linear_exact",
         padding=scan.padding,
     )[:, 0]
-    if not share.isfinite().all():  # a rescale beyond float32
+    # Integers rescaled by finite numbers stay finite; to look at every pixel takes long.
+    finite = stored.dtype.kind in "iu" and (slope.isfinite() & intercept.isfinite()).all()
+    if not finite and not share.isfinite().all():  # a rescale beyond float32
         raise DataError("its Hounsfield units are not finite")
-    hu: np.ndarray = (share * _WIDTH + _LOW).round().to(torch.int16).numpy()
+    hu: np.ndarray = share.mul_(_WIDTH).add_(_LOW).round_().to(torch.int16).numpy()
     return hu
+
+
+def _chosen(stored: np.ndarray, slices: np.ndarray) -> np.ndarray:
+    """These slices, where they lie if they can stay there."""
+    neighbours: np.ndarray = stored[slices[0] : slices[-1] + 1]
+    if (np.diff(slices) == 1).all() and neighbours.flags.c_contiguous and stored.flags.writeable:
+        return neighbours
+    chosen: np.ndarray = stored[slices]
+    return chosen
 
 
 def resize_masks(scan: Series, size: int) -> Tensor:

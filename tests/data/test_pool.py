@@ -67,11 +67,17 @@ def test_fingerprint_tells_pools_apart(
     assert Pool(folder).fingerprint() != Pool(other).fingerprint()
 
 
-@pytest.mark.parametrize("name", ["pool.npy", "masks.npy", "index.jsonl"])
-def test_verify_finds_one_changed_bit(folder: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "place", "bits"),
+    [
+        *((name, -5, 1) for name in ("pool.npy", "masks.npy", "index.jsonl")),
+        ("pool.npy", 120, ord(" ") ^ ord("\t")),  # in the header, which NumPy reads all the same
+    ],
+)
+def test_verify_finds_a_changed_byte(folder: Path, name: str, place: int, bits: int) -> None:
     Pool(folder).verify()
     content = bytearray((folder / name).read_bytes())
-    content[-5] ^= 1
+    content[place] ^= bits
     (folder / name).write_bytes(content)
     with pytest.raises(DataError, match=rf"{name}: not what was written"):
         Pool(folder).verify()
@@ -96,7 +102,7 @@ def test_other_formats_and_other_folders_are_refused(tmp_path: Path, folder: Pat
     manifest.write_text(json.dumps({**content, "format": 1}))
     with pytest.raises(DataError, match=r"another version of ichfast \(pool format 1, not 2\)"):
         Pool(folder)
-    for text in ("", "[]", "{", json.dumps({"format": 1}), json.dumps({**content, "files": 3})):
+    for text in ("", "[]", "{", json.dumps({"format": 2}), json.dumps({**content, "files": 3})):
         manifest.write_text(text)
         with pytest.raises(DataError):
             Pool(folder)

@@ -16,7 +16,7 @@ from published import ct_ich_100
 
 from ichfast import prepare
 from ichfast.data import Pool, Problems, load_slices, read_series
-from ichfast.data.prepare import durable, job, plan, prepare_pool
+from ichfast.data.prepare import assemble, durable, job, plan, prepare_pool
 from ichfast.data.prepare.units import Unit, choose
 from ichfast.data.resize import resize_hu
 from ichfast.data.series import Series
@@ -140,6 +140,41 @@ def test_too_many_bad_files_stop_the_work(
             path.write_bytes(path.read_bytes()[:cut])
         with pytest.raises(DataError, match=r"too many unreadable files.* 21 not read"):
             make(tmp_path / "set", tmp_path / f"{-cut}", size=4)
+
+
+def test_slices_of_dicom_are_written_once(
+    tmp_path: Path, write_rsna: Any, larger_set: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where files are cut short, which is known beforehand."""
+    monkeypatch.setattr(assemble, "_move", None)
+    assert len(make(write_rsna(tmp_path / "rsna"), tmp_path / "a")) > 0
+    whole, root = make(larger_set, tmp_path / "b"), tmp_path / "set"
+    shutil.copytree(larger_set, root)
+    cut = ("05-00.dcm", "20-07.dcm")
+    for name in cut:
+        (root / name).write_bytes((root / name).read_bytes()[:-100])
+    kept = [i for i, row in enumerate(whole.index) if row.source not in cut]
+    pool = make(root, tmp_path / "c")
+    assert len(pool) == 798
+    assert np.array_equal(pool.images, whole.images[kept])
+
+
+@pytest.mark.parametrize("twice", [["05-01", "20-07", "39-19"], ["39-19"]])
+def test_where_slices_drop_out_the_others_close_up(
+    tmp_path: Path, larger_set: Path, twice: list[str]
+) -> None:
+    """Within parts, and at the very end."""
+    root = tmp_path / "set"
+    shutil.copytree(larger_set, root)
+    for name in twice:
+        shutil.copy(root / f"{name[:3]}{int(name[3:]) - 1:02}.dcm", root / f"{name}.dcm")
+    pools = [make(root, tmp_path / f"{workers}", workers=workers) for workers in (1, 2)]
+    assert contents(pools[0].path) == contents(pools[1].path)
+    pools[0].verify()
+    whole = make(larger_set, tmp_path / "whole")
+    kept = [i for i, row in enumerate(whole.index) if row.source[:5] not in twice]
+    assert len(kept) == 800 - len(twice)
+    assert np.array_equal(pools[0].images, whole.images[kept])
 
 
 # Bad input

@@ -1,5 +1,6 @@
 """A pool that is killed or runs out of disk, and goes on: the same bytes, or a refusal."""
 
+import contextlib
 import errno
 import os
 import random
@@ -10,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from preparing import Killed, contents, make, start
@@ -71,7 +73,7 @@ def kill_at_random_moments(root: Path, tmp_path: Path, kills: int) -> None:
         wanted = before + choice.choice([0, 0, 1, 1, 2, 99])
         while process.poll() is None and not out.exists():
             there = len(list(parts.glob("*.json"))) if parts.exists() else 0
-            if (work.exists() and there >= wanted) or (work / "pool").exists():
+            if (work.exists() and there >= wanted) or (work / "pool" / "index.jsonl").exists():
                 break
             time.sleep(0.001)
         time.sleep(choice.uniform(0, 0.1))
@@ -100,11 +102,33 @@ def test_killed_a_hundred_times_by_signal(larger_set: Path, tmp_path: Path) -> N
     kill_at_random_moments(larger_set, tmp_path, 100)
 
 
+def test_workers_end_with_a_parent_that_is_killed(larger_set: Path, tmp_path: Path) -> None:
+    process = start(larger_set, tmp_path / "out", "--size", "32", "--workers", "2")
+    while not list(tmp_path.glob("out.partial/parts/*.json")):
+        time.sleep(0.01)
+        assert process.poll() is None
+    process.kill()
+    process.communicate()
+    begin = time.monotonic()
+    while running(process.pid):
+        time.sleep(0.01)
+        assert time.monotonic() < begin + 30
+
+
+def running(group: int) -> list[str]:
+    """Processes of the group, without those that are dead but not buried."""
+    states = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            states.append(path.read_text().rpartition(")")[2].split())
+    return [state for state, _, own, *_ in states if own == str(group) and state not in "ZX"]
+
+
 # Going on is refused where it would not be the same work
 
 
 def stop_half_way(root: Path, out: Path, die_at: Callable[[int], None]) -> None:
-    die_at(13)  # three steps for the plan, nine for the first part
+    die_at(5)  # three steps for the plan, one for the first part
     with pytest.raises(Killed):
         make(root, out)
     die_at(0)
@@ -159,8 +183,11 @@ def test_another_version_and_damage_are_refused_or_mended(
     out, work = tmp_path / "pool", tmp_path / "pool.partial"
     expected = contents(make(some_set, tmp_path / "undisturbed").path)
     stop_half_way(some_set, out, die_at)
-    first = next((work / "parts").glob("*.images"))
-    first.write_bytes(first.read_bytes()[:-1])  # a part that the disk lost some of is made again
+    assert len(list((work / "parts").glob("*.json"))) == 1
+    first = next((work / "parts").glob("*.slices"), work / "pool" / "pool.npy")
+    with first.open("r+b") as file:  # a part that the disk lost some of is made again
+        file.seek(300)
+        file.write(bytes(100))
     text = (work / "plan.jsonl").read_text()
     for changed in (text.replace('"ichfast": "', '"ichfast": "9'), text[:-30], "", "{}\n"):
         (work / "plan.jsonl").write_text(changed)
@@ -177,24 +204,28 @@ def test_a_full_disk_keeps_what_is_done(
     some_set: Path, tmp_path: Path, small_parts: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = contents(make(some_set, tmp_path / "undisturbed").path)
-    out, original = tmp_path / "pool", os.fsync
-    for n in (1, 3, 8, 8, 2):  # at the plan, in a part, in another, in the assembly
-        left = [n]
+    out, left = tmp_path / "pool", [0]
 
-        def full(handle: int, left: list[int] = left) -> None:
+    def until_full(original: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*arguments: Any) -> Any:
             left[0] -= 1
             if left[0] < 0:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            original(handle)
+            return original(*arguments)
 
-        monkeypatch.setattr(os, "fsync", full)
+        return step
+
+    for name in ("fsync", "replace"):
+        monkeypatch.setattr(os, name, until_full(getattr(os, name)))
+    for n in (1, 3, 1, 1, 1):  # at the plan, in a part, in another, in the assembly
+        left[0] = n
         with pytest.raises(OutputError, match="No space left on device"):
             make(some_set, out)
         assert not out.exists()
     assert list((tmp_path / "pool.partial" / "parts").glob("*.json"))
     with pytest.raises(OutputError, match=r"About .* MiB are needed there.*what is done is kept"):
         make(some_set, out)
-    monkeypatch.setattr(os, "fsync", original)
+    left[0] = 1000
     assert contents(make(some_set, out).path) == expected
 
 

@@ -3,59 +3,83 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
-from io import BytesIO
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
-
-import numpy as np
+from typing import Any
 
 import ichfast
-from ichfast.data.pool import FORMAT, IMAGES, INDEX, MANIFEST, MASKS
-from ichfast.data.prepare.durable import flush, flush_folder, writing
-from ichfast.data.prepare.part import Part
+from ichfast.data.pool import FORMAT, HEADER, IMAGES, INDEX, MANIFEST, MASKS, npy_header
+from ichfast.data.prepare.durable import flush, flush_path, placed, writing
+from ichfast.data.prepare.part import POOL, Part
 from ichfast.data.prepare.plan import Plan
-from ichfast.data.prepare.units import choose
+from ichfast.data.prepare.units import Map, choose
 from ichfast.data.problems import Problem
 from ichfast.errors import DataError
 
+COPY = "pool-copy"
 
-def assemble(plan: Plan, parts: Sequence[Part], folder: Path, problems: list[Problem]) -> None:
-    """Write the pool into the folder, which is made anew and complete only when this returns."""
-    with writing(folder):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
+
+@dataclass(frozen=True)
+class Move:
+    """A part's slices with these sources (None: all) -> into the pool's files, from a place on."""
+
+    part: Part
+    sources: frozenset[str] | None
+    folder: Path
+    first: int
+
+
+def assemble(
+    plan: Plan, parts: Sequence[Part], work: Path, problems: list[Problem], run: Map
+) -> Path:
+    """The folder with the pool, complete when this returns. Where all slices lie at their places in
+    the pool's own file already, only the index is written; else they are copied.
+    """
     size, limit, seed = (plan.arguments[name] for name in ("size", "limit", "seed"))
     sources = [row["source"] for part in parts for row in part.read()[0]] if limit else []
     chosen = set(choose(sources, limit, seed)) if limit and limit < len(sources) else None
     patients, series, ranges = set(), set(), set()
-    slices, labelled = 0, False
-    for row, _, _ in _chosen(parts, chosen):
-        slices += 1
-        labelled |= row["has_mask"]
-        patients.add(row["patient"])
-        series.add((row["study"], row["series"]))
-        ranges |= {tuple(row["hu_range"])} if row["hu_range"] else set()
+    slices, labelled, settled = 0, False, chosen is None
+    moves = []
+    for part in parts:
+        rows = _rows(part, chosen)
+        own = frozenset(row["source"] for row in rows) if chosen is not None else None
+        settled &= part.first == slices
+        moves.append(Move(part, own, work / COPY, slices))
+        slices += len(rows)
+        for row in rows:
+            labelled |= row["has_mask"]
+            patients.add(row["patient"])
+            series.add((row["study"], row["series"]))
+            ranges |= {tuple(row["hu_range"])} if row["hu_range"] else set()
     if not slices:
         raise DataError("not one slice for the pool")
-    shape = (slices, size, size)
-    with (
-        _File(folder / IMAGES) as images,
-        _File(folder / MASKS) as masks,
-        _File(folder / INDEX) as index,
-    ):
-        images.write(_npy_header("<i2", shape))
-        masks.write(_npy_header("|u1", shape))
-        for row, image, mask in _chosen(parts, chosen, size):
-            images.write(image)
-            if labelled:
-                masks.write(mask or bytes(size**2))
-            del row["hu_range"]  # told once, for the whole pool
-            index.write(json.dumps(row).encode() + b"\n")
-    files = {IMAGES: images, MASKS: masks, INDEX: index}
-    if not labelled:
-        files.pop(MASKS).path.unlink()
+    folder = work / (POOL if settled else COPY)
+    if not settled:
+        with writing(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+        for _ in run(_move, moves):
+            pass
+    files: dict[str, dict[str, Any]] = {}
+    for name, kind, pixel in ((IMAGES, "<i2", 2), (MASKS, "|u1", 1)):
+        if name == IMAGES or labelled:
+            files[name] = {"bytes": HEADER + pixel * size**2 * slices}
+            with placed(folder / name, 0) as file:
+                file.write(npy_header(kind, (slices, size, size)))
+                file.truncate(files[name]["bytes"])
+                flush(file)
+    digest = hashlib.sha256()
+    with writing(folder / INDEX), (folder / INDEX).open("wb") as file:
+        for part in parts:
+            for row in _rows(part, chosen):
+                del row["hu_range"]  # told once, for the whole pool
+                line = json.dumps(row).encode() + b"\n"
+                file.write(line)
+                digest.update(line)
+        files[INDEX] = {"bytes": file.tell(), "sha256": digest.hexdigest()}
+        flush(file)
     content = {
         "format": FORMAT,
         "ichfast": ichfast.__version__,
@@ -68,65 +92,33 @@ def assemble(plan: Plan, parts: Sequence[Part], folder: Path, problems: list[Pro
         "layout": plan.layout,
         "arguments": plan.arguments,
         "source": plan.source_digest(),
-        "files": {
-            name: {"bytes": file.bytes, "sha256": file.digest.hexdigest()}
-            for name, file in files.items()
-        },
+        "files": files,
         "problems": [
             {"source": problem.source, "reason": problem.reason, "skip": problem.skip}
             for problem in problems
         ],
     }
-    with _File(folder / MANIFEST) as manifest:
-        manifest.write(json.dumps(content, indent=1).encode() + b"\n")
+    with writing(folder / MANIFEST), (folder / MANIFEST).open("wb") as file:
+        file.write(json.dumps(content, indent=1).encode() + b"\n")
+        flush(file)
     with writing(folder):
-        flush_folder(folder)
+        flush_path(folder)
+    return folder
 
 
-def _chosen(
-    parts: Sequence[Part], chosen: set[str] | None, size: int = 0
-) -> Iterator[tuple[dict[str, Any], bytes, bytes]]:
-    """Each row with its image and mask, part by part; with size 0, the rows alone."""
-    for part in parts:
-        with part.images.open("rb") as images, part.masks.open("rb") as masks:
-            for row in part.read()[0]:
-                image = images.read(2 * size**2)
-                mask = masks.read(size**2) if row["has_mask"] else b""
-                if chosen is None or row["source"] in chosen:
-                    yield row, image, mask
+def _rows(part: Part, chosen: set[str] | None) -> list[dict[str, Any]]:
+    rows, _ = part.read()
+    return [row for row in rows if chosen is None or row["source"] in chosen]
 
 
-def _npy_header(kind: str, shape: tuple[int, ...]) -> bytes:
-    buffer = BytesIO()
-    header = {"descr": kind, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(buffer, header)
-    return buffer.getvalue()
-
-
-class _File:
-    """A file that is hashed while it is written, and on the disk when it is closed."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.digest = hashlib.sha256()
-        self.bytes = 0
-
-    def __enter__(self) -> Self:
-        with writing(self.path):
-            self.file = self.path.open("wb")
-        return self
-
-    def write(self, data: bytes) -> None:
-        with writing(self.path):
-            self.file.write(data)
-        self.digest.update(data)
-        self.bytes += len(data)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        with writing(self.path), self.file:
-            flush(self.file)
+def _move(move: Move) -> None:
+    size, at = move.part.size, move.first
+    with placed(move.folder / IMAGES, HEADER + 2 * size**2 * at) as images:
+        for row, (image, *masks) in move.part.slices():
+            if move.sources is not None and row["source"] not in move.sources:
+                continue
+            images.write(image)
+            for mask in masks:  # where there is none, the file has a hole, which reads as zeros
+                with placed(move.folder / MASKS, HEADER + size**2 * at) as file:
+                    file.write(mask)
+            at += 1

@@ -29,21 +29,33 @@ def writing(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[BinaryIO]:
-    """A file that is under its name when it is complete and on the disk, and not before. Of two
-    processes that write the same one, each has a temporary file of its own.
+def whole(path: Path, *, lasting: bool = True) -> Iterator[BinaryIO]:
+    """A file that is under its name when it is complete, and not before; with `lasting`, complete
+    on the disk. Of two processes that write the same one, each has a temporary file of its own.
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
     with writing(path):
         try:
             with partial.open("wb") as file:
                 yield file
-                flush(file)
+                if lasting:
+                    flush(file)
         except Exception:
             partial.unlink(missing_ok=True)
             raise
         os.replace(partial, path)
-        flush_folder(path.parent)
+        if lasting:
+            flush_path(path.parent)
+
+
+@contextmanager
+def placed(path: Path, at: int) -> Iterator[BinaryIO]:
+    """A file from this byte on, made if it is not there. What lies elsewhere in it stays."""
+    with writing(path):
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
+        with open(handle, "wb") as file:
+            file.seek(at)
+            yield file
 
 
 def flush(file: BinaryIO) -> None:
@@ -51,9 +63,9 @@ def flush(file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
-def flush_folder(folder: Path) -> None:
-    """The names in it, such as a rename has made them."""
-    handle = os.open(folder, os.O_RDONLY)
+def flush_path(path: Path) -> None:
+    """A file, or of a folder the names in it, such as a rename has made them."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

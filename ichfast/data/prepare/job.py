@@ -4,13 +4,16 @@ import multiprocessing
 import os
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import torch
@@ -20,15 +23,16 @@ from ichfast.data.layouts import detect_layout
 from ichfast.data.pool import MANIFEST, Pool
 from ichfast.data.prepare import plan as plans
 from ichfast.data.prepare.assemble import assemble
-from ichfast.data.prepare.durable import PARTIAL, DiskFull, flush_folder, held, writing
-from ichfast.data.prepare.part import Part, Task, make_part
+from ichfast.data.prepare.durable import PARTIAL, DiskFull, flush_path, held, writing
+from ichfast.data.prepare.part import PARTS, POOL, Part, Task, make_part
 from ichfast.data.prepare.plan import Plan
 from ichfast.data.prepare.units import Map, list_units
 from ichfast.data.problems import Problem, Problems
 from ichfast.errors import DataError, OutputError
 
-PLAN, PARTS, POOL, LOCK = "plan.jsonl", "parts", "pool", ".lock"
+PLAN, LOCK = "plan.jsonl", ".lock"
 MAX_SIZE = 4096  # beyond any CT
+FLUSH = 32  # parts after which the disk is given what it has not yet
 POLL = 0.5  # seconds between two looks at what other machines have done
 
 
@@ -116,7 +120,8 @@ def _lead(job: Job, workers: int) -> Pool | None:
     if foreign := _foreign(job.work):
         raise OutputError(f"{job.work} holds other things ({foreign}); take another --out")
     with writing(job.work):
-        (job.work / PARTS).mkdir(parents=True, exist_ok=True)
+        for folder in (PARTS, POOL):
+            (job.work / folder).mkdir(parents=True, exist_ok=True)
     with held(job.work / f"{LOCK}-0"), _workers(workers) as run:
         if (job.work / PLAN).exists():
             plan = plans.read(job.work / PLAN)
@@ -128,17 +133,17 @@ def _lead(job: Job, workers: int) -> Pool | None:
         del sources
         _make_parts(job, plan, run)
         parts = _parts(job, plan)
-        _wait_for(job, parts)
+        _wait_for(job, parts, run)
         problems = _merged(plan, (part.read()[1] for part in parts))
         plan.check_sources(plans.list_sources(job.root), job.root, job.work)
         with _told_how_much(job, plan):
             try:
-                assemble(plan, parts, job.work / POOL, problems.items)
+                pool = assemble(plan, parts, job.work, problems.items, run)
             except DataError as error:
                 raise DataError(f"{job.root}: {error}: {problems.summary()}") from None
         with writing(job.out):
-            os.rename(job.work / POOL, job.out)  # takes the place of an empty folder, too
-            flush_folder(job.out.parent)
+            os.rename(pool, job.out)  # takes the place of an empty folder, too
+            flush_path(job.out.parent)
     shutil.rmtree(job.work, ignore_errors=True)
     return Pool(job.out)
 
@@ -206,7 +211,7 @@ def _plan(job: Job, layout: Any, sources: list[plans.File], run: Map) -> Plan:
 
 
 def _parts(job: Job, plan: Plan) -> list[Part]:
-    return [Part(job.work / PARTS, i, job.size) for i in range(len(plan.parts()))]
+    return [Part(job.work, i, job.size, first) for i, first in enumerate(plan.places())]
 
 
 def _make_parts(job: Job, plan: Plan, run: Map) -> None:
@@ -214,17 +219,28 @@ def _make_parts(job: Job, plan: Plan, run: Map) -> None:
     for path in (job.work / PARTS).iterdir():  # what a kill has left half-written
         if path.name.endswith(PARTIAL) and int(path.name[:6]) % job.world == job.rank:
             path.unlink(missing_ok=True)
-    tasks = []
-    for part, units in zip(_parts(job, plan), plan.parts(), strict=True):
-        if part.number % job.world != job.rank:
-            continue
-        if not part.done():
-            tasks.append(
-                Task(job.root, plan.layout, part, tuple(units), job.positive, plan.expected)
-            )
+    mine = [part for part in _parts(job, plan) if part.number % job.world == job.rank]
+    begun = [part for part in mine if part.rows.exists()]
+    good = _shown(job, run(Part.done, begun), "done before", len(begun), "part")
+    done = {part for part, whole in zip(begun, good, strict=True) if whole}
+    units = plan.parts()
+    tasks = [
+        Task(job.root, plan.layout, part, tuple(units[part.number]), job.positive, plan.expected)
+        for part in mine
+        if part not in done
+    ]
     with _told_how_much(job, plan):
         made = _shown(job, run(make_part, tasks), "parts", len(tasks), "part")
-        _merged(plan, made)
+        _merged(plan, _flushed(tasks, made))
+
+
+def _flushed(tasks: Sequence[Task], made: Iterator[Any]) -> Iterator[Any]:
+    """While the workers go on, the disk is kept busy, and a power cut does not cost much."""
+    for n, (task, problems) in enumerate(zip(tasks, made, strict=True), 1):
+        if task.part.first is not None and n % FLUSH == 0:
+            with writing(task.part.path):
+                flush_path(task.part.path)
+        yield problems
 
 
 def _merged(plan: Plan, lists: Any) -> Problems:
@@ -241,8 +257,8 @@ def _merged(plan: Plan, lists: Any) -> Problems:
     return merged
 
 
-def _wait_for(job: Job, parts: Sequence[Part]) -> None:
-    """Until the other ranks have made theirs."""
+def _wait_for(job: Job, parts: Sequence[Part], run: Map) -> None:
+    """Until the other ranks have made theirs, which are looked at as well."""
     missing = {part.rows.name for part in parts}
     sign = time.monotonic()
     while True:
@@ -260,8 +276,9 @@ def _wait_for(job: Job, parts: Sequence[Part]) -> None:
                 f"run? What is done is kept: run the same command again"
             )
         time.sleep(POLL)
-    for part in parts:
-        if not part.done():
+    others = [part for part in parts if part.number % job.world != job.rank]
+    for part, good in zip(others, run(Part.done, others), strict=True):
+        if not good:
             raise OutputError(f"{part.rows} is not whole: run the same command again")
 
 
@@ -271,13 +288,14 @@ def _told_how_much(job: Job, plan: Plan) -> Iterator[None]:
     try:
         yield
     except DiskFull as error:
-        done = [part for part in _parts(job, plan) if part.done()]
+        parts = _parts(job, plan)
+        done = [part.bytes() for part in parts if part.rows.exists()]
         free = shutil.disk_usage(job.work).free
         need = ""
         if done:
-            total = sum(part.bytes() for part in done) / len(done) * len(plan.parts())
-            # The parts, and the pool that is assembled from them.
-            missing = 2 * total - sum(part.bytes() for part in done)
+            # Of what has no place in the pool beforehand, a copy beside it.
+            copies = 2 if parts[0].first is None else 1
+            missing = copies * sum(done) / len(done) * len(parts) - sum(done)
             need = f" About {missing / 2**20:,.0f} MiB are needed there and"
         raise OutputError(
             f"{error}.{need} {free / 2**20:,.0f} MiB are free. Make room and run the same command "
@@ -297,8 +315,12 @@ def _workers(count: int) -> Iterator[Map]:
     if count == 1:
         yield map
         return
-    # Spawned, since forking a process that has loaded torch may deadlock.
-    context = multiprocessing.get_context("spawn")
+    # Not forked from this process, since that may deadlock where torch has run; but, on Linux, from
+    # one that has just loaded all modules, and once for all workers.
+    context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+    if sys.platform == "linux":
+        context.set_forkserver_preload([__name__, "ichfast.data.stacks"])
+        forkserver.ensure_running()  # loads while this process lists the files
     pool = ProcessPoolExecutor(count, context, initializer=_start_worker)
     try:
         yield pool.map
@@ -309,3 +331,12 @@ def _workers(count: int) -> Iterator[Map]:
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent alone decides
     torch.set_num_threads(1)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed cannot stop its workers."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -9,54 +9,68 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ichfast.data.layouts import Layout
-from ichfast.data.prepare.durable import whole
+from ichfast.data.pool import HEADER, IMAGES, checksum
+from ichfast.data.prepare.durable import placed, whole
 from ichfast.data.prepare.units import Unit, read_unit
 from ichfast.data.problems import Problem, Problems
 from ichfast.data.resize import positive_slices, resize_hu, resize_masks, resize_spacing
 from ichfast.data.series import Series
 from ichfast.errors import DataError
 
+PARTS, POOL = "parts", "pool"
 AT_ONCE = 8  # slices resized together; with 32, the larger buffers fragmented the heap
 
 
 @dataclass(frozen=True)
 class Part:
-    """Where a part lies. Its rows come last, so with them all of it is there."""
+    """Where a part lies. Its rows come last, and have a checksum of every image and mask: what a
+    kill, or a disk that lost what it had promised, has left unfinished shows.
+    """
 
-    folder: Path
+    work: Path
     number: int
     size: int
+    first: int | None  # the place of its first slice in the pool's own file; None: a file apart
 
     @property
-    def images(self) -> Path:
-        return self.folder / f"{self.number:06}.images"
+    def path(self) -> Path:
+        """Of the file with its images, each followed by its mask where there are masks."""
+        if self.first is None:
+            return self.work / PARTS / f"{self.number:06}.slices"
+        return self.work / POOL / IMAGES
 
     @property
-    def masks(self) -> Path:
-        return self.folder / f"{self.number:06}.masks"
+    def begin(self) -> int:
+        """The byte of that file at which it begins."""
+        return 0 if self.first is None else HEADER + 2 * self.size**2 * self.first
 
     @property
     def rows(self) -> Path:
-        return self.folder / f"{self.number:06}.json"
+        return self.work / PARTS / f"{self.number:06}.json"
 
     def done(self) -> bool:
-        """Whether it is there, as large as its rows say (a disk may lose what it had promised)."""
+        """Whether all of it is there as it was written."""
         try:
-            rows, _ = self.read()
-            masked = sum(row["has_mask"] for row in rows)
-            return (self.images.stat().st_size, self.masks.stat().st_size) == (
-                2 * self.size**2 * len(rows),
-                self.size**2 * masked,
-            )
+            return all(row["sha256"] == _checksums(data) for row, data in self.slices())
         except (OSError, ValueError, KeyError, TypeError):
             return False
+
+    def slices(self) -> Iterator[tuple[dict[str, Any], list[bytes]]]:
+        """Each row with its image, and its mask if it has one."""
+        rows, _ = self.read()
+        with self.path.open("rb") as file:
+            file.seek(self.begin)
+            for row in rows:
+                of_a_pixel = (2, 1) if row["has_mask"] else (2,)
+                yield row, [file.read(k * self.size**2) for k in of_a_pixel]
 
     def read(self) -> tuple[list[dict[str, Any]], list[Problem]]:
         content = json.loads(self.rows.read_bytes())
         return content["rows"], [Problem(*problem) for problem in content["problems"]]
 
     def bytes(self) -> int:
-        return sum(path.stat().st_size for path in (self.images, self.masks, self.rows))
+        rows, _ = self.read()
+        return self.size**2 * (2 * len(rows) + sum(bool(row["has_mask"]) for row in rows))
 
 
 @dataclass(frozen=True)
@@ -73,42 +87,49 @@ def make_part(task: Task) -> list[Problem]:
     problems = Problems()
     problems.expect(task.expected)
     rows: list[dict[str, Any]] = []
-    part = task.part
-    with whole(part.images) as images, whole(part.masks) as masks:
+    part, room = task.part, sum(unit.slices for unit in task.units)
+    with placed(part.path, part.begin) as file:
         for unit in task.units:
             for scan in read_unit(task.root, task.layout, unit, problems):
-                rows += _write(scan, task, problems, images, masks)
+                if part.first is not None and len(rows) + len(scan) > room:
+                    raise DataError(
+                        f"{task.root}: {scan.sources[0]} has changed since the work on the pool "
+                        f"began; delete {part.work} and start again"
+                    )
+                rows += _write(scan, task, problems, file)
     listed = [(problem.source, problem.reason, problem.skip) for problem in problems.items]
-    with whole(part.rows) as file:
+    with whole(part.rows, lasting=False) as file:
         file.write(json.dumps({"rows": rows, "problems": listed}).encode())
     return problems.items
 
 
-def _write(
-    scan: Series, task: Task, problems: Problems, images: BinaryIO, masks: BinaryIO
-) -> Iterator[dict[str, Any]]:
-    """Append the scan's slices to the files; their rows."""
+def _write(scan: Series, task: Task, problems: Problems, file: BinaryIO) -> list[dict[str, Any]]:
+    """Append the scan's slices to the file; their rows."""
     size = task.part.size
     if scan.stored.shape[1] != scan.stored.shape[2]:
         problems.add(scan.sources[0], "its scan is not square")
-        return
+        return []
     blood = None if scan.mask is None else resize_masks(scan, size)
     indices = np.arange(len(scan))
     if task.positive and task.layout != "rsna":  # there the files were chosen by the table
         indices = positive_slices(scan, blood, problems)
-    begin = images.tell()
+    begin, rows = file.tell(), []
     try:
         for start in range(0, len(indices), AT_ONCE):
-            images.write(resize_hu(scan, indices[start : start + AT_ONCE], size).tobytes())
+            some = indices[start : start + AT_ONCE]
+            for i, image in zip(some, resize_hu(scan, some, size), strict=True):
+                data = [image.tobytes()] + ([] if blood is None else [blood[i].numpy().tobytes()])
+                file.writelines(data)
+                rows.append({**_row(scan, int(i), size), "sha256": _checksums(data)})
     except DataError as error:
-        images.seek(begin)
-        images.truncate()
+        file.seek(begin)
         problems.add(scan.sources[0], str(error))
-        return
-    if blood is not None:
-        masks.write(blood.numpy()[indices].tobytes())
-    for i in indices:
-        yield _row(scan, int(i), size)
+        return []
+    return rows
+
+
+def _checksums(data: list[bytes]) -> list[str]:
+    return [checksum(one) for one in data]
 
 
 def _row(scan: Series, i: int, size: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import accumulate, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,15 @@ class Plan:
             parts[-1].append(unit)
             room -= need
         return parts
+
+    def places(self) -> list[int] | list[None]:
+        """Of each part, where in the pool its slices come to lie if all can be read; None where
+        their number is not known before they are.
+        """
+        parts = self.parts()
+        if not all(unit.slices for unit in self.units):
+            return [None] * len(parts)
+        return [0, *accumulate(sum(unit.slices for unit in part) for part in parts)][:-1]
 
     def check(self, layout: Layout, arguments: dict[str, Any], work: Path) -> None:
         """OutputError unless the plan was made for these arguments."""

@@ -32,7 +32,7 @@ class Unit:
     name: str
     files: tuple[str, ...] = ()  # relative to the root
     labels: tuple[int, ...] = ()  # RSNA's bits, one for each file
-    slices: int = 0  # that are expected of the files; 0 of a scan by its name
+    slices: int = 0  # whole ones in the files; 0 of a scan by its name
 
 
 def list_units(
@@ -104,23 +104,25 @@ def _by_series(
     """A unit for each SeriesInstanceUID among the files that are axial CT."""
     problems.expect(len(files))
     chunks = [files[start : start + HEADERS] for start in range(0, len(files), HEADERS)]
-    series: dict[str, tuple[str, str]] = {}  # by slice: UID and file
+    series: dict[str, tuple[str, str, bool]] = {}  # by slice: UID, file, and whether it is whole
     for chunk, results in zip(chunks, run(partial(_read_headers, root), chunks), strict=True):
         for name, found in zip(chunk, results, strict=True):
             problems.expect(len(found) - 1)
             for source, result in found:
-                if isinstance(result, str):
-                    series[source] = result, name
+                if isinstance(result, Refused):
+                    problems.record(source, result)
                 else:
-                    problems.record(source, Refused(result[0], skip=result[1]))
+                    uid, whole = result
+                    series[source] = uid, name, whole
     if not series:
         raise DataError(f"{root}: nothing could be read: {problems.summary()}")
     chosen = set(choose(list(series), limit, seed))
+    files_chosen = {name for source, (_, name, _) in series.items() if source in chosen}
     grouped: dict[str, Counter[str]] = {}  # files with their slices
-    for source, (uid, name) in series.items():
+    for uid, name, whole in series.values():
         names = grouped.setdefault(uid, Counter())  # the order of the whole set, whatever is chosen
-        if source in chosen:
-            names[name] += 1
+        if name in files_chosen:
+            names[name] += whole
     return [
         Unit(
             uid,
@@ -133,19 +135,21 @@ def _by_series(
     ]
 
 
-# Of each slice in a file its name, and its series or why it has none and whether that is no fault.
-_Slices = list[tuple[str, str | tuple[str, bool]]]
+# Of each slice in a file its name, and why it is refused, or its series and whether it is whole.
+_Slices = list[tuple[str, Refused | tuple[str, bool]]]
 
 
 def _read_headers(root: Path, names: Sequence[str]) -> list[_Slices]:
     """Of each file. One that is refused as a whole has one slice with its own name."""
     from ichfast.data.enhanced import Picture, read_pictures
+    from ichfast.data.headers import cut_short
     from ichfast.data.stacks import usable
 
     results: list[_Slices] = []
     for name in names:
+        path = root / name
         try:
-            pictures = read_pictures(root / name)
+            pictures = read_pictures(path)
         except Refused as refused:
             pictures = [Picture(0, refused)]
         found: _Slices = []
@@ -153,8 +157,9 @@ def _read_headers(root: Path, names: Sequence[str]) -> list[_Slices]:
             source = slice_name(name, picture.number)
             try:
                 header, _ = usable(picture)  # refuses what is not axial
-                found.append((source, header.series))
+                whole = picture.number > 0 or not cut_short(header, path)
+                found.append((source, (header.series, whole)))
             except Refused as refused:
-                found.append((source, (str(refused), refused.skip)))
+                found.append((source, refused))
         results.append(found)
     return results
