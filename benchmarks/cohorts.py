@@ -26,6 +26,7 @@ from ichfast.reproduce.cells import run_cells
 from ichfast.reproduce.plan import Cell, has_ended
 from ichfast.training import PRESETS, Recipe, recipe
 from ichfast.training.folder import METRICS
+from ichfast.training.parts import phantom_folder
 from ichfast.training.strategies import strategy_of
 
 RESULTS = Path(__file__).parent / "results"
@@ -127,6 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cells = {(row, c): cell(row, c, base) for c in cohorts for row in options.rows}
         todo = [one for one in cells.values() if not has_ended(one, options.out)]
         print(f"{len(todo)} runs to do, {len(cells) - len(todo)} are there", file=sys.stderr)
+        for phantom in dict.fromkeys(one.recipe.phantom for one in todo):
+            phantom_folder(phantom, options.out)  # here, so that no two workers write the same
         outcome = run_cells(todo, options.out, options.jobs, told)
     except IchfastError as error:
         print(f"error: {error}", file=sys.stderr)
