@@ -180,6 +180,11 @@ def table(test: dict[str, Any]) -> str:
         scores = [test[name][kind] for kind in ("pooled", "per_slice", "per_patient")]
         pooled, by_slice, by_patient = ("-" if s is None else f"{s:.4f}" for s in scores)
         lines.append(f"{name.capitalize():10}{pooled:>10}{by_slice:>12}{by_patient:>13}")
+    outlines = {"HD95 mm": test["hd95"]} | {f"NSD {mm}": nsd for mm, nsd in test["nsd"].items()}
+    for name, means in outlines.items():
+        scores = [means["per_slice"], means["per_patient"]]
+        by_slice, by_patient = ("-" if s is None else f"{s:.4f}" for s in scores)
+        lines.append(f"{name:10}{'':10}{by_slice:>12}{by_patient:>13}")
     return "\n".join(lines)
 
 

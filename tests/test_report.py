@@ -156,6 +156,25 @@ def test_a_finished_run_has_everything(run):
     assert html.names().count("image") == 3
 
 
+def test_outlines_and_detection(run):
+    assert "HD95" not in page(run).text
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["test"] |= {
+        "hd95": {"per_slice": 17.25, "per_patient": 16.5},
+        "nsd": {"1 mm": {"per_slice": 0.25, "per_patient": None}},
+        "surface": {"n_slices": 41, "missed": 6, "false_alarms": 5, "no_spacing": 0},
+        "sensitivity": {"slices": 0.85, "scans": 1.0},
+        "specificity": {"slices": 0.75, "scans": None},
+    }
+    del metrics["validation"]
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    text = page(run).text
+    assert "HD95 (mm) – 17.250 16.500" in text
+    assert "NSD, 1 mm – 0.250 –" in text
+    assert "6 missed and 5 false alarms of 41 in test" in text
+    assert "Test 0.850 1.000 0.750 –" in text
+
+
 def test_nothing_is_fetched_and_nothing_runs(run):
     html = page(run)
     assert not {"script", "link", "iframe", "object", "base"} & set(html.names())

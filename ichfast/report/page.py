@@ -73,6 +73,7 @@ def render(run: Run) -> str:
         note=_note(run),
         parts={part: metrics[part] for part in PARTS if metrics.get(part)},
         aggregations=AGGREGATIONS,
+        outlines=outlines,
         empty_rules=EMPTY_RULES,
         plots=plots(run.log, metrics.get("best_epoch")),
         examples=_examples(run),
@@ -103,6 +104,14 @@ def template(name: str, **filters: Callable[..., str]) -> Template:
     )
     environment.filters.update(count=count, **filters)
     return environment.get_template(name)
+
+
+def outlines(part: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The scores of outlines that a part has: name -> means by aggregation."""
+    if "hd95" not in part:
+        return {}
+    nsd = {f"NSD, {tolerance}": means for tolerance, means in part["nsd"].items()}
+    return {"HD95 (mm)": part["hd95"]} | nsd
 
 
 def score(value: Any) -> str:
