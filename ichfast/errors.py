@@ -23,3 +23,8 @@ class OutputError(IchfastError):
 
 class DivergedError(IchfastError):
     """Training produced a non-finite or exploding loss."""
+
+
+class TeamError(IchfastError):
+    """Of several processes that train one model, another one has died, or they have drifted apart.
+    """

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ichfast import metrics, ops
 from ichfast.data import SliceSet
 from ichfast.errors import DataError
+from ichfast.team import ALONE, Team
 
 EMPTY_RULE: metrics.EmptyRule = "nan"
 
@@ -47,30 +48,36 @@ def evaluate(
     threshold: float = 0.5,
     device: torch.device | str = "cpu",
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    team: Team = ALONE,
 ) -> Evaluation:
     """Segment every slice and count voxels where the probability is above ``threshold``.
 
     ``loss(logits, target)`` gives the mean over a batch; it is averaged over slices, so the batch
     size does not change it. Nothing is read back from the device before the last slice.
+
+    Of a team, the processes take the batches by turns and each gets the whole result: to the bit
+    that of one process, as every batch is the same.
     """
     if slices.masks is None or len(slices) == 0:
         raise DataError("evaluation needs at least one slice with a mask, and got none")
-    counts: list[Tensor] = []
-    losses: list[Tensor] = []
     slices = slices.to(device)
+    batches = torch.arange(len(slices)).split(batch_size)
+    counts = torch.zeros(len(slices), 3, dtype=torch.int64, device=device)
+    losses = torch.zeros(len(batches), dtype=torch.float64, device=device)
     with inference(model):
-        for start in range(0, len(slices), batch_size):
-            image, target = slices.batch(torch.arange(start, min(start + batch_size, len(slices))))
+        for i in range(team.rank, len(batches), team.size):
+            image, target = slices.batch(batches[i])
             assert target is not None
             logits = model.segment(image)
-            counts.append(ops.overlap_counts(torch.sigmoid(logits), target, threshold)[:, 0])
+            own = slice(i * batch_size, (i + 1) * batch_size)
+            counts[own] = ops.overlap_counts(torch.sigmoid(logits), target, threshold)[:, 0]
             if loss is not None:
-                losses.append(loss(logits, target).double() * len(image))
-    total = torch.cat(counts).cpu()
+                losses[i] = loss(logits, target).double() * len(image)
+    total = team.sum(counts).cpu()
     return Evaluation(
         counts=total,
         metrics=_metrics(total, slices.patients, threshold),
-        loss=torch.stack(losses).sum().item() / len(slices) if losses else None,
+        loss=None if loss is None else team.sum(losses).sum().item() / len(slices),
     )
 
 

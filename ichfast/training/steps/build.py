@@ -7,8 +7,10 @@ import torch
 
 from ichfast.data import SliceSet
 from ichfast.models import ReducedUNet
+from ichfast.models.synced import synchronise
+from ichfast.team import ALONE, Team
 from ichfast.training.recipe import Recipe
-from ichfast.training.steps.base import Step
+from ichfast.training.steps.base import Step, batches_of
 from ichfast.training.steps.classification import Classification
 from ichfast.training.steps.supervised import SupervisedAdam, SupervisedLBFGS
 from ichfast.training.steps.together import CrossPseudo, Joint, MeanTeacher, PseudoLabel
@@ -31,22 +33,27 @@ def build_steps(
     recipe: Recipe,
     device: torch.device,
     choose: Callable[[int, int], np.ndarray],
+    team: Team = ALONE,
 ) -> dict[str, Step]:
     """The named steps; ``choose`` is for "turns"."""
+    synchronise(model, team)
+    order = np.arange(len(labelled))
+    for size in (recipe.supervised.batch_size, recipe.unsupervised.batch_size):
+        team.share(min(map(len, batches_of(order, size))))  # now, and not in an hour
 
     def build(name: str) -> Step:
         if name == "supervised":
             if recipe.supervised.optimizer == "lbfgs":
-                return SupervisedLBFGS(model, labelled, recipe, device)
-            return SupervisedAdam(model, labelled, recipe, device)
+                return SupervisedLBFGS(model, labelled, recipe, device, team)
+            return SupervisedAdam(model, labelled, recipe, device, team)
         assert unlabelled is not None
         if name == "classification":
-            return Classification(model, unlabelled, recipe, device)
+            return Classification(model, unlabelled, recipe, device, team)
         if name in TOGETHER:
-            return TOGETHER[name](model, unlabelled, labelled, recipe, device)
-        unsupervised = Unsupervised(model, unlabelled, labelled, recipe, device)
+            return TOGETHER[name](model, unlabelled, labelled, recipe, device, team)
+        unsupervised = Unsupervised(model, unlabelled, labelled, recipe, device, team)
         if name == "turns":
-            supervised = SupervisedAdam(model, labelled, recipe, device)
+            supervised = SupervisedAdam(model, labelled, recipe, device, team)
             return Turns(supervised, unsupervised, choose)
         return unsupervised
 
