@@ -4,12 +4,14 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from ichfast.errors import CheckpointError, OutputError
+from ichfast.team import Team
 
 RECIPE, LOG, CHECKPOINT = "recipe.toml", "log.jsonl", "checkpoint.pt"
 METRICS, WEIGHTS, EXAMPLES = "metrics.json", "model.safetensors", "examples.safetensors"
@@ -119,3 +121,40 @@ class RunFolder:
 
 
 PARTIAL = ".partial"
+
+
+class FollowedFolder(RunFolder):
+    """The folder of a run for the processes that do not lead it: all is written for them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def claim(self) -> None:
+        pass
+
+    def write(self, name: str, data: bytes) -> None:
+        pass
+
+    def log(self, record: dict[str, Any]) -> None:
+        pass
+
+    def cut_log(self, epochs: int) -> None:
+        pass
+
+
+@contextmanager
+def held_by(team: Team, path: Path, *, resume: bool) -> Iterator[RunFolder]:
+    """The folder at ``path`` for each of the team, held by the first."""
+    with ExitStack() as stack:
+
+        def enter() -> None:
+            stack.enter_context(RunFolder(path, resume=resume))
+
+        team.lead(enter)
+        yield RunFolder(path, resume=False) if team.leads else FollowedFolder(path)

@@ -21,6 +21,7 @@ from ichfast.data import (
     split_patients,
 )
 from ichfast.errors import RecipeError
+from ichfast.team import ALONE, Team
 from ichfast.training.recipe import Data, Phantom, Recipe
 from ichfast.training.strategies import strategy_of
 
@@ -62,7 +63,7 @@ class Parts:
         return sizes | {"problems": self.problems, "split_by": self.split_by}
 
 
-def load_parts(recipe: Recipe, phantoms: Path) -> Parts:
+def load_parts(recipe: Recipe, phantoms: Path, team: Team = ALONE) -> Parts:
     """Read what ``recipe.data`` names; the phantom is written below ``phantoms`` where it is asked
     for and not there yet."""
     data = recipe.data
@@ -72,7 +73,7 @@ def load_parts(recipe: Recipe, phantoms: Path) -> Parts:
             f"strategy {recipe.training.strategy} needs unlabelled slices: give --unlabelled DIR, "
             "or --set training.strategy=supervised."
         )
-    phantom = None if data.labelled else phantom_folder(recipe.phantom, phantoms)
+    phantom = None if data.labelled else shared_phantom(recipe.phantom, phantoms, team)
     labelled, unreadable = _load(
         Path(data.labelled or f"{phantom}/labelled"), recipe, data.slices, labelled=True
     )
@@ -125,6 +126,15 @@ def _load(root: Path, recipe: Recipe, which: str, *, labelled: bool) -> tuple[Sl
     if problems.items:
         print(problems.summary(), file=sys.stderr)
     return slices, problems.failed
+
+
+def shared_phantom(phantom: Phantom, parent: Path, team: Team) -> Path:
+    """The phantom, written by one process of each machine that does not see it yet."""
+    path = team.lead(lambda: phantom_folder(phantom, parent))
+    if team.local_rank == 0 and not team.leads:
+        phantom_folder(phantom, parent)
+    team.any(False)  # wait for all
+    return path
 
 
 def phantom_folder(phantom: Phantom, parent: Path) -> Path:

@@ -37,9 +37,11 @@ def build_steps(
 ) -> dict[str, Step]:
     """The named steps; ``choose`` is for "turns"."""
     synchronise(model, team)
-    order = np.arange(len(labelled))
-    for size in (recipe.supervised.batch_size, recipe.unsupervised.batch_size):
-        team.share(min(map(len, batches_of(order, size))))  # now, and not in an hour
+    if team.size > 1:
+        sizes = [recipe.supervised.batch_size]
+        sizes += [] if unlabelled is None else [recipe.unsupervised.batch_size]
+        for size in sizes:  # now, and not in an hour
+            team.share(min(map(len, batches_of(np.arange(len(labelled)), size))))
 
     def build(name: str) -> Step:
         if name == "supervised":
