@@ -26,5 +26,4 @@ class DivergedError(IchfastError):
 
 
 class TeamError(IchfastError):
-    """Of several processes that train one model, another one has died, or they have drifted apart.
-    """
+    """Of the processes that train together, another one has died, or they have drifted apart."""

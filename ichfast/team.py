@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import Store
+from torch.distributed.rendezvous import rendezvous
 
 from ichfast.errors import IchfastError, RecipeError, TeamError
 
@@ -36,7 +38,7 @@ class Team:
     restarts_left: int = 0
     launch: str = ""
     """which call of torchrun this is, restarts included"""
-    store: dist.Store | None = None
+    store: Store | None = None
 
     @property
     def leads(self) -> bool:
@@ -165,7 +167,7 @@ def joined() -> Iterator[Team]:
         yield Team(**about)
         return
     with contact():
-        store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))
+        store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
         # Each tensor goes by its device; what is no tensor of the model goes by the CPU's.
         gpu = torch.cuda.is_available() and dist.is_nccl_available()
         dist.init_process_group(
@@ -209,8 +211,7 @@ def contact() -> Iterator[None]:
 
 
 def sum_over(tensor: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
-    """The sum over all processes of ``group`` (torch's default group), in place and the same bits on
-    each."""
+    """The sum over the processes of ``group`` (None: all), in place; each has the same bits."""
     with contact():
         dist.all_reduce(tensor, group=group)
     return tensor

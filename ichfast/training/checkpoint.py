@@ -129,8 +129,8 @@ def check_processes(folder: RunFolder, content: dict[str, Any], team: Team) -> N
     if former != team.size:
         start = "without torchrun" if former == 1 else f"with {former} processes of torchrun"
         raise CheckpointError(
-            f"{folder.path} was trained by {former} process{'es' * (former > 1)} and cannot be gone "
-            f"on with by {team.size}; start it {start}, or start a new run."
+            f"{folder.path} was trained by {former} process{'es' * (former > 1)} and this is "
+            f"{team.size}; go on with it {start}, or start a new run."
         )
 
 
