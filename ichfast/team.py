@@ -8,6 +8,7 @@ import contextlib
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -125,14 +126,17 @@ class Team:
             return str(error)
         name = f"process {self.rank} of {self.size}: {error}"
         try:
-            keys = [f"error {self.restarts} {rank}" for rank in range(self.size)]
+            keys = [f"error of {rank}" for rank in range(self.size)]
             if isinstance(error, TeamError):  # the one that left may have said why
                 return None if any(self.store.check([key]) for key in keys) else name
             self.store.set(keys[self.rank], str(error))
-            self.store.wait(keys, timedelta(seconds=3))
-            if len({self.store.get(key) for key in keys}) == 1:
-                return str(error) if self.leads else None
-        except RuntimeError:  # the others have no error, or the store is gone
+            for _ in range(30):  # an error of all is there at once; of one alone never
+                if self.store.check(keys):
+                    if len({self.store.get(key) for key in keys}) == 1:
+                        return str(error) if self.leads else None
+                    break
+                time.sleep(0.1)
+        except RuntimeError:  # the store is gone
             pass
         return name
 
@@ -168,6 +172,8 @@ def joined() -> Iterator[Team]:
         return
     with contact():
         store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+        # torchrun keeps its store over a restart, and with it the addresses of the dead.
+        store = dist.PrefixStore(f"restart {restarts}", store)
         # Each tensor goes by its device; what is no tensor of the model goes by the CPU's.
         gpu = torch.cuda.is_available() and dist.is_nccl_available()
         dist.init_process_group(

@@ -57,8 +57,8 @@ def tiny_parts() -> Parts:
 
 
 def runs(folder: Path) -> None:
-    """Those of cases.json, [[folder, settings], …], one after the other. Where a folder comes again,
-    its run goes on. Every process's weights go into the folder as weights-RANK.pt, errors into
+    """Those of cases.json, [[folder, settings], …], one after the other. Where a folder comes
+    again, its run goes on. Every process's weights go into the folder as weights-RANK.pt, errors into
     error-RANK.txt."""
     parts = tiny_parts()
     with joined() as team:
@@ -188,9 +188,10 @@ def killed(folder: Path) -> int:
 def failing(folder: Path) -> int:
     """The command, in which the second process cannot read its data."""
 
-    def fail(*_: object) -> None:
-        if os.environ["RANK"] == "1":
+    def fail(recipe: object, phantoms: object, team: Team) -> None:
+        if team.rank == 1:
             raise DataError("slice 7 is torn")
+        team.any(False)
 
     pipeline.load_parts = fail  # type: ignore[assignment]
     return train.main(["--out", str(folder / "run")])

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from team_runs import tiny_parts, torchrun
-from test_command import PHANTOM
+from test_command import PHANTOM as FEW
 from test_resume import KINDS, assert_same_end
 from tiny_runs import TINY, log_of, same, state_of, tiny
 
@@ -23,6 +23,7 @@ from ichfast.training.parts import phantom_folder
 ONE_UPDATE = {"atol": 2e-5, "rtol": 1e-5}
 TWO_EPOCHS = {"atol": 5e-4, "rtol": 1e-4}
 
+PHANTOM = (*FEW, "data.slices=all")  # so that there are some to share
 SHORT = ("training.epochs=2",)
 ONE = (
     "training.epochs=1",
