@@ -58,13 +58,13 @@ def tiny_parts() -> Parts:
 
 def runs(folder: Path) -> None:
     """Those of cases.json, [[folder, settings], …], one after the other. Where a folder comes
-    again, its run goes on. Every process's weights go into the folder as weights-RANK.pt, errors into
-    error-RANK.txt."""
+    again, its run goes on. Every process's weights go into the folder as weights-RANK.pt, its
+    error as error-RANK.txt."""
     parts = tiny_parts()
     with joined() as team:
         for name, settings in json.loads((folder / "cases.json").read_text()):
             own = folder / name
-            interrupted = team.rank == 1 and "interrupted" in name and not own.exists()
+            interrupted = team.rank == 1 and name == "interrupted" and not own.exists()
             try:
                 with (
                     held_by(team, own, resume=False) as held,

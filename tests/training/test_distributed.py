@@ -6,6 +6,7 @@ each update hands its rounding to the next. All else is compared bit for bit.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ from test_command import PHANTOM as FEW
 from test_resume import KINDS, assert_same_end
 from tiny_runs import TINY, log_of, same, state_of, tiny
 
+from ichfast import train
 from ichfast.data.phantom import write_phantom
-from ichfast.training import RunFolder, run
+from ichfast.errors import IchfastError, OutputError
+from ichfast.team import Team
+from ichfast.training import RunFolder, pipeline, run
 from ichfast.training.parts import phantom_folder
 
 ONE_UPDATE = {"atol": 2e-5, "rtol": 1e-5}
@@ -32,8 +36,8 @@ ONE = (
     "lbfgs.max_iter=1",
 )
 BY_FOUR = ("supervised.batch_size=7", "unsupervised.batch_size=7")
-FOUR = ("curriculum lbfgs", "curriculum, by step", "pretrained", "mean teacher")
-RESUMED = ("alternating lbfgs", "curriculum, by step", "mean teacher")
+FOUR = ("curriculum lbfgs", "curriculum, by step", "mean teacher")
+RESUMED = ("alternating lbfgs", "mean teacher")
 
 
 def slug(*words: str) -> str:
@@ -186,25 +190,35 @@ def test_killed_processes_start_again(two: Path, phantoms: Path) -> None:
     settings = [*TINY, *PHANTOM, "training.epochs=4"]
     arguments = ["--out", str(out), *(word for pair in settings for word in ("--set", pair))]
     (phantoms / "arguments.json").write_text(json.dumps(arguments))
-    (phantoms / "kills.json").write_text(json.dumps([[0, 0], [1, 2], [0, 3]]))
+    (phantoms / "kills.json").write_text(json.dumps([[0, 1], [1, 2]]))
     result = torchrun(2, "killed", str(phantoms), options="--max-restarts=3 --monitor-interval=1")
     assert result.returncode == 0, result.stderr
     assert_same_end(phantoms / "undisturbed-phantom", out)
     for line in (
-        "restart 1 after a lost process: nothing was saved yet, starting again",
+        "restart 1 after a lost process: going on after epoch 1",
         "restart 2 after a lost process: going on after epoch 2",
-        "restart 3 after a lost process: going on after epoch 3",
         "torchrun starts all of them again from the last checkpoint",
     ):
         assert line in result.stderr
     assert result.stdout.count("report: ") == 1  # one process speaks
 
-    # The same command once more is no restart, and overwrites nothing.
-    (phantoms / "kills.json").write_text("[]")
-    result = torchrun(2, "killed", str(phantoms), options="--max-restarts=1 --monitor-interval=1")
-    assert result.returncode != 0
-    assert "already holds a run" in result.stderr
-    assert_same_end(phantoms / "undisturbed-phantom", out)
+
+def test_a_restart_goes_on_with_nobody_else_s_run(tmp_path: Path) -> None:
+    started, lost = Team(launch="ours"), Team(launch="ours", restarts=1, restarts_left=2)
+    with RunFolder(tmp_path / "run", resume=False) as held:
+        train.claim(held, lost, True)  # nothing was saved yet
+        run(tiny("training.epochs=1"), held, torch.device("cpu"), tiny_parts(), started)
+        train.claim(held, lost, True)
+        for team, restarted in ((started, False), (replace(lost, launch="theirs"), True)):
+            with pytest.raises(OutputError, match="already holds a run"):
+                train.claim(held, team, restarted)
+    assert "nothing was saved yet" in pipeline.restarted(lost, None)
+
+
+def test_restarts_need_a_folder_with_a_name() -> None:
+    options = train.parser().parse_args([])
+    with pytest.raises(IchfastError, match="needs --out RUN"):
+        train.chosen_folder(options, Team(restarts_left=3))
 
 
 def test_an_error_of_one_process_names_it(tmp_path: Path) -> None:
