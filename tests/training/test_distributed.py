@@ -1,8 +1,8 @@
 """Several processes, started by torchrun itself, train as one does.
 
 Sums over processes round otherwise than sums over one batch, so the weights are compared within a
-tolerance: :data:`ONE_UPDATE` after a single update, :data:`TWO_EPOCHS` after training on, in which
-each update hands its rounding to the next. All else is compared bit for bit.
+tolerance: after a single update, and after two epochs, in which each update hands its rounding to
+the next (L-BFGS multiplies it in its line search). All else is compared bit for bit.
 """
 
 import json
@@ -24,8 +24,10 @@ from ichfast.team import Team
 from ichfast.training import RunFolder, pipeline, run
 from ichfast.training.parts import phantom_folder
 
+# Typical is 6e-8 after one update. Adam divides by the gradient's size, so that one which is itself
+# of the size of its rounding moves a weight by a visible part of the learning rate, 1e-3.
 ONE_UPDATE = {"atol": 2e-5, "rtol": 1e-5}
-TWO_EPOCHS = {"atol": 5e-4, "rtol": 1e-4}
+TWO_EPOCHS = {"adam": {"atol": 2e-5, "rtol": 1e-5}, "lbfgs": {"atol": 1e-3, "rtol": 1e-3}}
 
 PHANTOM = (*FEW, "data.slices=all")  # so that there are some to share
 SHORT = ("training.epochs=2",)
@@ -127,13 +129,15 @@ def test_two_processes_after_one_update(name: str, two: Path, single: Any) -> No
 
 @pytest.mark.parametrize("name", KINDS)
 def test_two_processes_train_as_one(name: str, two: Path, single: Any) -> None:
-    assert_as_single(two / slug(name), single(*KINDS[name], *SHORT), TWO_EPOCHS)
+    tolerance = TWO_EPOCHS[tiny(*KINDS[name]).supervised.optimizer]
+    assert_as_single(two / slug(name), single(*KINDS[name], *SHORT), tolerance)
 
 
 @pytest.mark.parametrize("name", FOUR)
 def test_four_processes_train_as_one(name: str, four: Path, single: Any) -> None:
     folder = single(*KINDS[name], *SHORT, *BY_FOUR)
-    assert_as_single(four / slug(name), folder, TWO_EPOCHS)
+    tolerance = TWO_EPOCHS[tiny(*KINDS[name]).supervised.optimizer]
+    assert_as_single(four / slug(name), folder, tolerance)
 
 
 @pytest.mark.parametrize("name", RESUMED)
