@@ -71,7 +71,7 @@ class TverskyLoss(nn.Module):
         smooth_nr: float = 1e-5,
         smooth_dr: float = 1e-5,
         batch: bool = False,
-        group: dist.ProcessGroup | None = None,
+        group: "dist.ProcessGroup | None" = None,
         **monai_only: Any,
     ) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ class _OverlapLoss(TverskyLoss):
         smooth_nr: float = 1e-5,
         smooth_dr: float = 1e-5,
         batch: bool = False,
-        group: dist.ProcessGroup | None = None,
+        group: "dist.ProcessGroup | None" = None,
         **monai_only: Any,
     ) -> None:
         _refuse_monai_only(type(self).__name__, monai_only)

@@ -12,15 +12,16 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.distributed_c10d import Store
-from torch.distributed.rendezvous import rendezvous
 
 from ichfast.errors import IchfastError, RecipeError, TeamError
+
+if TYPE_CHECKING:  # some builds of torch have none of it
+    from torch.distributed.distributed_c10d import Store
 
 T = TypeVar("T")
 
@@ -39,7 +40,7 @@ class Team:
     restarts_left: int = 0
     launch: str = ""
     """which call of torchrun this is, restarts included"""
-    store: Store | None = None
+    store: "Store | None" = None
 
     @property
     def leads(self) -> bool:
@@ -47,7 +48,7 @@ class Team:
         return self.rank == 0
 
     @property
-    def group(self) -> dist.ProcessGroup | None:
+    def group(self) -> "dist.ProcessGroup | None":
         return None if self.size == 1 else dist.group.WORLD
 
     def device(self, device: torch.device) -> torch.device:
@@ -170,10 +171,13 @@ def joined() -> Iterator[Team]:
     if int(environment["WORLD_SIZE"]) == 1:
         yield Team(**about)
         return
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
     with contact():
         store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
         # torchrun keeps its store over a restart, and with it the addresses of the dead.
-        store = dist.PrefixStore(f"restart {restarts}", store)
+        store = PrefixStore(f"restart {restarts}", store)
         # Each tensor goes by its device; what is no tensor of the model goes by the CPU's.
         gpu = torch.cuda.is_available() and dist.is_nccl_available()
         dist.init_process_group(
@@ -216,7 +220,7 @@ def contact() -> Iterator[None]:
         raise TeamError(f"another process has died or cannot be reached ({reason}).") from error
 
 
-def sum_over(tensor: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
+def sum_over(tensor: Tensor, group: "dist.ProcessGroup | None" = None) -> Tensor:
     """The sum over the processes of ``group`` (None: all), in place; each has the same bits."""
     with contact():
         dist.all_reduce(tensor, group=group)

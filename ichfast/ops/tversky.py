@@ -27,7 +27,7 @@ def tversky(
     smooth_dr: float = 1e-5,
     sigmoid: bool = False,
     batch: bool = False,
-    group: dist.ProcessGroup | None = None,
+    group: "dist.ProcessGroup | None" = None,
 ) -> Tensor:
     """Tversky loss per image and channel (Salehi et al. 2017)::
 
@@ -75,7 +75,7 @@ class _Tversky(torch.autograd.Function):
         ctx: Any,
         prediction: Tensor,
         target: Tensor,
-        group: dist.ProcessGroup | None,
+        group: "dist.ProcessGroup | None",
         *options: Any,
     ) -> Tensor:
         loss: Tensor

@@ -20,8 +20,10 @@ from tiny_runs import TINY, log_of, same, state_of, tiny
 from ichfast import train
 from ichfast.data.phantom import write_phantom
 from ichfast.errors import IchfastError, OutputError
-from ichfast.team import Team
+from ichfast.ops import tversky
+from ichfast.team import ALONE, Team
 from ichfast.training import RunFolder, pipeline, run
+from ichfast.training.folder import FollowedFolder
 from ichfast.training.parts import phantom_folder
 
 # Typical is 6e-8 after one update. Adam divides by the gradient's size, so that one which is itself
@@ -231,3 +233,37 @@ def test_an_error_of_one_process_names_it(tmp_path: Path) -> None:
     assert [line for line in result.stderr.splitlines() if line.startswith("error: ")] == [
         "error: process 1 of 2: slice 7 is torn"
     ]
+
+
+@pytest.mark.parametrize("count", [4, 7, 16])
+def test_shares_are_even_and_cover_the_batch(count: int) -> None:
+    shares = [list(range(count))[Team(rank, 4).share(count)] for rank in range(4)]
+    assert [place for share in shares for place in share] == list(range(count))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_one_process_alone_communicates_with_nobody() -> None:
+    value = torch.rand(3, requires_grad=True)
+    assert ALONE.mean(value, 3) is value
+    assert ALONE.group is None
+    assert ALONE.alike(object())
+    assert ALONE.any(True)
+    assert not ALONE.any(False)
+    assert ALONE.lead(lambda: 3) == 3
+    assert ALONE.device(torch.device("cpu")) == torch.device("cpu")
+    assert ALONE.complaint(OutputError("full")) == "full"
+
+
+def test_followers_write_nothing(tmp_path: Path) -> None:
+    with FollowedFolder(tmp_path / "run") as folder:
+        folder.claim()
+        folder.write("recipe.toml", b"")
+        folder.log({})
+        folder.cut_log(0)
+    assert not folder.path.exists()
+
+
+def test_a_group_is_summed_over_batches() -> None:
+    images = torch.rand(2, 1, 4, 4)
+    with pytest.raises(ValueError, match="needs batch=True"):
+        tversky(images, images, group=object())  # type: ignore[arg-type]
