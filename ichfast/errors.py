@@ -27,3 +27,7 @@ class OutputError(IchfastError):
 
 class DivergedError(IchfastError):
     """Training produced a non-finite or exploding loss."""
+
+
+class TeamError(IchfastError):
+    """Of the processes that train together, another one has died, or they have drifted apart."""

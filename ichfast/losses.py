@@ -7,6 +7,7 @@ Arguments of MONAI that they do not have raise a TypeError that says what to do 
 
 from typing import Any, Literal
 
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from ichfast import ops
@@ -56,6 +57,7 @@ class TverskyLoss(nn.Module):
         reduction: "mean" or "sum" over images and channels, or "none": (B, C), (C,) with ``batch``.
         smooth_nr, smooth_dr: keep an image without any foreground defined.
         batch: sum over the batch before the division.
+        group: with ``batch``, over the batches of all its processes.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class TverskyLoss(nn.Module):
         smooth_nr: float = 1e-5,
         smooth_dr: float = 1e-5,
         batch: bool = False,
+        group: "dist.ProcessGroup | None" = None,
         **monai_only: Any,
     ) -> None:
         super().__init__()
@@ -82,6 +85,7 @@ class TverskyLoss(nn.Module):
         self.smooth_nr = smooth_nr
         self.smooth_dr = smooth_dr
         self.batch = batch
+        self.group = group
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """``input`` and ``target``: (B, C, *spatial); what :func:`ichfast.ops.tversky` raises."""
@@ -96,6 +100,7 @@ class TverskyLoss(nn.Module):
             smooth_dr=self.smooth_dr,
             sigmoid=self.sigmoid,
             batch=self.batch,
+            group=self.group,
         )
         return self._shape(_reduce(loss, self.reduction), input)
 
@@ -117,6 +122,7 @@ class _OverlapLoss(TverskyLoss):
         smooth_nr: float = 1e-5,
         smooth_dr: float = 1e-5,
         batch: bool = False,
+        group: "dist.ProcessGroup | None" = None,
         **monai_only: Any,
     ) -> None:
         _refuse_monai_only(type(self).__name__, monai_only)
@@ -130,6 +136,7 @@ class _OverlapLoss(TverskyLoss):
             smooth_nr=smooth_nr / 2,
             smooth_dr=smooth_dr / 2,
             batch=batch,
+            group=group,
         )
 
     def _shape(self, loss: Tensor, input: Tensor) -> Tensor:

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
-from ichfast.errors import IchfastError, RecipeError
-from ichfast.training import PRESETS, Recipe, RunFolder, recipe, run
-from ichfast.training.folder import CHECKPOINT, RECIPE
+from ichfast.errors import IchfastError, RecipeError, TeamError
+from ichfast.team import ALONE, Team, complain, joined, one_voice
+from ichfast.training import PRESETS, Recipe, RunFolder, checkpoint, recipe, run
+from ichfast.training.folder import CHECKPOINT, RECIPE, held_by
 
 DESCRIPTION = """\
 Train the semi-supervised U-Net on head CT, evaluate it on patients it has not seen, write a report.
@@ -24,35 +25,55 @@ examples:
   python -m ichfast.train --labelled CT-ICH --unlabelled RSNA --preset paper
   python -m ichfast.train --set training.strategy=supervised --set training.epochs=10
   python -m ichfast.train --resume runs/demo-20250101-120000
+  torchrun --standalone --nproc-per-node 2 -m ichfast.train --out runs/two
 
 recipe keys for --set and --recipe files (in brackets: the paper preset's value, the demo's):
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = parser().parse_args(arguments)
+    with one_voice():
+        return command(parser().parse_args(arguments))
+
+
+def command(options: argparse.Namespace) -> int:
     folder: Path | None = None
+    team = ALONE
     try:
-        device = checked_device(options.device)
-        if options.threads is not None:
-            if options.threads < 1:
-                raise IchfastError(f"--threads {options.threads} must be at least 1.")
-            torch.set_num_threads(options.threads)
-        folder = options.resume or options.out or default_folder(options)
-        run_folder = RunFolder(
-            folder, resume=options.resume is not None, tensorboard=options.tensorboard
+        with joined() as team:
+            device = team.device(checked_device(options.device))
+            if options.threads is not None:
+                if options.threads < 1:
+                    raise IchfastError(f"--threads {options.threads} must be at least 1.")
+                torch.set_num_threads(options.threads)
+            folder = team.lead(lambda: chosen_folder(options, team))
+            chosen = team.lead(lambda: chosen_recipe(options))
+            with held_by(
+                team,
+                folder,
+                resume=options.resume is not None,
+                tensorboard=options.tensorboard,
+            ) as held:
+                if options.resume is None:
+                    restarted = team.any(team.restarts > 0)
+                    team.lead(lambda: claim(held, team, restarted))
+                metrics = run(chosen, held, device, team=team)
+            return team.lead(lambda: conclude(folder, metrics, team))
+    except TeamError as error:
+        fix = (
+            "torchrun starts all of them again from the last checkpoint."
+            if team.restarts_left > 0
+            else how_to_go_on(folder, team)
         )
-        chosen = chosen_recipe(options)
-        with run_folder:
-            if options.resume is None:
-                run_folder.claim()
-            metrics = run(chosen, run_folder, device)
-        return conclude(folder, metrics)
+        if line := team.complaint(type(error)(f"{error} {fix}")):
+            complain(f"error: {line}")
+        return 2
     except IchfastError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if line := team.complaint(error):
+            complain(f"error: {line}")
         return 2
     except KeyboardInterrupt:
-        print(f"\ninterrupted; {how_to_go_on(folder)}", file=sys.stderr)
+        print(f"\ninterrupted; {how_to_go_on(folder, team)}", file=sys.stderr)
         return 130
 
 
@@ -132,18 +153,37 @@ def checked_device(name: str) -> torch.device:
     return device
 
 
+def chosen_folder(options: argparse.Namespace, team: Team) -> Path:
+    path: Path | None = options.resume or options.out
+    if path is None and team.restarts + team.restarts_left > 0:
+        raise IchfastError("torchrun --max-restarts needs --out RUN, so that a restart finds it.")
+    if options.resume:
+        RunFolder(options.resume, resume=True)  # or it raises
+    return path or default_folder(options)
+
+
+def claim(folder: RunFolder, team: Team, restarted: bool) -> None:
+    """Raise unless the folder is free, or holds what this call of torchrun has left there."""
+    content = checkpoint.read(folder) if restarted else None
+    if content is None or content.get("launch") != team.launch:
+        folder.claim()
+
+
 def default_folder(options: argparse.Namespace) -> Path:
     name = options.recipe.stem if options.recipe else options.preset or "demo"
     return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def conclude(folder: Path, metrics: dict[str, Any]) -> int:
+def conclude(folder: Path, metrics: dict[str, Any], team: Team = ALONE) -> int:
     """Say how the run ended; the exit status."""
     if metrics["test"] is not None:
         print(table(metrics["test"]))
     write_report(folder)
     if metrics["status"] == "interrupted":
-        print(f"stopped after {metrics['epochs']} epochs; {how_to_go_on(folder)}", file=sys.stderr)
+        print(
+            f"stopped after {metrics['epochs']} epochs; {how_to_go_on(folder, team)}",
+            file=sys.stderr,
+        )
         return 130
     if metrics["status"] == "diverged":
         kept = (folder / CHECKPOINT).exists()
@@ -188,9 +228,10 @@ def table(test: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def how_to_go_on(folder: Path | None) -> str:
+def how_to_go_on(folder: Path | None, team: Team = ALONE) -> str:
     if folder is not None and (folder / CHECKPOINT).exists():
-        return f"go on with: python -m ichfast.train --resume {folder}"
+        python = "python" if team.size == 1 else f"torchrun (as before, {team.size} processes)"
+        return f"go on with: {python} -m ichfast.train --resume {folder}"
     return "nothing was trained yet: start it again."
 
 

@@ -16,8 +16,9 @@ from ichfast.data import SliceSet
 from ichfast.errors import DataError
 from ichfast.evaluation.intervals import Rows, mean
 from ichfast.evaluation.surface import EMPTY_RULE as SURFACE_RULE
-from ichfast.evaluation.surface import Surface, by_tolerance, surface
+from ichfast.evaluation.surface import TOLERANCES, Surface, by_tolerance, surface
 from ichfast.evaluation.table import numbers
+from ichfast.team import ALONE, Team
 
 EMPTY_RULE: metrics.EmptyRule = "nan"
 
@@ -55,44 +56,51 @@ def evaluate(
     device: torch.device | str = "cpu",
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     surfaces: bool = False,
+    team: Team = ALONE,
 ) -> Evaluation:
     """Segment every slice and count voxels where the probability is above ``threshold``.
 
     ``loss(logits, target)`` gives the mean over a batch; it is averaged over slices, so the batch
     size does not change it. ``surfaces`` adds HD95 and NSD, which are computed on the CPU; without
     them, nothing is read back from the device before the last slice.
+
+    Of a team, the processes take the batches by turns and each gets the whole result: to the bit
+    that of one process, as every batch is the same.
     """
     if slices.masks is None or len(slices) == 0:
         raise DataError("evaluation needs at least one slice with a mask, and got none")
-    counts: list[Tensor] = []
-    losses: list[Tensor] = []
-    found: list[Surface] = []
     slices = slices.to(device)
+    batches = torch.arange(len(slices)).split(batch_size)
+    counts = torch.zeros(len(slices), 3, dtype=torch.int64, device=device)
+    losses = torch.zeros(len(batches), dtype=torch.float64, device=device)
+    outlines = torch.zeros(len(slices), 1 + len(TOLERANCES), dtype=torch.float64)
     with inference(model):
-        for start in range(0, len(slices), batch_size):
-            chosen = range(start, min(start + batch_size, len(slices)))
-            image, target = slices.batch(torch.tensor(chosen))
+        for i in range(team.rank, len(batches), team.size):
+            image, target = slices.batch(batches[i])
             assert target is not None
             logits = model.segment(image)
             probability = torch.sigmoid(logits)
-            counts.append(ops.overlap_counts(probability, target, threshold)[:, 0])
+            own = slice(i * batch_size, i * batch_size + len(image))
+            counts[own] = ops.overlap_counts(probability, target, threshold)[:, 0]
             if surfaces:
-                found.append(
-                    surface(
-                        (probability > threshold)[:, 0].numpy(force=True),
-                        target[:, 0].numpy(force=True),
-                        np.array([slices.spacings[i] for i in chosen]),
-                    )
+                found = surface(
+                    (probability > threshold)[:, 0].numpy(force=True),
+                    target[:, 0].numpy(force=True),
+                    np.array(slices.spacings[own]),
                 )
+                outlines[own] = torch.from_numpy(np.column_stack(found))
             if loss is not None:
-                losses.append(loss(logits, target).double() * len(image))
-    total = torch.cat(counts).cpu()
-    whole = Surface(*map(np.concatenate, zip(*found, strict=True))) if found else None
+                losses[i] = loss(logits, target).double() * len(image)
+    total = team.sum(counts).cpu()
+    whole = None
+    if surfaces:
+        hd95, *nsd = team.sum(outlines).numpy().T
+        whole = Surface(hd95, np.stack(nsd, 1))
     return Evaluation(
         counts=total,
         metrics=_metrics(total, slices, threshold)
         | ({} if whole is None else _surface(whole, total, slices)),
-        loss=torch.stack(losses).sum().item() / len(slices) if losses else None,
+        loss=None if loss is None else team.sum(losses).sum().item() / len(slices),
         surface=whole,
     )
 

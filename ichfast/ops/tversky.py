@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from ichfast.ops import reference
@@ -13,6 +14,7 @@ from ichfast.ops._checks import (
     require_target,
 )
 from ichfast.ops._layout import empty_gradient
+from ichfast.team import sum_over
 
 
 def tversky(
@@ -25,6 +27,7 @@ def tversky(
     smooth_dr: float = 1e-5,
     sigmoid: bool = False,
     batch: bool = False,
+    group: "dist.ProcessGroup | None" = None,
 ) -> Tensor:
     """Tversky loss per image and channel (Salehi et al. 2017)::
 
@@ -40,6 +43,9 @@ def tversky(
         target: the same shape, bool, uint8 or floating; soft targets in [0, 1] are allowed.
         sigmoid: apply a sigmoid to the prediction first.
         batch: sum over the images of the batch before the division.
+        group: with ``batch``, sum over the images of all processes of this group, in one
+            all-reduce. Each gets the same loss, and the gradient of it for its own images: the
+            gradients of weights are then to be summed over the processes, not averaged.
 
     Returns:
         (B, C), or (C,) with ``batch``; float64 for float64 predictions, else float32.
@@ -56,16 +62,27 @@ def tversky(
             "tversky: prediction and target must be (B, C, *spatial) of one shape, "
             f"not {tuple(prediction.shape)} and {tuple(target.shape)}"
         )
+    if group is not None and not batch:
+        raise ValueError("tversky: a group's images are summed over, which needs batch=True")
     options = (alpha, beta, smooth_nr, smooth_dr, sigmoid, batch)
-    loss: Tensor = _Tversky.apply(prediction, target, *options)
+    loss: Tensor = _Tversky.apply(prediction, target, group, *options)
     return loss
 
 
 class _Tversky(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, prediction: Tensor, target: Tensor, *options: Any) -> Tensor:
+    def forward(
+        ctx: Any,
+        prediction: Tensor,
+        target: Tensor,
+        group: "dist.ProcessGroup | None",
+        *options: Any,
+    ) -> Tensor:
         loss: Tensor
         loss, sums = torch.ops.ichfast.tversky(prediction, target, *options)
+        if group is not None:
+            loss = _loss(sum_over(sums, group), *options[:4]).to(loss.dtype)
+        ctx.group = group
         ctx.save_for_backward(prediction, target, sums)
         ctx.options = options
         return loss
@@ -74,6 +91,8 @@ class _Tversky(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         prediction, target, sums = ctx.saved_tensors
         if torch.is_grad_enabled():  # double backward: differentiate the plain form instead
+            if ctx.group is not None:
+                raise NotImplementedError("tversky: no double backward over a group")
             alpha, beta, smooth_nr, smooth_dr, sigmoid, batch = ctx.options
             loss = reference.tversky(
                 prediction,
@@ -90,7 +109,12 @@ class _Tversky(torch.autograd.Function):
             result = torch.ops.ichfast.tversky_backward(
                 grad, prediction, target, sums, *ctx.options
             )
-        return result, *[None] * 7
+        return result, *[None] * 8
+
+
+def _loss(sums: Tensor, alpha: float, beta: float, smooth_nr: float, smooth_dr: float) -> Tensor:
+    tp, fp, fn = sums.unbind(1)
+    return 1 - (tp + smooth_nr) / (tp + alpha * fp + beta * fn + smooth_dr)
 
 
 @torch.library.register_fake("ichfast::tversky")

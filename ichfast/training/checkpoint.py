@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ichfast.errors import CheckpointError, RecipeError
 from ichfast.models import ReducedUNet
+from ichfast.team import ALONE, Team
 from ichfast.training.folder import CHECKPOINT, RunFolder
 from ichfast.training.recipe import PRESETS, Recipe, differences, parsed, to_toml
 from ichfast.training.steps import Step
@@ -53,11 +54,16 @@ def save(
     progress: Progress,
     model: ReducedUNet,
     steps: dict[str, Step],
+    team: Team = ALONE,
 ) -> None:
+    if not team.leads:
+        return
     buffer = io.BytesIO()  # torch.save to a path hides a full disk behind a RuntimeError
     torch.save(
         {
             "format": FORMAT,
+            "processes": team.size,
+            "launch": team.launch,
             "recipe": to_toml(recipe),
             "fingerprints": fingerprints,
             "progress": vars(progress),
@@ -114,6 +120,17 @@ def check_data(folder: RunFolder, content: dict[str, Any], fingerprints: dict[st
         raise CheckpointError(
             f"the {' and '.join(changed)} slices are not those that {folder.path} was trained on; "
             "give it the same data, or start a new run."
+        )
+
+
+def check_processes(folder: RunFolder, content: dict[str, Any], team: Team) -> None:
+    """Raise unless as many processes go on as have trained: sums over others round otherwise."""
+    former = content.get("processes", 1)
+    if former != team.size:
+        start = "without torchrun" if former == 1 else f"with {former} processes of torchrun"
+        raise CheckpointError(
+            f"{folder.path} was trained by {former} process{'es' * (former > 1)} and this is "
+            f"{team.size}; go on with it {start}, or start a new run."
         )
 
 

@@ -4,12 +4,14 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ichfast.errors import CheckpointError, OutputError
+from ichfast.team import Team
 
 if TYPE_CHECKING:
     from ichfast.training.events import Events
@@ -138,3 +140,44 @@ def event_writer() -> "type[Events]":
 
 
 PARTIAL = ".partial"
+
+
+class FollowedFolder(RunFolder):
+    """The folder of a run for the processes that do not lead it: all is written for them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def claim(self) -> None:
+        pass
+
+    def write(self, name: str, data: bytes) -> None:
+        pass
+
+    def log(self, record: dict[str, Any]) -> None:
+        pass
+
+    def cut_log(self, epochs: int) -> None:
+        pass
+
+
+@contextmanager
+def held_by(
+    team: Team, path: Path, *, resume: bool, tensorboard: bool = False
+) -> Iterator[RunFolder]:
+    """The folder at ``path`` for each of the team, held by the first."""
+    with ExitStack() as stack:
+        held: list[RunFolder] = []
+
+        def enter() -> None:
+            folder = RunFolder(path, resume=resume, tensorboard=tensorboard)
+            held.append(stack.enter_context(folder))
+
+        team.lead(enter)
+        yield held[0] if team.leads else FollowedFolder(path)

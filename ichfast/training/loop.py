@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ichfast.errors import DivergedError
+from ichfast.errors import DataError, DivergedError, TeamError
 from ichfast.evaluation import evaluate
 from ichfast.models import ReducedUNet
+from ichfast.team import ALONE, Team
 from ichfast.training import checkpoint
 from ichfast.training.checkpoint import Progress
 from ichfast.training.folder import RunFolder
@@ -32,6 +33,7 @@ def train(
     recipe: Recipe,
     folder: RunFolder,
     device: torch.device,
+    team: Team = ALONE,
 ) -> bool:
     """Train ``model`` as the recipe says, going on from the folder's checkpoint if it has one.
 
@@ -41,12 +43,16 @@ def train(
     settings = recipe.training
     strategy = strategy_of(recipe)
     steps = build_steps(
-        strategy.steps, model, parts.train, parts.unlabelled, recipe, device, strategy.choose
+        strategy.steps, model, parts.train, parts.unlabelled, recipe, device, strategy.choose, team
     )
     fingerprints = parts.fingerprints
+    if not team.alike(fingerprints):
+        raise DataError(
+            "the processes do not read the same slices; give every machine the same folders."
+        )
     torch.manual_seed(settings.seed)
     progress.start_norm = weight_norm(model)
-    if content := checkpoint.read(folder):
+    if content := team.lead(lambda: checkpoint.read(folder)):
         checkpoint.restore(folder, content, progress, model, steps)
     folder.cut_log(progress.epochs)
 
@@ -57,22 +63,24 @@ def train(
             moved = epoch > 0 and strategy.draw(epoch - 1).step != draw.step
             outcome = steps[draw.step].run(epoch, moved=moved)
             check_divergence(model, progress, recipe, draw.step, outcome.loss)
+            check_together(model, team)
             validation = None
             if (epoch + 1) % settings.validate_every == 0:
-                validation = validate(model, parts, recipe, device)
+                validation = validate(model, parts, recipe, device, team)
                 progress.keep_best(model, validation["dice"])
             seconds = time.perf_counter() - start
 
             progress.advance(draw.step, outcome.loss, seconds)
             folder.log(record(epoch, draw, outcome, seconds, validation))
             last = progress.epochs == settings.epochs
-            if last or stop.is_set() or progress.epochs % settings.checkpoint_every == 0:
-                checkpoint.save(folder, recipe, fingerprints, progress, model, steps)
+            stopping = team.any(stop.is_set())
+            if last or stopping or progress.epochs % settings.checkpoint_every == 0:
+                checkpoint.save(folder, recipe, fingerprints, progress, model, steps, team)
             bar.set_postfix_str(
                 f"{draw.step} loss {outcome.loss:.4f}, best Dice {progress.best_score:.3f}",
                 refresh=False,
             )
-            if stop.is_set() and not last:
+            if stopping and not last:
                 return False
     return True
 
@@ -94,7 +102,7 @@ def record(
 
 
 def validate(
-    model: ReducedUNet, parts: Parts, recipe: Recipe, device: torch.device
+    model: ReducedUNet, parts: Parts, recipe: Recipe, device: torch.device, team: Team = ALONE
 ) -> dict[str, Any]:
     evaluation = evaluate(
         model,
@@ -103,6 +111,7 @@ def validate(
         threshold=recipe.evaluation.threshold,
         device=device,
         loss=supervised_loss(recipe),
+        team=team,
     )
     return {
         "loss": evaluation.loss,
@@ -132,6 +141,15 @@ def check_divergence(
         raise DivergedError("weights are no longer finite")
     if norm > limit * start:
         raise DivergedError(f"the weights' norm {norm:.3g} is over {limit:g} × {start:.3g}")
+
+
+def check_together(model: ReducedUNet, team: Team) -> None:
+    """Raise where the processes, which share only sums, no longer have the same weights."""
+    if team.size > 1 and not team.alike(weight_norm(model)):
+        raise TeamError(
+            "the processes' weights have drifted apart; run them on the same kind of processor or "
+            "GPU, with the same versions and the same --threads."
+        )
 
 
 def weight_norm(model: ReducedUNet) -> float:

@@ -25,6 +25,7 @@ from ichfast.data import (
 )
 from ichfast.data.problems import Problems
 from ichfast.errors import RecipeError
+from ichfast.team import ALONE, Team
 from ichfast.training.recipe import Data, Phantom, Recipe
 from ichfast.training.strategies import strategy_of
 
@@ -76,7 +77,9 @@ class Parts:
 Load = Callable[..., tuple[SliceSet, Problems]]
 
 
-def load_parts(recipe: Recipe, phantoms: Path, load: Load = load_slices) -> Parts:
+def load_parts(
+    recipe: Recipe, phantoms: Path, load: Load = load_slices, team: Team = ALONE
+) -> Parts:
     """Read what ``recipe.data`` names; the phantom is written below ``phantoms`` where it is asked
     for and not there yet. ``functools.cache(load_slices)`` as ``load`` reads for many runs once."""
     data = recipe.data
@@ -86,7 +89,7 @@ def load_parts(recipe: Recipe, phantoms: Path, load: Load = load_slices) -> Part
             f"strategy {recipe.training.strategy} needs unlabelled slices: give --unlabelled DIR, "
             "or --set training.strategy=supervised."
         )
-    phantom = None if data.labelled else phantom_folder(recipe.phantom, phantoms)
+    phantom = None if data.labelled else shared_phantom(recipe.phantom, phantoms, team)
     # Tested slices without blood are among those that are read, even where none is trained on.
     which = "all" if "all" in (data.slices, data.test_slices) else "positive"
     root = Path(data.labelled or f"{phantom}/labelled")
@@ -181,6 +184,15 @@ def _load(
     if problems.items:
         print(problems.summary(), file=sys.stderr)
     return slices, problems.failed
+
+
+def shared_phantom(phantom: Phantom, parent: Path, team: Team) -> Path:
+    """The phantom, written by one process of each machine that does not see it yet."""
+    path = team.lead(lambda: phantom_folder(phantom, parent))
+    if team.local_rank == 0 and not team.leads:
+        phantom_folder(phantom, parent)
+    team.any(False)  # wait for all
+    return path
 
 
 def phantom_folder(phantom: Phantom, parent: Path) -> Path:

@@ -18,6 +18,7 @@ from ichfast import models
 from ichfast.errors import DivergedError
 from ichfast.evaluation import Evaluation, evaluate, examples, table
 from ichfast.models import ReducedUNet
+from ichfast.team import ALONE, Team
 from ichfast.training import checkpoint
 from ichfast.training.checkpoint import Progress
 from ichfast.training.folder import EXAMPLES, METRICS, RECIPE, SLICES, WEIGHTS, RunFolder
@@ -28,18 +29,25 @@ from ichfast.training.strategies import strategy_of
 
 
 def run(
-    recipe: Recipe, folder: RunFolder, device: torch.device, parts: Parts | None = None
+    recipe: Recipe,
+    folder: RunFolder,
+    device: torch.device,
+    parts: Parts | None = None,
+    team: Team = ALONE,
 ) -> dict[str, Any]:
     """Train and evaluate ``recipe`` in ``folder``, resuming what is there; the content of
     metrics.json. ``parts`` saves reading the same slices again."""
-    content = checkpoint.read(folder)
+    content = team.lead(lambda: checkpoint.read(folder))
+    if team.restarts:
+        print(restarted(team, content), file=sys.stderr)
     if content:
+        checkpoint.check_processes(folder, content, team)
         checkpoint.check_recipe(folder, content, recipe)
     else:
         folder.write(RECIPE, to_toml(recipe).encode())
 
     start = time.perf_counter()
-    parts = (parts or load_parts(recipe, folder.path.parent)).to(device)
+    parts = (parts or load_parts(recipe, folder.path.parent, team=team)).to(device)
     if content:  # a refused resume leaves the stored recipe as it was
         checkpoint.check_data(folder, content, parts.fingerprints)
         folder.write(RECIPE, to_toml(recipe).encode())
@@ -56,7 +64,7 @@ def run(
     status, reason = "finished", None
     with exact():
         try:
-            if not train(model, progress, parts, recipe, folder, device):
+            if not train(model, progress, parts, recipe, folder, device, team):
                 status = "interrupted"
         except DivergedError as error:
             status, reason = "diverged", str(error)
@@ -73,11 +81,12 @@ def run(
             "data": parts.counts(),
             "versions": versions(),
             "threads": torch.get_num_threads(),
+            "processes": team.size,
             "seconds": {"data": data_seconds, "training": progress.seconds, "evaluation": None},
         }
         start = time.perf_counter()
         if status == "finished" or (status == "diverged" and progress.best_model):
-            validation, test = assess(model, progress, parts, recipe, folder, device)
+            validation, test = assess(model, progress, parts, recipe, folder, device, team)
             metrics |= {"validation": validation.metrics, "test": test.metrics}
             metrics["seconds"]["evaluation"] = time.perf_counter() - start
     folder.write(METRICS, json.dumps(metrics, indent=1).encode())
@@ -91,6 +100,7 @@ def assess(
     recipe: Recipe,
     folder: RunFolder,
     device: torch.device,
+    team: Team = ALONE,
 ) -> tuple[Evaluation, Evaluation]:
     """Validation and test of the best weights (the last, where no epoch was validated); the
     weights, the test's slices in numbers and some in pictures go into the folder."""
@@ -105,6 +115,7 @@ def assess(
             threshold=recipe.evaluation.threshold,
             device=device,
             surfaces=True,
+            team=team,
         )
         for part in (parts.validation, parts.test)
     )
@@ -130,6 +141,12 @@ def exact() -> Iterator[None]:
     finally:
         algorithms, deterministic.fill_uninitialized_memory = former
         torch.use_deterministic_algorithms(algorithms)
+
+
+def restarted(team: Team, content: dict[str, Any] | None) -> str:
+    done = content["progress"]["epochs"] if content else 0
+    where = f"going on after epoch {done}" if done else "nothing was saved yet, starting again"
+    return f"restart {team.restarts} after a lost process: {where}"
 
 
 def introduction(recipe: Recipe, folder: RunFolder, parts: Parts) -> str:

@@ -133,7 +133,7 @@ def test_interrupted_and_diverged_are_told(tmp_path, capsys) -> None:
 
 
 def test_ctrl_c_before_training(tmp_path, monkeypatch, capsys) -> None:
-    def interrupt(*_: object) -> None:
+    def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(pipeline, "load_parts", interrupt)

@@ -65,7 +65,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 def state_of(folder: Path) -> dict[str, Any]:
-    """The checkpoint, less its clock."""
+    """The checkpoint, less its clock and who started the run."""
     content: dict[str, Any] = torch.load(folder / "checkpoint.pt", weights_only=True)
-    del content["progress"]["seconds"]
+    del content["progress"]["seconds"], content["launch"]
     return content

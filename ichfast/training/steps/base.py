@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ichfast.data import SliceSet, Warp
 from ichfast.losses import TverskyLoss
+from ichfast.team import ALONE, Team
 from ichfast.training import augmentation
 from ichfast.training.recipe import Recipe
 from ichfast.training.streams import stream
@@ -44,10 +45,11 @@ class Step:
         self.optimizer.load_state_dict(state["optimizer"])
 
 
-def supervised_loss(recipe: Recipe) -> TverskyLoss:
+def supervised_loss(recipe: Recipe, team: Team = ALONE) -> TverskyLoss:
     """1 − TP / (TP + α·FP + β·FN) of the whole batch at once: sums are pooled before the ratio, as
     in the pooled score that the best epoch is chosen by, so a slice weighs as much as its blood.
-    α = β = 1 is the soft Jaccard loss L_s, smoothed as :class:`ichfast.losses.JaccardLoss` is.
+    α = β = 1 is the soft Jaccard loss L_s, smoothed as :class:`ichfast.losses.JaccardLoss` is. The
+    batch is that of the whole team.
     """
     return TverskyLoss(
         sigmoid=True,
@@ -56,6 +58,7 @@ def supervised_loss(recipe: Recipe) -> TverskyLoss:
         smooth_nr=5e-6,
         smooth_dr=5e-6,
         batch=True,
+        group=team.group,
     )
 
 
@@ -89,6 +92,15 @@ def unlabelled_batches(
     warp = augmentation.draw(recipe, "unsupervised", epoch, count)
     batches = batches_of(np.arange(count), batch_size)
     return [(chosen[batch], warp and warp.of(batch)) for batch in batches]
+
+
+def share_of(team: Team, batch: Batch) -> Batch:
+    """This process's part of a batch."""
+    if team.size == 1:
+        return batch
+    places, warp = batch
+    own = team.share(len(places))
+    return places[own], warp and warp.of(np.arange(len(places))[own])
 
 
 def weighted_mean(losses: Sequence[tuple[Tensor, Batch]]) -> float:

@@ -11,9 +11,17 @@ from torch.nn import functional as F
 from ichfast.data import SUBTYPES, SliceSet
 from ichfast.errors import DataError
 from ichfast.models import ReducedUNet
+from ichfast.team import ALONE, Team
 from ichfast.training import augmentation
 from ichfast.training.recipe import Recipe
-from ichfast.training.steps.base import Batch, Outcome, Step, batches_of, weighted_mean
+from ichfast.training.steps.base import (
+    Batch,
+    Outcome,
+    Step,
+    batches_of,
+    share_of,
+    weighted_mean,
+)
 from ichfast.training.streams import stream
 
 
@@ -23,9 +31,14 @@ class Classification(Step):
     slices whose labels are known. RSNA's own task (Flanders et al., Radiology: AI, 2020)."""
 
     def __init__(
-        self, model: ReducedUNet, unlabelled: SliceSet, recipe: Recipe, device: torch.device
+        self,
+        model: ReducedUNet,
+        unlabelled: SliceSet,
+        recipe: Recipe,
+        device: torch.device,
+        team: Team = ALONE,
     ) -> None:
-        self.model, self.recipe, self.device = model, recipe, device
+        self.model, self.recipe, self.device, self.team = model, recipe, device, team
         self.rows, labels = slice_labels(unlabelled)
         self.unlabelled = unlabelled.to(device)
         self.labels = labels.to(device)
@@ -48,11 +61,14 @@ class Classification(Step):
 
     def update(self, batch: Batch, labels: Tensor) -> Tensor:
         """One update; the loss before it."""
-        image, _ = self.unlabelled.batch(*batch)
+        image, _ = self.unlabelled.batch(*share_of(self.team, batch))
+        labels = labels[self.team.share(len(labels))]
         self.optimizer.zero_grad()
         features = self.model.encoder(image)[-1]
         loss = F.binary_cross_entropy_with_logits(self.head(features.mean((2, 3))), labels)
+        loss = self.team.mean(loss, len(image))
         loss.backward()
+        self.team.sum_gradients(self.optimizer)
         self.optimizer.step()
         return loss.detach()
 

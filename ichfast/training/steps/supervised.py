@@ -5,6 +5,7 @@ from torch import Tensor
 
 from ichfast.data import SliceSet, Warp
 from ichfast.models import ReducedUNet
+from ichfast.team import ALONE, Team
 from ichfast.training import augmentation
 from ichfast.training.recipe import Recipe
 from ichfast.training.steps.base import (
@@ -13,6 +14,7 @@ from ichfast.training.steps.base import (
     Step,
     labelled_batches,
     micro_batches,
+    share_of,
     supervised_loss,
     weighted_mean,
 )
@@ -28,11 +30,17 @@ class SupervisedLBFGS(Step):
     """
 
     def __init__(
-        self, model: ReducedUNet, labelled: SliceSet, recipe: Recipe, device: torch.device
+        self,
+        model: ReducedUNet,
+        labelled: SliceSet,
+        recipe: Recipe,
+        device: torch.device,
+        team: Team = ALONE,
     ) -> None:
         self.model, self.labelled, self.recipe = model, labelled.to(device), recipe
+        self.team = team
         self.batches = micro_batches(labelled, recipe)
-        self.loss = supervised_loss(recipe)
+        self.loss = supervised_loss(recipe, team)
         settings = recipe.lbfgs
         groups = model.groups()
         self.optimizer = torch.optim.LBFGS(
@@ -69,11 +77,14 @@ class SupervisedLBFGS(Step):
         """The loss over the labelled set; with ``gradient``, added to the parameters' too."""
         losses: list[Tensor] = []
         for batch in self.batches:
-            image, mask = self.labelled.batch(batch, warp and warp.of(batch))
+            own = share_of(self.team, (batch, warp and warp.of(batch)))
+            image, mask = self.labelled.batch(*own)
             loss = self.loss(self.model.segment(image), mask) * (len(batch) / len(self.labelled))
             if gradient:
                 loss.backward()
             losses.append(loss.detach())
+        if gradient:
+            self.team.sum_gradients(self.optimizer)
         return torch.stack(losses).double().sum().item()
 
     def _drop_pending_pair(self) -> None:
@@ -90,10 +101,16 @@ class SupervisedAdam(Step):
     """The supervised loss by Adam over shuffled batches: one pass over the labelled set."""
 
     def __init__(
-        self, model: ReducedUNet, labelled: SliceSet, recipe: Recipe, device: torch.device
+        self,
+        model: ReducedUNet,
+        labelled: SliceSet,
+        recipe: Recipe,
+        device: torch.device,
+        team: Team = ALONE,
     ) -> None:
         self.model, self.labelled, self.recipe = model, labelled.to(device), recipe
-        self.loss = supervised_loss(recipe)
+        self.team = team
+        self.loss = supervised_loss(recipe, team)
         groups = model.groups()
         self.optimizer = torch.optim.Adam(
             groups["encoder"] + groups["segmentation"], lr=recipe.adam.learning_rate
@@ -106,9 +123,10 @@ class SupervisedAdam(Step):
 
     def update(self, batch: Batch) -> Tensor:
         """One update; the loss before it."""
-        image, mask = self.labelled.batch(*batch)
+        image, mask = self.labelled.batch(*share_of(self.team, batch))
         self.optimizer.zero_grad()
         loss: Tensor = self.loss(self.model.segment(image), mask)
         loss.backward()
+        self.team.sum_gradients(self.optimizer)
         self.optimizer.step()
         return loss.detach()

@@ -17,12 +17,15 @@ from torch.nn import functional as F
 from ichfast import models
 from ichfast.data import SliceSet
 from ichfast.models import ReducedUNet
+from ichfast.models.synced import synchronise
+from ichfast.team import ALONE, Team
 from ichfast.training.recipe import Recipe
 from ichfast.training.steps.base import (
     Outcome,
     Step,
     labelled_batches,
     micro_batches,
+    share_of,
     supervised_loss,
     unlabelled_batches,
     weighted_mean,
@@ -33,13 +36,14 @@ from ichfast.training.streams import stream
 
 
 class Pair(NamedTuple):
-    """Of one update."""
+    """Of one update, this process's share."""
 
     image: Tensor  # (B, 1, S, S)
     mask: Tensor  # (B, 1, S, S)
     unlabelled: Tensor  # (B, 1, S, S)
     weight: float  # of the unlabelled loss
     noise: torch.Generator
+    whole: int | None = None  # unlabelled slices of all processes; None: these are all
 
 
 class Together(Step):
@@ -53,11 +57,12 @@ class Together(Step):
         labelled: SliceSet,
         recipe: Recipe,
         device: torch.device,
+        team: Team = ALONE,
     ) -> None:
-        self.model, self.recipe, self.device = model, recipe, device
+        self.model, self.recipe, self.device, self.team = model, recipe, device, team
         self.unlabelled, self.labelled = unlabelled.to(device), labelled.to(device)
         self.batches = micro_batches(labelled, recipe)
-        self.loss = supervised_loss(recipe)
+        self.loss = supervised_loss(recipe, team)
         self.trained = self.networks()
         self.optimizer = torch.optim.Adam(self.trained.parameters(), lr=recipe.adam.learning_rate)
 
@@ -81,17 +86,19 @@ class Together(Step):
         weight, noise = self.weight(epoch), self.noise(epoch)
         losses = []
         for own, other in zip(ours, theirs, strict=True):
-            image, mask = self.labelled.batch(*own)
+            image, mask = self.labelled.batch(*share_of(self.team, own))
             assert mask is not None
             self.optimizer.zero_grad()
-            unlabelled, _ = self.unlabelled.batch(*other)
-            supervised, further = self.backward(Pair(image, mask, unlabelled, weight, noise))
+            unlabelled, _ = self.unlabelled.batch(*share_of(self.team, other))
+            pair = Pair(image, mask, unlabelled, weight, noise, len(other[0]))
+            supervised, further = self.backward(pair)
+            self.team.sum_gradients(self.optimizer)
             self.optimizer.step()
             self.updated()
             losses.append((torch.stack([supervised, further]).detach(), own))
         with torch.no_grad(), renewed_statistics(self.model):
             for batch in self.batches:
-                self.model.segment(self.labelled.batch(batch)[0])
+                self.model.segment(self.labelled.batch(*share_of(self.team, (batch, None)))[0])
         parts = {
             name: weighted_mean([(both[i], batch) for both, batch in losses])
             for i, name in enumerate(("supervised", "unsupervised"))
@@ -110,10 +117,18 @@ class Together(Step):
     def noisy(self, pair: Pair) -> Tensor:
         """The unlabelled images with Gaussian noise, of ``together.noise`` window widths."""
         image = pair.unlabelled
+        count = len(image) if pair.whole is None else pair.whole
         drawn = torch.randn(
-            image.shape, generator=pair.noise, device=image.device, dtype=image.dtype
+            (count, *image.shape[1:]),
+            generator=pair.noise,
+            device=image.device,
+            dtype=image.dtype,
         )
-        return image + self.recipe.together.noise * drawn
+        return image + self.recipe.together.noise * drawn[self.team.share(count)]
+
+    def mean(self, value: Tensor, pair: Pair) -> Tensor:
+        """Of this process's mean over its unlabelled images, that over all of them."""
+        return self.team.mean(value, len(pair.unlabelled))
 
 
 class Joint(Together):
@@ -127,7 +142,8 @@ class Joint(Together):
     def backward(self, pair: Pair) -> tuple[Tensor, Tensor]:
         supervised = self.loss(self.model.segment(pair.image), pair.mask)
         supervised.backward()
-        further: Tensor = self.attention(pair.unlabelled, *self.model(pair.unlabelled))
+        further = self.attention(pair.unlabelled, *self.model(pair.unlabelled))
+        further = self.mean(further, pair)
         (pair.weight * further).backward(inputs=self.parameters)
         return supervised, further
 
@@ -147,6 +163,7 @@ class MeanTeacher(Together):
             target = self.model.segment(self.noisy(pair)).sigmoid()
         supervised = self.loss(self.student.segment(pair.image), pair.mask)
         further = F.mse_loss(self.student.segment(self.noisy(pair)).sigmoid(), target)
+        further = self.mean(further, pair)
         (supervised + pair.weight * further).backward()
         return supervised, further
 
@@ -182,6 +199,7 @@ class CrossPseudo(Together):
         settings = self.recipe.model
         peer = models.build(self.model.kind, settings.channels, seed, settings.convolutions)
         self.peer = peer.to(self.device)
+        synchronise(self.peer, self.team)
         return nn.ModuleList([self.model, self.peer])
 
     def backward(self, pair: Pair) -> tuple[Tensor, Tensor]:
@@ -189,6 +207,7 @@ class CrossPseudo(Together):
         supervised = [self.loss(network.segment(pair.image), pair.mask) for network in both]
         one, other = (network.segment(pair.unlabelled) for network in both)
         further = cross_entropy(one, other > 0) + cross_entropy(other, one > 0)
+        further = self.mean(further, pair)
         (sum(supervised) + pair.weight * further).backward()
         return supervised[0], further
 
@@ -211,6 +230,7 @@ class PseudoLabel(Together):
         sure = guess.abs().sigmoid() >= self.recipe.together.confidence
         supervised = self.loss(self.model.segment(pair.image), pair.mask)
         further = cross_entropy(self.model.segment(self.noisy(pair)), guess > 0, sure)
+        further = self.mean(further, pair)
         (supervised + pair.weight * further).backward()
         return supervised, further
 

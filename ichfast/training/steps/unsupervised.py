@@ -6,12 +6,14 @@ from torch import Tensor
 from ichfast.data import SliceSet
 from ichfast.losses import AttentionWMSELoss
 from ichfast.models import ReducedUNet
+from ichfast.team import ALONE, Team
 from ichfast.training.recipe import Recipe
 from ichfast.training.steps.base import (
     Batch,
     Outcome,
     Step,
     micro_batches,
+    share_of,
     unlabelled_batches,
     weighted_mean,
 )
@@ -32,8 +34,9 @@ class Unsupervised(Step):
         labelled: SliceSet,
         recipe: Recipe,
         device: torch.device,
+        team: Team = ALONE,
     ) -> None:
-        self.model, self.recipe = model, recipe
+        self.model, self.recipe, self.team = model, recipe, team
         self.unlabelled, self.labelled = unlabelled.to(device), labelled.to(device)
         self.batches = micro_batches(labelled, recipe)
         self.loss = attention_loss(recipe)
@@ -50,17 +53,18 @@ class Unsupervised(Step):
 
     def update(self, batch: Batch) -> Tensor:
         """One update; the loss before it."""
-        image, _ = self.unlabelled.batch(*batch)
+        image, _ = self.unlabelled.batch(*share_of(self.team, batch))
         self.optimizer.zero_grad()
-        loss: Tensor = self.loss(image, *self.model(image))
+        loss = self.team.mean(self.loss(image, *self.model(image)), len(image))
         loss.backward(inputs=self.parameters)
+        self.team.sum_gradients(self.optimizer)
         self.optimizer.step()
         return loss.detach()
 
     def renew_statistics(self) -> None:
         with torch.no_grad(), renewed_statistics(self.model):
             for batch in self.batches:
-                self.model.segment(self.labelled.batch(batch)[0])
+                self.model.segment(self.labelled.batch(*share_of(self.team, (batch, None)))[0])
 
 
 def attention_loss(recipe: Recipe) -> AttentionWMSELoss:

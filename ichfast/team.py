@@ -1,0 +1,240 @@
+"""The processes that train one model together, as `torchrun` starts them; usually one alone.
+
+What every process knows alike (a global batch, a loss, weights) is the same bits on each of them.
+Of a batch each takes its share, and what the shares give is summed over all.
+"""
+
+import contextlib
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ichfast.errors import IchfastError, RecipeError, TeamError
+
+if TYPE_CHECKING:  # some builds of torch have none of it
+    from torch.distributed.distributed_c10d import Store
+
+T = TypeVar("T")
+
+PATIENCE = timedelta(hours=1)
+"""for the others: the first process may have a phantom to write; the dead are noticed at once"""
+
+
+@dataclass(frozen=True)
+class Team:
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    """among the processes of this machine"""
+    restarts: int = 0
+    """how often torchrun has started all processes anew after losing one"""
+    restarts_left: int = 0
+    launch: str = ""
+    """which call of torchrun this is, restarts included"""
+    store: "Store | None" = None
+
+    @property
+    def leads(self) -> bool:
+        """Of all processes this one alone writes and speaks."""
+        return self.rank == 0
+
+    @property
+    def group(self) -> "dist.ProcessGroup | None":
+        return None if self.size == 1 else dist.group.WORLD
+
+    def device(self, device: torch.device) -> torch.device:
+        """The one of its kind that is this process's."""
+        if device.type == "cuda" and self.size > 1:
+            device = torch.device("cuda", self.local_rank)
+            torch.cuda.set_device(device)
+        return device
+
+    def share(self, count: int) -> slice:
+        """This process's places in a batch of ``count`` slices."""
+        if count < self.size:
+            raise RecipeError(
+                f"a batch of {count} slices cannot be shared by {self.size} processes; take larger "
+                "batches (supervised.batch_size, unsupervised.batch_size) or fewer processes."
+            )
+        return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+
+    def mean(self, value: Tensor, count: int) -> Tensor:
+        """Of all processes' means over ``count`` values each, the mean over all values. Backward
+        gives this process's part of the gradient."""
+        if self.size == 1:
+            return value
+        mean: Tensor = _Mean.apply(value, count)
+        return mean
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Over all processes, in place."""
+        return tensor if self.size == 1 else sum_over(tensor)
+
+    def sum_gradients(self, optimizer: torch.optim.Optimizer) -> None:
+        """Over all processes, of what ``optimizer`` updates."""
+        if self.size == 1:
+            return
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        flat = sum_over(torch.cat([gradient.flatten() for gradient in gradients]))
+        for gradient, total in zip(
+            gradients, flat.split([g.numel() for g in gradients]), strict=True
+        ):
+            gradient.copy_(total.view_as(gradient))
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is true of any process."""
+        return bool(self.sum(torch.tensor(int(flag))))
+
+    def alike(self, value: Any) -> bool:
+        """Whether all processes have the same."""
+        if self.size == 1:
+            return True
+        values = [None] * self.size
+        with contact():
+            dist.all_gather_object(values, value)
+        return all(other == value for other in values)
+
+    def lead(self, action: Callable[[], T]) -> T:
+        """What ``action`` gives on the first process, to all of them; likewise its error."""
+        if self.size == 1:
+            return action()
+        results: list[Any] = [None, None]
+        if self.leads:
+            try:
+                results[0] = action()
+            except IchfastError as error:
+                results[1] = error
+        with contact():
+            dist.broadcast_object_list(results, src=0)
+        if results[1] is not None:
+            raise results[1]
+        result: T = results[0]
+        return result
+
+    def complaint(self, error: IchfastError) -> str | None:
+        """How this process tells its error: not at all where another one does."""
+        if self.store is None:
+            return str(error)
+        name = f"process {self.rank} of {self.size}: {error}"
+        try:
+            keys = [f"error of {rank}" for rank in range(self.size)]
+            if isinstance(error, TeamError):  # the one that left may have said why
+                return None if any(self.store.check([key]) for key in keys) else name
+            self.store.set(keys[self.rank], str(error))
+            for _ in range(30):  # an error of all is there at once; of one alone never
+                if self.store.check(keys):
+                    if len({self.store.get(key) for key in keys}) == 1:
+                        return str(error) if self.leads else None
+                    break
+                time.sleep(0.1)
+        except RuntimeError:  # the store is gone
+            pass
+        return name
+
+
+ALONE = Team()
+
+
+def launched() -> bool:
+    """Whether torchrun, or what sets the same variables, has started this process."""
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    return all(name in os.environ for name in names)
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[Team]:
+    """The team that this process belongs to."""
+    if not launched():
+        yield ALONE
+        return
+    environment = os.environ
+    restarts = int(environment.get("TORCHELASTIC_RESTART_COUNT", 0))
+    launch = environment.get("TORCHELASTIC_RUN_ID", "none")
+    if launch == "none":  # torchrun's default; its process tells as much on one machine
+        launch = f"{socket.gethostname()} {os.getppid()}"
+    about: dict[str, Any] = {
+        "local_rank": int(environment["LOCAL_RANK"]),
+        "restarts": restarts,
+        "restarts_left": int(environment.get("TORCHELASTIC_MAX_RESTARTS", 0)) - restarts,
+        "launch": launch,
+    }
+    if int(environment["WORLD_SIZE"]) == 1:
+        yield Team(**about)
+        return
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
+    with contact():
+        store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+        # torchrun keeps its store over a restart, and with it the addresses of the dead.
+        store = PrefixStore(f"restart {restarts}", store)
+        # Each tensor goes by its device; what is no tensor of the model goes by the CPU's.
+        gpu = torch.cuda.is_available() and dist.is_nccl_available()
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if gpu else "gloo",
+            store=store,
+            rank=rank,
+            world_size=size,
+            timeout=PATIENCE,
+        )
+    yield Team(rank, size, store=store, **about)
+    dist.destroy_process_group()  # after an error the others may be gone, and this would wait
+
+
+@contextlib.contextmanager
+def one_voice() -> Iterator[None]:
+    """Every process but the first is silent, bars and warnings included."""
+    if not launched() or os.environ["RANK"] == "0":
+        yield
+        return
+    with (
+        open(os.devnull, "w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
+        yield
+
+
+def complain(line: str) -> None:
+    """On standard error, whoever is silent."""
+    print(line, file=sys.__stderr__ if launched() else sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def contact() -> Iterator[None]:
+    """Raise TeamError where another process cannot be reached."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise TeamError(f"another process has died or cannot be reached ({reason}).") from error
+
+
+def sum_over(tensor: Tensor, group: "dist.ProcessGroup | None" = None) -> Tensor:
+    """The sum over the processes of ``group`` (None: all), in place; each has the same bits."""
+    with contact():
+        dist.all_reduce(tensor, group=group)
+    return tensor
+
+
+class _Mean(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, count: int) -> Tensor:
+        wide = value.detach().double() * count
+        total = sum_over(torch.stack([wide, torch.full_like(wide, count)]))
+        ctx.share = count / total[1]
+        return (total[0] / total[1]).to(value.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return (grad * ctx.share).to(grad.dtype), None
