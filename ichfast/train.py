@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ichfast._native import NO_CUDA
 from ichfast.errors import IchfastError, RecipeError
 from ichfast.training import PRESETS, Recipe, RunFolder, recipe, run
 from ichfast.training.folder import CHECKPOINT, RECIPE
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with run_folder:
             if options.resume is None:
                 run_folder.claim()
-            metrics = run(chosen, run_folder, device)
+            metrics = run(chosen, run_folder, device, deterministic=options.deterministic)
         return conclude(folder, metrics)
     except IchfastError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -93,7 +94,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="RUN",
         help="go on with this run; with --set training.epochs=N, for longer than planned",
     )
-    output.add_argument("--device", default="cpu", help="cpu")
+    output.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (%(default)s)")
+    output.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="same bits from run to run on a GPU too, where that costs time; a CPU always is",
+    )
     output.add_argument("--threads", type=int, metavar="N", help="CPU threads (all cores)")
     return parser
 
@@ -122,8 +128,22 @@ def checked_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         device = None
-    if device is None or device.type != "cpu":
-        raise IchfastError(f"--device {name} is not supported by this version; use --device cpu.")
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise IchfastError(f"--device {name} is not supported; use --device cpu or --device cuda.")
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise IchfastError(
+                f"--device {name} needs a GPU, and torch {torch.__version__} finds none; use "
+                "--device cpu."
+            )
+        if (device.index or 0) >= torch.cuda.device_count():
+            raise IchfastError(
+                f"--device {name}: torch finds {torch.cuda.device_count()} GPUs, from cuda:0 on."
+            )
+        if NO_CUDA:
+            raise IchfastError(f"--device {name}: {NO_CUDA}.")
+        torch.cuda.set_device(device)
+        return torch.device("cuda", torch.cuda.current_device())
     return device
 
 

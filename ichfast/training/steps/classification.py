@@ -12,6 +12,7 @@ from ichfast.data import SUBTYPES, SliceSet
 from ichfast.errors import DataError
 from ichfast.models import ReducedUNet
 from ichfast.training import augmentation
+from ichfast.training.forward import Forward
 from ichfast.training.recipe import Recipe
 from ichfast.training.steps.base import Batch, Outcome, Step, batches_of, weighted_mean
 from ichfast.training.streams import stream
@@ -26,9 +27,10 @@ class Classification(Step):
         self, model: ReducedUNet, unlabelled: SliceSet, recipe: Recipe, device: torch.device
     ) -> None:
         self.model, self.recipe, self.device = model, recipe, device
+        self.forward = Forward(recipe, device)
         self.rows, labels = slice_labels(unlabelled)
         self.unlabelled = unlabelled.to(device)
-        self.labels = labels.to(device)
+        self.labels = labels
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(stream(recipe.training.seed, "head").integers(2**62)))
             self.head = nn.Linear(model.channels[-1], labels.shape[1]).to(device)
@@ -49,12 +51,18 @@ class Classification(Step):
     def update(self, batch: Batch, labels: Tensor) -> Tensor:
         """One update; the loss before it."""
         image, _ = self.unlabelled.batch(*batch)
+        labels = labels.to(self.device, non_blocking=True)
         self.optimizer.zero_grad()
-        features = self.model.encoder(image)[-1]
-        loss = F.binary_cross_entropy_with_logits(self.head(features.mean((2, 3))), labels)
+        logits = self.head(self.forward(self.features, image))
+        loss = F.binary_cross_entropy_with_logits(logits, labels)
         loss.backward()
         self.optimizer.step()
         return loss.detach()
+
+    def features(self, image: Tensor) -> Tensor:
+        """(B, C), the mean over the slice."""
+        coarsest: Tensor = self.model.encoder(image)[-1]
+        return coarsest.mean((2, 3))
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"head": self.head.state_dict()}

@@ -6,6 +6,7 @@ from torch import Tensor
 from ichfast.data import SliceSet, Warp
 from ichfast.models import ReducedUNet
 from ichfast.training import augmentation
+from ichfast.training.forward import Forward
 from ichfast.training.recipe import Recipe
 from ichfast.training.steps.base import (
     Batch,
@@ -31,6 +32,7 @@ class SupervisedLBFGS(Step):
         self, model: ReducedUNet, labelled: SliceSet, recipe: Recipe, device: torch.device
     ) -> None:
         self.model, self.labelled, self.recipe = model, labelled.to(device), recipe
+        self.forward = Forward(recipe, device)
         self.batches = micro_batches(labelled, recipe)
         self.loss = supervised_loss(recipe)
         settings = recipe.lbfgs
@@ -70,7 +72,8 @@ class SupervisedLBFGS(Step):
         losses: list[Tensor] = []
         for batch in self.batches:
             image, mask = self.labelled.batch(batch, warp and warp.of(batch))
-            loss = self.loss(self.model.segment(image), mask) * (len(batch) / len(self.labelled))
+            share = len(batch) / len(self.labelled)
+            loss = self.loss(self.forward(self.model.segment, image), mask) * share
             if gradient:
                 loss.backward()
             losses.append(loss.detach())
@@ -93,6 +96,7 @@ class SupervisedAdam(Step):
         self, model: ReducedUNet, labelled: SliceSet, recipe: Recipe, device: torch.device
     ) -> None:
         self.model, self.labelled, self.recipe = model, labelled.to(device), recipe
+        self.forward = Forward(recipe, device)
         self.loss = supervised_loss(recipe)
         groups = model.groups()
         self.optimizer = torch.optim.Adam(
@@ -108,7 +112,7 @@ class SupervisedAdam(Step):
         """One update; the loss before it."""
         image, mask = self.labelled.batch(*batch)
         self.optimizer.zero_grad()
-        loss: Tensor = self.loss(self.model.segment(image), mask)
+        loss: Tensor = self.loss(self.forward(self.model.segment, image), mask)
         loss.backward()
         self.optimizer.step()
         return loss.detach()

@@ -6,6 +6,7 @@ from torch import Tensor
 from ichfast.data import SliceSet
 from ichfast.losses import AttentionWMSELoss
 from ichfast.models import ReducedUNet
+from ichfast.training.forward import Forward
 from ichfast.training.recipe import Recipe
 from ichfast.training.steps.base import (
     Batch,
@@ -34,6 +35,7 @@ class Unsupervised(Step):
         device: torch.device,
     ) -> None:
         self.model, self.recipe = model, recipe
+        self.forward = Forward(recipe, device)
         self.unlabelled, self.labelled = unlabelled.to(device), labelled.to(device)
         self.batches = micro_batches(labelled, recipe)
         self.loss = attention_loss(recipe)
@@ -52,7 +54,7 @@ class Unsupervised(Step):
         """One update; the loss before it."""
         image, _ = self.unlabelled.batch(*batch)
         self.optimizer.zero_grad()
-        loss: Tensor = self.loss(image, *self.model(image))
+        loss: Tensor = self.loss(image, *self.forward(self.model, image))
         loss.backward(inputs=self.parameters)
         self.optimizer.step()
         return loss.detach()
@@ -60,7 +62,7 @@ class Unsupervised(Step):
     def renew_statistics(self) -> None:
         with torch.no_grad(), renewed_statistics(self.model):
             for batch in self.batches:
-                self.model.segment(self.labelled.batch(batch)[0])
+                self.forward(self.model.segment, self.labelled.batch(batch)[0])
 
 
 def attention_loss(recipe: Recipe) -> AttentionWMSELoss:
