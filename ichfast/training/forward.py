@@ -13,7 +13,7 @@ Outputs = TypeVar("Outputs", Tensor, tuple[Tensor, Tensor])
 
 
 class Forward:
-    """``forward(model.segment, image)`` is ``model.segment(image)``, run as ``recipe.compute`` says.
+    """``forward(model.segment, image)``: ``model.segment(image)``, run as ``recipe.compute`` says.
 
     Weights, their gradients and what comes out are float32 and contiguous whatever is chosen, so
     optimizers, checkpoints and losses need not know.

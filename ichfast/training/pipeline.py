@@ -37,8 +37,8 @@ def run(
     deterministic: bool = True,
 ) -> dict[str, Any]:
     """Train and evaluate ``recipe`` in ``folder``, resuming what is there; the content of
-    metrics.json. ``parts`` saves reading the same slices again; ``deterministic`` is :func:`exact`'s.
-    """
+    metrics.json. ``parts`` saves reading the same slices again; ``deterministic`` as in
+    :func:`exact`."""
     content = checkpoint.read(folder)
     if content:
         checkpoint.check_recipe(folder, content, recipe)

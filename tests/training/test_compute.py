@@ -15,7 +15,6 @@ from ichfast.errors import RecipeError
 from ichfast.training.forward import Forward, channels_last
 from ichfast.training.steps import Step, build_steps
 from ichfast.training.steps.supervised import SupervisedAdam, SupervisedLBFGS
-from ichfast.training.steps.unsupervised import Unsupervised
 
 CPU = torch.device("cpu")
 OPTIONS = {
@@ -37,7 +36,9 @@ ADAM = "supervised.optimizer=adam"
 
 
 def one_step(name: str, *settings: str, device: torch.device = CPU) -> Step:
-    model = models.build("unet" if name in NAMES[3:] and name != "joint" else "multitask", (2, 3, 4), 0)
+    model = models.build(
+        "unet" if name in NAMES[3:] and name != "joint" else "multitask", (2, 3, 4), 0
+    )
     unlabelled = labelled_by_table(synthetic("unlabelled", 9, masks=False))
     recipe = tiny("together.confidence=0.5", "adam.learning_rate=0.01", *settings)
     steps = build_steps(
@@ -83,7 +84,9 @@ def test_channels_last_is_the_same_function(name) -> None:
     for settings in ((), OPTIONS["channels last"]):
         step = one_step(name, ADAM, *settings)
         outcome = step.run(0, moved=False)
-        ends.append((outcome, torch.cat([p.detach().flatten() for p in model_of(step).parameters()])))
+        ends.append(
+            (outcome, torch.cat([p.detach().flatten() for p in model_of(step).parameters()]))
+        )
     (plain, weights), (other, its_weights) = ends
     assert other.loss == pytest.approx(plain.loss, rel=1e-3)
     # Adam divides by the gradient's own size, so the rounding of a tiny one may show.
