@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ichfast._native import NO_CUDA
 from ichfast.errors import IchfastError, RecipeError, TeamError
 from ichfast.team import ALONE, Team, complain, joined, one_voice
 from ichfast.training import PRESETS, Recipe, RunFolder, checkpoint, recipe, run
@@ -57,7 +58,7 @@ def command(options: argparse.Namespace) -> int:
                 if options.resume is None:
                     restarted = team.any(team.restarts > 0)
                     team.lead(lambda: claim(held, team, restarted))
-                metrics = run(chosen, held, device, team=team)
+                metrics = run(chosen, held, device, team=team, deterministic=options.deterministic)
             return team.lead(lambda: conclude(folder, metrics, team))
     except TeamError as error:
         fix = (
@@ -119,7 +120,12 @@ def parser() -> argparse.ArgumentParser:
     output.add_argument(
         "--tensorboard", action="store_true", help="TensorBoard's files too, in RUN/events"
     )
-    output.add_argument("--device", default="cpu", help="cpu")
+    output.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (%(default)s)")
+    output.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="same bits from run to run on a GPU too, where that costs time; a CPU always is",
+    )
     output.add_argument("--threads", type=int, metavar="N", help="CPU threads (all cores)")
     return parser
 
@@ -148,8 +154,22 @@ def checked_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         device = None
-    if device is None or device.type != "cpu":
-        raise IchfastError(f"--device {name} is not supported by this version; use --device cpu.")
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise IchfastError(f"--device {name} is not supported; use --device cpu or --device cuda.")
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise IchfastError(
+                f"--device {name} needs a GPU, and torch {torch.__version__} finds none; use "
+                "--device cpu."
+            )
+        if (device.index or 0) >= torch.cuda.device_count():
+            raise IchfastError(
+                f"--device {name}: torch finds {torch.cuda.device_count()} GPUs, from cuda:0 on."
+            )
+        if NO_CUDA:
+            raise IchfastError(f"--device {name}: {NO_CUDA}.")
+        torch.cuda.set_device(device)
+        return torch.device("cuda", torch.cuda.current_device())
     return device
 
 

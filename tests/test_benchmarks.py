@@ -115,7 +115,7 @@ def test_unknown_op_is_named(capsys):
     assert "no op 'conv'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("op", command.OPS)
+@pytest.mark.parametrize("op", [*command.OPS, *command.STEPS])
 def test_every_op_agrees_with_its_contenders(op):
     for make in command._cases(op, Cpu(), quick=True):
         for quick in make():

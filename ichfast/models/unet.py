@@ -9,8 +9,28 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 DEFAULT_CHANNELS = (64, 128, 256, 512)
+
+
+class Pool(nn.Module):
+    """2×2 max-pooling, of even sides."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.is_cuda and torch.are_deterministic_algorithms_enabled():
+            return deterministic_pool(x)  # torch's has no deterministic backward there
+        return F.max_pool2d(x, 2)
+
+
+def deterministic_pool(x: Tensor) -> Tensor:
+    """``F.max_pool2d(x, 2)`` to the bit, with its gradient: of equal values the first gets it, of
+    several NaN the last."""
+    best = x[..., ::2, ::2]
+    for row, column in ((0, 1), (1, 0), (1, 1)):
+        other = x[..., row::2, column::2]
+        best = torch.where((other > best) | other.isnan(), other, best)
+    return best
 
 
 class Encoder(nn.Module):
@@ -29,7 +49,7 @@ class Encoder(nn.Module):
             return nn.Sequential(*layers)
 
         self.levels = nn.ModuleList(level(*pair) for pair in pairwise((1, *channels)))
-        self.pool = nn.MaxPool2d(2)
+        self.pool = Pool()
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """The features of every level, finest first."""

@@ -1,6 +1,7 @@
 """A run from recipe to report. The command and every study over many runs go through here."""
 
 import json
+import os
 import platform
 import sys
 import time
@@ -34,9 +35,12 @@ def run(
     device: torch.device,
     parts: Parts | None = None,
     team: Team = ALONE,
+    *,
+    deterministic: bool = True,
 ) -> dict[str, Any]:
     """Train and evaluate ``recipe`` in ``folder``, resuming what is there; the content of
-    metrics.json. ``parts`` saves reading the same slices again."""
+    metrics.json. ``parts`` saves reading the same slices again; ``deterministic`` as in
+    :func:`exact`."""
     content = team.lead(lambda: checkpoint.read(folder))
     if team.restarts:
         print(restarted(team, content), file=sys.stderr)
@@ -62,7 +66,7 @@ def run(
     ).to(device)
     progress = Progress()
     status, reason = "finished", None
-    with exact():
+    with exact(device, deterministic=deterministic):
         try:
             if not train(model, progress, parts, recipe, folder, device, team):
                 status = "interrupted"
@@ -127,19 +131,29 @@ def assess(
 
 
 @contextmanager
-def exact() -> Iterator[None]:
-    """Same input, same bits; torch's global settings and generator are put back at the end."""
-    deterministic: Any = torch.utils.deterministic  # its stub lacks the property
-    former = torch.are_deterministic_algorithms_enabled(), deterministic.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True)
+def exact(device: torch.device, *, deterministic: bool = True) -> Iterator[None]:
+    """Same input, same bits; torch's global settings and generator are put back at the end.
+
+    Not ``deterministic``: on a GPU, whatever algorithms are fastest. A CPU is always exact.
+    """
+    deterministic |= device.type == "cpu"
+    settings: Any = torch.utils.deterministic  # its stub lacks the property
+    former = torch.are_deterministic_algorithms_enabled(), settings.fill_uninitialized_memory
+    former_benchmark = torch.backends.cudnn.benchmark
+    if deterministic and device.type == "cuda":  # cuBLAS reads it at its first use
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(deterministic)
+    # Its trials may choose another algorithm in each run. Shapes are few, so trying pays otherwise.
+    torch.backends.cudnn.benchmark = not deterministic
     # The fill only unmasks code that reads memory it never wrote. Every layer and op here writes
     # its whole output, and the fill would cost a fifth of the time of training.
-    deterministic.fill_uninitialized_memory = False
+    settings.fill_uninitialized_memory = False
     try:
         with torch.random.fork_rng(devices=[]):
             yield
     finally:
-        algorithms, deterministic.fill_uninitialized_memory = former
+        algorithms, settings.fill_uninitialized_memory = former
+        torch.backends.cudnn.benchmark = former_benchmark
         torch.use_deterministic_algorithms(algorithms)
 
 

@@ -203,6 +203,25 @@ class Phantom:
 
 
 @dataclass(frozen=True)
+class Compute:
+    """Of training; validation and test are always plain float32."""
+
+    precision: str = key(
+        "float32",
+        "of the layers; weights, optimizers and losses stay float32",
+        choices=("float32", "bfloat16"),
+    )
+    memory_format: str = key(
+        "contiguous", "layout of the feature maps", choices=("contiguous", "channels_last")
+    )
+    compile: str = key(
+        "off",
+        "torch.compile the networks; cuda_graphs: and replay them as CUDA graphs, on a GPU",
+        choices=("off", "on", "cuda_graphs"),
+    )
+
+
+@dataclass(frozen=True)
 class Evaluation:
     threshold: float = key(0.5, "a pixel is haemorrhage above this", low=0, high=1)
     batch_size: int = key(16, "slices a batch", low=1)
@@ -224,6 +243,7 @@ class Recipe:
     augmentation: Augmentation = Augmentation()
     data: Data = Data()
     phantom: Phantom = Phantom()
+    compute: Compute = Compute()
     evaluation: Evaluation = Evaluation()
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from ichfast import models
 from ichfast.errors import CheckpointError
 from ichfast.models import MultiTaskUNet, ReducedUNet
+from ichfast.models.unet import deterministic_pool
 
 CHANNELS = (2, 3, 4)
 
@@ -120,3 +121,33 @@ def test_weights_that_are_not_ours(tmp_path) -> None:
         models.load(other)
     with pytest.raises(CheckpointError, match="cannot be read"):
         models.load(tmp_path / "missing.safetensors")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from(["random", "ties", "nan"]), st.booleans())
+def test_the_deterministic_pool_is_torch_s_to_the_bit(seed: int, kind: str, last: bool) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(2, 3, 8, 12, generator=generator)
+    if kind != "random":
+        x = x.round()  # zeros of both signs too
+    if kind == "nan":
+        x[torch.rand(x.shape, generator=generator) < 0.3] = float("nan")
+    if last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    ways = []
+    for pool in (deterministic_pool, torch.nn.MaxPool2d(2)):
+        given_one = x.clone().requires_grad_()
+        pooled = pool(given_one)
+        pooled.backward(torch.randn(pooled.shape, generator=torch.Generator().manual_seed(1)))
+        assert given_one.grad is not None
+        ways.append([t.detach().contiguous().view(torch.int32) for t in (pooled, given_one.grad)])
+    assert all(one.equal(other) for one, other in zip(*ways, strict=True))
+
+
+def test_a_cpu_pools_by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("ichfast.models.unet.deterministic_pool")
+    torch.use_deterministic_algorithms(True)
+    try:
+        ReducedUNet(CHANNELS)(torch.rand(2, 1, 8, 8))
+    finally:
+        torch.use_deterministic_algorithms(False)

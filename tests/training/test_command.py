@@ -10,7 +10,7 @@ from tiny_runs import TINY, log_of
 
 from ichfast import models, train
 from ichfast.data.phantom import write_phantom
-from ichfast.errors import RecipeError
+from ichfast.errors import IchfastError, RecipeError
 from ichfast.training import PRESETS, parts, pipeline, recipe
 
 PHANTOM = (
@@ -99,8 +99,7 @@ def test_no_report_without_its_extra(tmp_path, monkeypatch, capsys) -> None:
         (["--set", "training.epoch=1"], "did you mean training.epochs?"),
         (["--recipe", "nowhere.toml"], "nowhere.toml cannot be read"),
         (["--resume", "nowhere"], "holds no recipe.toml"),
-        (["--device", "cuda"], "use --device cpu"),
-        (["--device", "toaster"], "use --device cpu"),
+        (["--device", "toaster"], "use --device cpu or"),
         (["--threads", "0"], "must be at least 1"),
         (["--labelled", "nowhere"], "give --unlabelled DIR"),
         (["--labelled", "nowhere", "--set", "training.strategy=supervised"], "nowhere"),
@@ -155,5 +154,35 @@ def test_a_labelled_folder_needs_an_unlabelled_one(tmp_path) -> None:
         parts.load_parts(real, tmp_path)
 
 
-def test_only_the_cpu_yet() -> None:
+def test_devices(monkeypatch) -> None:
     assert train.checked_device("cpu") == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(IchfastError, match=r"needs a GPU, and torch .* finds none"):
+        train.checked_device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(IchfastError, match="finds 2 GPUs"):
+        train.checked_device("cuda:2")
+    monkeypatch.setattr(train, "NO_CUDA", "this build has CPU kernels only")
+    with pytest.raises(IchfastError, match="CPU kernels only"):
+        train.checked_device("cuda:1")
+    monkeypatch.setattr(train, "NO_CUDA", None)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    assert train.checked_device("cuda") == torch.device("cuda", 1)
+
+
+@pytest.mark.parametrize(
+    ("device", "asked", "got"),
+    [("cpu", False, True), ("cuda", False, False), ("cuda", True, True)],
+)
+def test_deterministic_is_the_cpu_s_default_and_a_gpu_s_option(
+    device, asked, got, monkeypatch
+) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    benchmark = torch.backends.cudnn.benchmark
+    with pipeline.exact(torch.device(device), deterministic=asked):
+        assert torch.are_deterministic_algorithms_enabled() == got
+        assert torch.backends.cudnn.benchmark != got
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.backends.cudnn.benchmark == benchmark

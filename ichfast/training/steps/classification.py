@@ -13,6 +13,7 @@ from ichfast.errors import DataError
 from ichfast.models import ReducedUNet
 from ichfast.team import ALONE, Team
 from ichfast.training import augmentation
+from ichfast.training.forward import Forward
 from ichfast.training.recipe import Recipe
 from ichfast.training.steps.base import (
     Batch,
@@ -39,9 +40,10 @@ class Classification(Step):
         team: Team = ALONE,
     ) -> None:
         self.model, self.recipe, self.device, self.team = model, recipe, device, team
+        self.forward = Forward(recipe, device)
         self.rows, labels = slice_labels(unlabelled)
         self.unlabelled = unlabelled.to(device)
-        self.labels = labels.to(device)
+        self.labels = labels
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(stream(recipe.training.seed, "head").integers(2**62)))
             self.head = nn.Linear(model.channels[-1], labels.shape[1]).to(device)
@@ -62,15 +64,20 @@ class Classification(Step):
     def update(self, batch: Batch, labels: Tensor) -> Tensor:
         """One update; the loss before it."""
         image, _ = self.unlabelled.batch(*share_of(self.team, batch))
-        labels = labels[self.team.share(len(labels))]
+        labels = labels[self.team.share(len(labels))].to(self.device, non_blocking=True)
         self.optimizer.zero_grad()
-        features = self.model.encoder(image)[-1]
-        loss = F.binary_cross_entropy_with_logits(self.head(features.mean((2, 3))), labels)
+        logits = self.head(self.forward(self.features, image))
+        loss = F.binary_cross_entropy_with_logits(logits, labels)
         loss = self.team.mean(loss, len(image))
         loss.backward()
         self.team.sum_gradients(self.optimizer)
         self.optimizer.step()
         return loss.detach()
+
+    def features(self, image: Tensor) -> Tensor:
+        """(B, C), the mean over the slice."""
+        coarsest: Tensor = self.model.encoder(image)[-1]
+        return coarsest.mean((2, 3))
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"head": self.head.state_dict()}

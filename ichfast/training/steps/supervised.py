@@ -7,6 +7,7 @@ from ichfast.data import SliceSet, Warp
 from ichfast.models import ReducedUNet
 from ichfast.team import ALONE, Team
 from ichfast.training import augmentation
+from ichfast.training.forward import Forward
 from ichfast.training.recipe import Recipe
 from ichfast.training.steps.base import (
     Batch,
@@ -38,7 +39,7 @@ class SupervisedLBFGS(Step):
         team: Team = ALONE,
     ) -> None:
         self.model, self.labelled, self.recipe = model, labelled.to(device), recipe
-        self.team = team
+        self.team, self.forward = team, Forward(recipe, device)
         self.batches = micro_batches(labelled, recipe)
         self.loss = supervised_loss(recipe, team)
         settings = recipe.lbfgs
@@ -79,7 +80,9 @@ class SupervisedLBFGS(Step):
         for batch in self.batches:
             own = share_of(self.team, (batch, warp and warp.of(batch)))
             image, mask = self.labelled.batch(*own)
-            loss = self.loss(self.model.segment(image), mask) * (len(batch) / len(self.labelled))
+            loss = self.loss(self.forward(self.model.segment, image), mask) * (
+                len(batch) / len(self.labelled)
+            )
             if gradient:
                 loss.backward()
             losses.append(loss.detach())
@@ -109,7 +112,7 @@ class SupervisedAdam(Step):
         team: Team = ALONE,
     ) -> None:
         self.model, self.labelled, self.recipe = model, labelled.to(device), recipe
-        self.team = team
+        self.team, self.forward = team, Forward(recipe, device)
         self.loss = supervised_loss(recipe, team)
         groups = model.groups()
         self.optimizer = torch.optim.Adam(
@@ -125,7 +128,7 @@ class SupervisedAdam(Step):
         """One update; the loss before it."""
         image, mask = self.labelled.batch(*share_of(self.team, batch))
         self.optimizer.zero_grad()
-        loss: Tensor = self.loss(self.model.segment(image), mask)
+        loss: Tensor = self.loss(self.forward(self.model.segment, image), mask)
         loss.backward()
         self.team.sum_gradients(self.optimizer)
         self.optimizer.step()

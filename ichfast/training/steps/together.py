@@ -19,6 +19,7 @@ from ichfast.data import SliceSet
 from ichfast.models import ReducedUNet
 from ichfast.models.synced import synchronise
 from ichfast.team import ALONE, Team
+from ichfast.training.forward import Forward
 from ichfast.training.recipe import Recipe
 from ichfast.training.steps.base import (
     Outcome,
@@ -60,6 +61,7 @@ class Together(Step):
         team: Team = ALONE,
     ) -> None:
         self.model, self.recipe, self.device, self.team = model, recipe, device, team
+        self.forward = Forward(recipe, device)
         self.unlabelled, self.labelled = unlabelled.to(device), labelled.to(device)
         self.batches = micro_batches(labelled, recipe)
         self.loss = supervised_loss(recipe, team)
@@ -98,7 +100,8 @@ class Together(Step):
             losses.append((torch.stack([supervised, further]).detach(), own))
         with torch.no_grad(), renewed_statistics(self.model):
             for batch in self.batches:
-                self.model.segment(self.labelled.batch(*share_of(self.team, (batch, None)))[0])
+                image, _ = self.labelled.batch(*share_of(self.team, (batch, None)))
+                self.forward(self.model.segment, image)
         parts = {
             name: weighted_mean([(both[i], batch) for both, batch in losses])
             for i, name in enumerate(("supervised", "unsupervised"))
@@ -140,9 +143,9 @@ class Joint(Together):
         return self.model
 
     def backward(self, pair: Pair) -> tuple[Tensor, Tensor]:
-        supervised = self.loss(self.model.segment(pair.image), pair.mask)
+        supervised = self.loss(self.forward(self.model.segment, pair.image), pair.mask)
         supervised.backward()
-        further = self.attention(pair.unlabelled, *self.model(pair.unlabelled))
+        further = self.attention(pair.unlabelled, *self.forward(self.model, pair.unlabelled))
         further = self.mean(further, pair)
         (pair.weight * further).backward(inputs=self.parameters)
         return supervised, further
@@ -160,9 +163,9 @@ class MeanTeacher(Together):
     def backward(self, pair: Pair) -> tuple[Tensor, Tensor]:
         with torch.no_grad(), untracked_statistics(self.model):
             self.model.train()
-            target = self.model.segment(self.noisy(pair)).sigmoid()
-        supervised = self.loss(self.student.segment(pair.image), pair.mask)
-        further = F.mse_loss(self.student.segment(self.noisy(pair)).sigmoid(), target)
+            target = self.forward(self.model.segment, self.noisy(pair)).sigmoid()
+        supervised = self.loss(self.forward(self.student.segment, pair.image), pair.mask)
+        further = F.mse_loss(self.forward(self.student.segment, self.noisy(pair)).sigmoid(), target)
         further = self.mean(further, pair)
         (supervised + pair.weight * further).backward()
         return supervised, further
@@ -204,8 +207,10 @@ class CrossPseudo(Together):
 
     def backward(self, pair: Pair) -> tuple[Tensor, Tensor]:
         both = (self.model, self.peer)
-        supervised = [self.loss(network.segment(pair.image), pair.mask) for network in both]
-        one, other = (network.segment(pair.unlabelled) for network in both)
+        supervised = [
+            self.loss(self.forward(network.segment, pair.image), pair.mask) for network in both
+        ]
+        one, other = (self.forward(network.segment, pair.unlabelled) for network in both)
         further = cross_entropy(one, other > 0) + cross_entropy(other, one > 0)
         further = self.mean(further, pair)
         (sum(supervised) + pair.weight * further).backward()
@@ -226,10 +231,10 @@ class PseudoLabel(Together):
 
     def backward(self, pair: Pair) -> tuple[Tensor, Tensor]:
         with torch.no_grad(), untracked_statistics(self.model):
-            guess = self.model.segment(pair.unlabelled)
+            guess = self.forward(self.model.segment, pair.unlabelled)
         sure = guess.abs().sigmoid() >= self.recipe.together.confidence
-        supervised = self.loss(self.model.segment(pair.image), pair.mask)
-        further = cross_entropy(self.model.segment(self.noisy(pair)), guess > 0, sure)
+        supervised = self.loss(self.forward(self.model.segment, pair.image), pair.mask)
+        further = cross_entropy(self.forward(self.model.segment, self.noisy(pair)), guess > 0, sure)
         further = self.mean(further, pair)
         (supervised + pair.weight * further).backward()
         return supervised, further

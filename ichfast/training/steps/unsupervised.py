@@ -7,6 +7,7 @@ from ichfast.data import SliceSet
 from ichfast.losses import AttentionWMSELoss
 from ichfast.models import ReducedUNet
 from ichfast.team import ALONE, Team
+from ichfast.training.forward import Forward
 from ichfast.training.recipe import Recipe
 from ichfast.training.steps.base import (
     Batch,
@@ -37,6 +38,7 @@ class Unsupervised(Step):
         team: Team = ALONE,
     ) -> None:
         self.model, self.recipe, self.team = model, recipe, team
+        self.forward = Forward(recipe, device)
         self.unlabelled, self.labelled = unlabelled.to(device), labelled.to(device)
         self.batches = micro_batches(labelled, recipe)
         self.loss = attention_loss(recipe)
@@ -55,7 +57,7 @@ class Unsupervised(Step):
         """One update; the loss before it."""
         image, _ = self.unlabelled.batch(*share_of(self.team, batch))
         self.optimizer.zero_grad()
-        loss = self.team.mean(self.loss(image, *self.model(image)), len(image))
+        loss = self.team.mean(self.loss(image, *self.forward(self.model, image)), len(image))
         loss.backward(inputs=self.parameters)
         self.team.sum_gradients(self.optimizer)
         self.optimizer.step()
@@ -64,7 +66,8 @@ class Unsupervised(Step):
     def renew_statistics(self) -> None:
         with torch.no_grad(), renewed_statistics(self.model):
             for batch in self.batches:
-                self.model.segment(self.labelled.batch(*share_of(self.team, (batch, None)))[0])
+                image, _ = self.labelled.batch(*share_of(self.team, (batch, None)))
+                self.forward(self.model.segment, image)
 
 
 def attention_loss(recipe: Recipe) -> AttentionWMSELoss:

@@ -1,0 +1,64 @@
+"""How the steps run a network: precision, memory layout, compiled or not. Nothing else asks."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from ichfast.errors import RecipeError
+from ichfast.training.recipe import Recipe
+
+Outputs = TypeVar("Outputs", Tensor, tuple[Tensor, Tensor])
+
+
+class Forward:
+    """``forward(model.segment, image)``: ``model.segment(image)``, run as ``recipe.compute`` says.
+
+    Weights, their gradients and what comes out are float32 and contiguous whatever is chosen, so
+    optimizers, checkpoints and losses need not know.
+    """
+
+    def __init__(self, recipe: Recipe, device: torch.device) -> None:
+        self.settings, self.device = recipe.compute, device
+        if self.settings.compile == "cuda_graphs" and device.type != "cuda":
+            raise RecipeError(
+                f"compute.compile = cuda_graphs needs a GPU, and the device is {device}; set "
+                "compute.compile = on."
+            )
+        self.compiled: dict[Callable[..., Any], Callable[..., Any]] = {}
+
+    def __call__(self, function: Callable[[Tensor], Outputs], image: Tensor) -> Outputs:
+        if self.settings.memory_format == "channels_last":
+            image = channels_last(image)
+        with torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"
+        ):
+            outputs = self._compiled(function)(image)
+        if isinstance(outputs, Tensor):
+            return self._own(outputs)
+        first, second = outputs
+        return self._own(first), self._own(second)
+
+    def _compiled(self, function: Callable[[Tensor], Outputs]) -> Callable[[Tensor], Outputs]:
+        if self.settings.compile == "off":
+            return function
+        if function not in self.compiled:
+            mode = "reduce-overhead" if self.settings.compile == "cuda_graphs" else None
+            # Batches have two sizes at most, one apart.
+            self.compiled[function] = torch.compile(function, dynamic=False, mode=mode)
+        return self.compiled[function]
+
+    def _own(self, output: Tensor) -> Tensor:
+        output = output.float()
+        # A graph without a backward pass may be replayed at once, over its former results.
+        graph_s = self.settings.compile == "cuda_graphs" and not output.requires_grad
+        return output.clone() if graph_s else output
+
+
+def channels_last(image: Tensor) -> Tensor:
+    """The (B, 1, H, W) image with the strides that make every layer after it channels-last. With
+    one channel it is so already, but torch takes it for contiguous as long as its strides are."""
+    _, channels, height, width = image.shape
+    strides = (channels * height * width, 1, channels * width, channels)
+    return image.contiguous().as_strided(image.shape, strides)

@@ -1,0 +1,230 @@
+"""[compute]: each option learns, resumes exactly and leaves weights and results as they were."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from test_resume import assert_same_end
+from tiny_runs import labelled_by_table, synthetic, tiny
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ichfast import models
+from ichfast.errors import RecipeError
+from ichfast.training.forward import Forward, channels_last
+from ichfast.training.steps import Step, build_steps
+from ichfast.training.steps.supervised import SupervisedAdam, SupervisedLBFGS
+
+CPU = torch.device("cpu")
+OPTIONS = {
+    "channels last": ("compute.memory_format=channels_last",),
+    "bfloat16": ("compute.precision=bfloat16",),
+    "both": ("compute.memory_format=channels_last", "compute.precision=bfloat16"),
+}
+NAMES = (
+    "supervised",
+    "unsupervised",
+    "turns",
+    "classification",
+    "joint",
+    "mean_teacher",
+    "cps",
+    "pseudo_label",
+)
+ADAM = "supervised.optimizer=adam"
+
+
+def one_step(name: str, *settings: str, device: torch.device = CPU) -> Step:
+    model = models.build(
+        "unet" if name in NAMES[3:] and name != "joint" else "multitask", (2, 3, 4), 0
+    )
+    unlabelled = labelled_by_table(synthetic("unlabelled", 9, masks=False))
+    recipe = tiny("together.confidence=0.5", "adam.learning_rate=0.01", *settings)
+    steps = build_steps(
+        [name],
+        model.to(device),
+        synthetic("train", 7),
+        unlabelled,
+        recipe,
+        device,
+        lambda epoch, count: torch.arange(count).numpy() % 2 == 0,
+    )
+    return steps[name]
+
+
+def model_of(step: Any) -> models.ReducedUNet:
+    model: models.ReducedUNet = getattr(step, "supervised", step).model
+    return model
+
+
+@pytest.mark.parametrize("settings", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("step_class", [SupervisedLBFGS, SupervisedAdam])
+def test_it_learns(step_class, settings) -> None:
+    model = models.build("unet", (2, 3, 4), 0)
+    step = step_class(model, synthetic("train", 7), tiny("adam.learning_rate=0.02", *settings), CPU)
+    losses = [step.run(epoch, moved=False).loss for epoch in range(12)]
+    assert losses[-1] < losses[0] - 0.1
+
+
+@pytest.mark.parametrize("settings", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+def test_resume_is_exact(optimizer, settings, start, tmp_path) -> None:
+    settings = (*settings, f"supervised.optimizer={optimizer}", "training.epochs=4")
+    start(tmp_path / "whole", *settings)
+    start(tmp_path / "halves", *settings, "training.epochs=2")
+    start(tmp_path / "halves", *settings)
+    assert_same_end(tmp_path / "whole", tmp_path / "halves")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_channels_last_is_the_same_function(name) -> None:
+    """From the same weights, the same loss and gradients, up to the order of sums."""
+    ends = []
+    for settings in ((), OPTIONS["channels last"]):
+        step = one_step(name, ADAM, *settings)
+        outcome = step.run(0, moved=False)
+        ends.append(
+            (outcome, torch.cat([p.detach().flatten() for p in model_of(step).parameters()]))
+        )
+    (plain, weights), (other, its_weights) = ends
+    assert other.loss == pytest.approx(plain.loss, rel=1e-3)
+    # Adam divides by the gradient's own size, so the rounding of a tiny one may show.
+    assert (its_weights - weights).norm() < 1e-2 * weights.norm()
+
+
+@pytest.mark.parametrize("settings", OPTIONS.values(), ids=OPTIONS)
+def test_gradients(settings) -> None:
+    gradients = []
+    image, mask = synthetic("train", 7).batch(torch.arange(7))
+    for chosen in ((), settings):
+        model = models.build("multitask", (8, 16, 32), 0)
+        logits, reconstruction = Forward(tiny(*chosen), CPU)(model, image)
+        assert logits.dtype == reconstruction.dtype == torch.float32
+        ((logits - mask).square().mean() + reconstruction.square().mean()).backward()
+        assert all(p.grad.is_contiguous() and p.grad.dtype == p.dtype for p in model.parameters())
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    distance = (gradients[1] - gradients[0]).norm() / gradients[0].norm()
+    assert distance < (0.1 if "compute.precision=bfloat16" in settings else 1e-4)
+
+
+def test_every_layer_is_channels_last() -> None:
+    model = models.build("multitask", (4, 8, 16), 0)
+    seen = []
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.BatchNorm2d):
+            module.register_forward_hook(lambda module, given, result: seen.append(result))
+    Forward(tiny(*OPTIONS["channels last"]), CPU)(model, torch.rand(2, 1, 16, 16))
+    assert len(seen) == 16
+    assert all(x.is_contiguous(memory_format=torch.channels_last) for x in seen)
+
+
+def test_channels_last_is_a_view() -> None:
+    image = torch.rand(2, 1, 4, 6)
+    assert channels_last(image).equal(image)
+    assert channels_last(image).data_ptr() == image.data_ptr()
+
+
+def test_compile(monkeypatch) -> None:
+    """Each network is compiled once, for every batch."""
+    asked: list[tuple[Callable[..., Any], dict[str, Any]]] = []
+
+    def compile(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+        asked.append((function, options))
+        return function
+
+    monkeypatch.setattr(torch, "compile", compile)
+    step = one_step("cps", ADAM, "compute.compile=on")
+    step.run(0, moved=False)
+    assert [function.__self__ for function, _ in asked] == [step.model, step.peer]
+    assert all(options == {"dynamic": False, "mode": None} for _, options in asked)
+
+
+@pytest.mark.large
+def test_compiled_runs_resume_exactly(start, tmp_path) -> None:
+    settings = ("compute.compile=on", ADAM, "training.epochs=4")
+    start(tmp_path / "whole", *settings)
+    start(tmp_path / "halves", *settings, "training.epochs=2")
+    start(tmp_path / "halves", *settings)
+    assert_same_end(tmp_path / "whole", tmp_path / "halves")
+
+
+def test_cuda_graphs_need_a_gpu() -> None:
+    with pytest.raises(RecipeError, match=r"needs a GPU.*set compute\.compile = on"):
+        one_step("supervised", "compute.compile=cuda_graphs")
+
+
+class Synchronizations(TorchDispatchMode):
+    """Operators that make the host wait for a device's numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if func.overloadpacket.__name__ in ("_local_scalar_dense", "nonzero", "is_nonzero"):
+            self.seen.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_number_is_read_within_an_epoch(name, monkeypatch) -> None:
+    """Until its very end, where the losses are read together."""
+    step: Any = one_step(name, ADAM)
+    mode = Synchronizations()
+    for one in getattr(step, "kinds", {"": step}).values():
+        # Adam counts its steps on the host.
+        monkeypatch.setattr(one.optimizer, "step", lambda: None)
+    module = type(step).__module__ if name not in NAMES[4:] else "ichfast.training.steps.together"
+    monkeypatch.setattr(f"{module}.weighted_mean", lambda losses: 0.0)
+    with mode:
+        step.run(0, moved=False)
+    assert mode.seen == []
+    with mode:
+        torch.ones(1).item()
+    assert mode.seen
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("graphs", [(), ("compute.compile=cuda_graphs",)], ids=["plain", "graphs"])
+@pytest.mark.parametrize("name", NAMES)
+def test_no_synchronization_within_an_epoch_on_a_gpu(name, graphs, monkeypatch) -> None:
+    step: Any = one_step(name, ADAM, *graphs, device=torch.device("cuda", 0))
+    step.run(0, moved=False)  # what is set up at the first use may wait
+    module = type(step).__module__ if name not in NAMES[4:] else "ichfast.training.steps.together"
+    monkeypatch.setattr(f"{module}.weighted_mean", lambda losses: 0.0)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step.run(1, moved=False)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_lbfgs_reads_only_what_its_line_search_compares() -> None:
+    step: Any = one_step("supervised", device=torch.device("cuda", 0))
+    step.run(0, moved=False)
+    step.optimizer.zero_grad()
+    image, mask = step.labelled.batch(step.batches[0])
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        loss: Tensor = step.loss(step.forward(step.model.segment, image), mask)
+        loss.backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("settings", [(), *OPTIONS.values(), ("compute.compile=cuda_graphs",)])
+def test_gpu_runs_repeat_to_the_bit(settings, parts, tmp_path) -> None:
+    from ichfast.training import RunFolder, run
+
+    for name in ("one", "two"):
+        with RunFolder(tmp_path / name, resume=False) as held:
+            run(tiny(ADAM, *settings), held, torch.device("cuda", 0), parts)
+    assert_same_end(tmp_path / "one", tmp_path / "two")
