@@ -8,11 +8,12 @@ from pathlib import Path
 
 from ichfast.data import load_slices
 from ichfast.errors import IchfastError
+from ichfast.processes import available_cores
 from ichfast.reproduce.cells import Outcome, run_cells
 from ichfast.reproduce.checks import check
 from ichfast.reproduce.collect import collect
 from ichfast.reproduce.cost import cost
-from ichfast.reproduce.overview import Progress, check_room, cores, overview
+from ichfast.reproduce.overview import Progress, check_room, overview
 from ichfast.reproduce.plan import PRESETS, chosen, has_ended, limited, make_plan
 from ichfast.training import Recipe, RunFolder
 from ichfast.training.parts import Load
@@ -71,7 +72,13 @@ def parser() -> argparse.ArgumentParser:
         help="the cells that meet all of these: scheme, fold, row, seed, unlabelled, with = or != "
         "and a value or a pattern; may be repeated, for more cells",
     )
-    add("--jobs", type=int, default=cores(), metavar="N", help="cells side by side (%(default)s)")
+    add(
+        "--jobs",
+        type=int,
+        default=available_cores(),
+        metavar="N",
+        help="cells side by side (%(default)s)",
+    )
     add("--out", type=Path, metavar="DIR", help="folder of the cells (runs/table1-PRESET)")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="recipe key of all cells")
     add("--plan", action="store_true", help="print the plan and stop")

@@ -1,6 +1,5 @@
 """The plan in words, before anything is trained, and how far it has come."""
 
-import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -97,7 +96,3 @@ def span(seconds: float) -> str:
 
 def bytes_(size: float) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0))

@@ -2,10 +2,8 @@
 
 import contextlib
 import functools
-import multiprocessing
 import os
 import signal
-import threading
 import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -15,6 +13,7 @@ import torch
 
 from ichfast.data import load_slices
 from ichfast.errors import IchfastError, OutputError
+from ichfast.processes import end_with_parent
 from ichfast.reproduce.plan import ENDED, Cell
 from ichfast.training import RunFolder, run
 from ichfast.training.folder import CHECKPOINT, RECIPE
@@ -28,7 +27,7 @@ def work(pipe: Connection, out: Path) -> None:
     worker.
     """
     os.setsid()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     # One thread a cell whatever --jobs is: the bits then do not depend on it.
     torch.set_num_threads(1)
     load = functools.cache(load_slices)
@@ -39,13 +38,6 @@ def work(pipe: Connection, out: Path) -> None:
             with contextlib.redirect_stderr(silence):  # many progress bars would be one mess
                 found = answer(cell, out, load)
             pipe.send(found)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def answer(cell: Cell, out: Path, load: Load) -> tuple[str, str]:

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import signal
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -20,6 +19,7 @@ from ichfast.data.audit.tally import Tally
 from ichfast.data.files import list_folder, open_table, slice_name
 from ichfast.data.problems import Refused
 from ichfast.errors import DataError
+from ichfast.processes import available_cores, ignore_interrupt
 
 File = tuple[int, str]  # set, name below its root
 # Big enough that a process hardly waits, small enough that progress shows.
@@ -133,7 +133,7 @@ def _tallies(
 ) -> Iterator[Tally]:
     files = _walk(roots, options.leave)
     chunks = iter(lambda: list(islice(files, CHUNK[options.pixels])), [])
-    workers = options.workers or min(_available_cores(), 1 + total // WORTH[options.pixels])
+    workers = options.workers or min(available_cores(), 1 + total // WORTH[options.pixels])
     _begin(roots, wanted, options.pixels)
     if workers == 1:
         yield from map(_tally, chunks)
@@ -169,8 +169,8 @@ def _begin(roots: list[str], wanted: frozenset[str], pixels: bool, child: bool =
     """What a process must know for all of its files."""
     global _job
     _job = roots, wanted, pixels
-    if child:  # Ctrl-C reaches the whole process group; the parent alone decides
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if child:
+        ignore_interrupt()
 
 
 def _tally(files: list[File]) -> Tally:
@@ -190,9 +190,3 @@ def _tally(files: list[File]) -> Tally:
             else:
                 tally.take(part, source, one, wanted)
     return tally
-
-
-def _available_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import os
-import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -19,6 +18,7 @@ from ichfast.data.phantom import ct_ich, rsna
 from ichfast.data.phantom.files import whole
 from ichfast.data.phantom.patient import make_scan
 from ichfast.errors import OutputError, RecipeError
+from ichfast.processes import available_cores, ignore_interrupt
 
 VERSION = 1  # raised whenever the same parameters give other files
 MANIFEST = "phantom.json"
@@ -68,7 +68,7 @@ def write_phantom(
     parameters = Parameters(VERSION, seed, patients, unlabelled_patients, size, slices)
     parameters.check()
     if workers is None:
-        workers = _available_cores()
+        workers = available_cores()
     if workers < 1:
         raise RecipeError(f"phantom: workers is {workers}; it must be at least 1.")
     out = Path(out)
@@ -97,12 +97,6 @@ def patient_stream(seed: int, stream: int, index: int) -> np.random.Generator:
 def is_bleeding(index: int) -> bool:
     """Every seventh patient is free of haemorrhage, never the first."""
     return index % 7 != 6
-
-
-def _available_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _prepare(out: Path, parameters: Parameters) -> bool:
@@ -153,17 +147,12 @@ def _run(function: Any, tasks: list[tuple[int, int]], workers: int) -> Iterator[
         return
     # Spawned, since forking a process that has loaded torch may deadlock.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_ignore_interrupt) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=ignore_interrupt) as pool:
         try:
             yield from pool.map(function, tasks)
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-
-
-def _ignore_interrupt() -> None:
-    """Ctrl-C reaches the whole process group; the parent alone decides."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _write_patient(out: Path, parameters: Parameters, task: tuple[int, int]) -> Any:

@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import torch
@@ -29,6 +27,7 @@ from ichfast.data.prepare.plan import Plan
 from ichfast.data.prepare.units import Map, list_units
 from ichfast.data.problems import Problem, Problems
 from ichfast.errors import DataError, OutputError
+from ichfast.processes import available_cores, end_with_parent, ignore_interrupt
 
 PLAN, LOCK = "plan.jsonl", ".lock"
 MAX_SIZE = 4096  # beyond any CT
@@ -98,7 +97,7 @@ def prepare_pool(
         raise OutputError(f"{out} lies inside the set {root}; take an --out outside of it")
     job = Job(root, out, size, positive, limit, seed, rank, world, timeout, progress)
     if workers is None:
-        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+        workers = available_cores()
     try:
         return _lead(job, workers) if rank == 0 else _follow(job, workers)
     except BrokenProcessPool as error:
@@ -329,14 +328,6 @@ def _workers(count: int) -> Iterator[Map]:
 
 
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent alone decides
+    ignore_interrupt()
     torch.set_num_threads(1)
-    Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A parent that is killed cannot stop its workers."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    end_with_parent()

@@ -1,0 +1,30 @@
+"""What the commands that spread their work over worker processes share."""
+
+import multiprocessing
+import os
+import signal
+from threading import Thread
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def ignore_interrupt() -> None:
+    """Of a worker: Ctrl-C reaches the whole process group; the parent alone decides."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def end_with_parent() -> None:
+    """Of a worker: a parent that is killed cannot stop it."""
+
+    def wait() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
