@@ -1,7 +1,7 @@
 """What the steps share: the form of one, batches, and the supervised loss."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -10,9 +10,12 @@ from torch import Tensor
 
 from ichfast.data import SliceSet, Warp
 from ichfast.losses import TverskyLoss
+from ichfast.models import ReducedUNet
 from ichfast.team import ALONE, Team
 from ichfast.training import augmentation
+from ichfast.training.forward import Forward
 from ichfast.training.recipe import Recipe
+from ichfast.training.steps.statistics import renewed_statistics
 from ichfast.training.streams import stream
 
 Batch = tuple[NDArray[np.int64], Warp | None]
@@ -28,21 +31,60 @@ class Outcome(NamedTuple):
     """the same mean of each part by its name, where a step has more than one"""
 
 
-class Step:
+class Step(Protocol):
     """One kind of epoch."""
-
-    optimizer: torch.optim.Optimizer
 
     def run(self, epoch: int, *, moved: bool) -> Outcome:
         """One epoch. ``moved``: another step has moved the weights since this one last ran."""
-        raise NotImplementedError
+        ...
 
     def state_dict(self) -> dict[str, Any]:
         """All that the step remembers from epoch to epoch."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class Optimizing:
+    """What steps with an optimizer of their own have in common; they set it."""
+
+    optimizer: torch.optim.Optimizer
+
+    def __init__(
+        self, model: ReducedUNet, recipe: Recipe, device: torch.device, team: Team
+    ) -> None:
+        self.model, self.recipe, self.device, self.team = model, recipe, device, team
+        self.forward = Forward(recipe, device)
+
+    def state_dict(self) -> dict[str, Any]:
         return {"optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(state["optimizer"])
+
+
+class SeeingUnlabelled(Optimizing):
+    """Those that see unlabelled slices, and move the encoder by them: the segmentation path's
+    statistics, which inference uses, are then to be taken anew from the labelled slices."""
+
+    def __init__(
+        self,
+        model: ReducedUNet,
+        unlabelled: SliceSet,
+        labelled: SliceSet,
+        recipe: Recipe,
+        device: torch.device,
+        team: Team,
+    ) -> None:
+        super().__init__(model, recipe, device, team)
+        self.unlabelled, self.labelled = unlabelled.to(device), labelled.to(device)
+        self.batches = micro_batches(labelled, recipe)
+
+    def renew_statistics(self) -> None:
+        with torch.no_grad(), renewed_statistics(self.model):
+            for batch in self.batches:
+                image, _ = self.labelled.batch(*share_of(self.team, (batch, None)))
+                self.forward(self.model.segment, image)
 
 
 def supervised_loss(recipe: Recipe, team: Team = ALONE) -> TverskyLoss:

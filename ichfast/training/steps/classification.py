@@ -13,12 +13,11 @@ from ichfast.errors import DataError
 from ichfast.models import ReducedUNet
 from ichfast.team import ALONE, Team
 from ichfast.training import augmentation
-from ichfast.training.forward import Forward
 from ichfast.training.recipe import Recipe
 from ichfast.training.steps.base import (
     Batch,
+    Optimizing,
     Outcome,
-    Step,
     batches_of,
     share_of,
     weighted_mean,
@@ -26,7 +25,7 @@ from ichfast.training.steps.base import (
 from ichfast.training.streams import stream
 
 
-class Classification(Step):
+class Classification(Optimizing):
     """Binary cross-entropy of six outputs (any haemorrhage, then the five subtypes) of a linear
     layer on the encoder's coarsest features, averaged over the slice, by Adam; one pass over all
     slices whose labels are known. RSNA's own task (Flanders et al., Radiology: AI, 2020)."""
@@ -39,14 +38,12 @@ class Classification(Step):
         device: torch.device,
         team: Team = ALONE,
     ) -> None:
-        self.model, self.recipe, self.device, self.team = model, recipe, device, team
-        self.forward = Forward(recipe, device)
-        self.rows, labels = slice_labels(unlabelled)
+        super().__init__(model, recipe, device, team)
+        self.rows, self.labels = slice_labels(unlabelled)
         self.unlabelled = unlabelled.to(device)
-        self.labels = labels
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(stream(recipe.training.seed, "head").integers(2**62)))
-            self.head = nn.Linear(model.channels[-1], labels.shape[1]).to(device)
+            self.head = nn.Linear(model.channels[-1], self.labels.shape[1]).to(device)
         self.parameters = [*model.groups()["encoder"], *self.head.parameters()]
         self.optimizer = torch.optim.Adam(self.parameters, lr=recipe.adam.learning_rate)
 

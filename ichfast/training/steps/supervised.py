@@ -1,18 +1,17 @@
 """Steps on the labelled slices alone."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ichfast.data import SliceSet, Warp
 from ichfast.models import ReducedUNet
 from ichfast.team import ALONE, Team
 from ichfast.training import augmentation
-from ichfast.training.forward import Forward
 from ichfast.training.recipe import Recipe
 from ichfast.training.steps.base import (
     Batch,
+    Optimizing,
     Outcome,
-    Step,
     labelled_batches,
     micro_batches,
     share_of,
@@ -22,13 +21,8 @@ from ichfast.training.steps.base import (
 from ichfast.training.steps.statistics import renewed_statistics, untracked_statistics
 
 
-class SupervisedLBFGS(Step):
-    """The supervised loss by L-BFGS over the whole labelled set.
-
-    The closure is the slice-weighted mean over micro-batches that never change, augmented alike
-    throughout an epoch, so it is a deterministic function of the weights, as the line search and
-    the curvature pairs require.
-    """
+class Supervised(Optimizing):
+    """The supervised loss over the encoder and the segmentation decoder."""
 
     def __init__(
         self,
@@ -38,14 +32,30 @@ class SupervisedLBFGS(Step):
         device: torch.device,
         team: Team = ALONE,
     ) -> None:
-        self.model, self.labelled, self.recipe = model, labelled.to(device), recipe
-        self.team, self.forward = team, Forward(recipe, device)
-        self.batches = micro_batches(labelled, recipe)
+        super().__init__(model, recipe, device, team)
+        self.labelled = labelled.to(device)
         self.loss = supervised_loss(recipe, team)
-        settings = recipe.lbfgs
         groups = model.groups()
-        self.optimizer = torch.optim.LBFGS(
-            groups["encoder"] + groups["segmentation"],
+        self.optimizer = self.made(groups["encoder"] + groups["segmentation"])
+
+    def made(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimizer of these parameters."""
+        raise NotImplementedError
+
+
+class SupervisedLBFGS(Supervised):
+    """The supervised loss by L-BFGS over the whole labelled set.
+
+    The closure is the slice-weighted mean over micro-batches that never change, augmented alike
+    throughout an epoch, so it is a deterministic function of the weights, as the line search and
+    the curvature pairs require.
+    """
+
+    def made(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        self.batches = micro_batches(self.labelled, self.recipe)
+        settings = self.recipe.lbfgs
+        return torch.optim.LBFGS(
+            parameters,
             lr=settings.learning_rate,
             max_iter=settings.max_iter,
             history_size=settings.history,
@@ -100,24 +110,11 @@ class SupervisedLBFGS(Step):
             state["t"] = 0.0
 
 
-class SupervisedAdam(Step):
+class SupervisedAdam(Supervised):
     """The supervised loss by Adam over shuffled batches: one pass over the labelled set."""
 
-    def __init__(
-        self,
-        model: ReducedUNet,
-        labelled: SliceSet,
-        recipe: Recipe,
-        device: torch.device,
-        team: Team = ALONE,
-    ) -> None:
-        self.model, self.labelled, self.recipe = model, labelled.to(device), recipe
-        self.team, self.forward = team, Forward(recipe, device)
-        self.loss = supervised_loss(recipe, team)
-        groups = model.groups()
-        self.optimizer = torch.optim.Adam(
-            groups["encoder"] + groups["segmentation"], lr=recipe.adam.learning_rate
-        )
+    def made(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.Adam(parameters, lr=self.recipe.adam.learning_rate)
 
     def run(self, epoch: int, *, moved: bool) -> Outcome:
         self.model.train()

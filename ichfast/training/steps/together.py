@@ -19,19 +19,17 @@ from ichfast.data import SliceSet
 from ichfast.models import ReducedUNet
 from ichfast.models.synced import synchronise
 from ichfast.team import ALONE, Team
-from ichfast.training.forward import Forward
 from ichfast.training.recipe import Recipe
 from ichfast.training.steps.base import (
     Outcome,
-    Step,
+    SeeingUnlabelled,
     labelled_batches,
-    micro_batches,
     share_of,
     supervised_loss,
     unlabelled_batches,
     weighted_mean,
 )
-from ichfast.training.steps.statistics import renewed_statistics, untracked_statistics
+from ichfast.training.steps.statistics import untracked_statistics
 from ichfast.training.steps.unsupervised import attention_loss, attention_parameters
 from ichfast.training.streams import stream
 
@@ -47,9 +45,8 @@ class Pair(NamedTuple):
     whole: int | None = None  # unlabelled slices of all processes; None: these are all
 
 
-class Together(Step):
-    """One pass over the labelled set. The segmentation path's statistics are taken anew from the
-    labelled slices at the end, as after every step that sees unlabelled ones."""
+class Together(SeeingUnlabelled):
+    """One pass over the labelled set."""
 
     def __init__(
         self,
@@ -60,10 +57,7 @@ class Together(Step):
         device: torch.device,
         team: Team = ALONE,
     ) -> None:
-        self.model, self.recipe, self.device, self.team = model, recipe, device, team
-        self.forward = Forward(recipe, device)
-        self.unlabelled, self.labelled = unlabelled.to(device), labelled.to(device)
-        self.batches = micro_batches(labelled, recipe)
+        super().__init__(model, unlabelled, labelled, recipe, device, team)
         self.loss = supervised_loss(recipe, team)
         self.trained = self.networks()
         self.optimizer = torch.optim.Adam(self.trained.parameters(), lr=recipe.adam.learning_rate)
@@ -98,10 +92,7 @@ class Together(Step):
             self.optimizer.step()
             self.updated()
             losses.append((torch.stack([supervised, further]).detach(), own))
-        with torch.no_grad(), renewed_statistics(self.model):
-            for batch in self.batches:
-                image, _ = self.labelled.batch(*share_of(self.team, (batch, None)))
-                self.forward(self.model.segment, image)
+        self.renew_statistics()
         parts = {
             name: weighted_mean([(both[i], batch) for both, batch in losses])
             for i, name in enumerate(("supervised", "unsupervised"))

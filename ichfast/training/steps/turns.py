@@ -7,7 +7,6 @@ import numpy as np
 
 from ichfast.training.steps.base import (
     Outcome,
-    Step,
     labelled_batches,
     unlabelled_batches,
     weighted_mean,
@@ -16,7 +15,7 @@ from ichfast.training.steps.supervised import SupervisedAdam
 from ichfast.training.steps.unsupervised import Unsupervised
 
 
-class Turns(Step):
+class Turns:
     """As many updates as the labelled set has batches; ``choose(epoch, count)`` says which of them
     (count,) are supervised. Each kind keeps its optimizer."""
 

@@ -7,26 +7,19 @@ from ichfast.data import SliceSet
 from ichfast.losses import AttentionWMSELoss
 from ichfast.models import ReducedUNet
 from ichfast.team import ALONE, Team
-from ichfast.training.forward import Forward
 from ichfast.training.recipe import Recipe
 from ichfast.training.steps.base import (
     Batch,
     Outcome,
-    Step,
-    micro_batches,
+    SeeingUnlabelled,
     share_of,
     unlabelled_batches,
     weighted_mean,
 )
-from ichfast.training.steps.statistics import renewed_statistics
 
 
-class Unsupervised(Step):
-    """L_u by Adam over a random sample of the unlabelled slices, as large as the labelled set.
-
-    It moves the encoder, so the segmentation path's statistics, which inference uses, are taken
-    anew from the labelled slices at the end.
-    """
+class Unsupervised(SeeingUnlabelled):
+    """L_u by Adam over a random sample of the unlabelled slices, as large as the labelled set."""
 
     def __init__(
         self,
@@ -37,10 +30,7 @@ class Unsupervised(Step):
         device: torch.device,
         team: Team = ALONE,
     ) -> None:
-        self.model, self.recipe, self.team = model, recipe, team
-        self.forward = Forward(recipe, device)
-        self.unlabelled, self.labelled = unlabelled.to(device), labelled.to(device)
-        self.batches = micro_batches(labelled, recipe)
+        super().__init__(model, unlabelled, labelled, recipe, device, team)
         self.loss = attention_loss(recipe)
         self.parameters = attention_parameters(model, recipe)
         self.optimizer = torch.optim.Adam(self.parameters, lr=recipe.adam.learning_rate)
@@ -62,12 +52,6 @@ class Unsupervised(Step):
         self.team.sum_gradients(self.optimizer)
         self.optimizer.step()
         return loss.detach()
-
-    def renew_statistics(self) -> None:
-        with torch.no_grad(), renewed_statistics(self.model):
-            for batch in self.batches:
-                image, _ = self.labelled.batch(*share_of(self.team, (batch, None)))
-                self.forward(self.model.segment, image)
 
 
 def attention_loss(recipe: Recipe) -> AttentionWMSELoss:
