@@ -118,7 +118,12 @@ def _ratio(numerator: Tensor, denominator: Tensor, empty: EmptyRule) -> Tensor:
     return torch.where(denominator == 0, _EMPTY_VALUE[empty], ratio)
 
 
+def numbers(names: Sequence[Hashable], order: Sequence[Hashable]) -> list[int]:
+    """The place of each name among those of ``order``, counted once each."""
+    place = {name: i for i, name in enumerate(dict.fromkeys(order))}
+    return [place[name] for name in names]
+
+
 def _sum_by(counts: Tensor, names: Sequence[Hashable]) -> Tensor:
-    order = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    index = torch.tensor([order[name] for name in names])
-    return counts.new_zeros(len(order), 3).index_add_(0, index, counts)
+    index = torch.tensor(numbers(names, names))
+    return counts.new_zeros(len(set(names)), 3).index_add_(0, index, counts)

@@ -141,12 +141,8 @@ def chosen_recipe(options: argparse.Namespace) -> Recipe:
         chosen = PRESETS[options.preset or "demo"]
         if options.recipe:
             chosen = recipe.read(options.recipe, chosen)
-    folders = {
-        f"data.{name}": str(path.resolve())
-        for name in ("labelled", "unlabelled")
-        if (path := getattr(options, name)) is not None
-    }
-    return recipe.with_settings(recipe.merged(chosen, folders), options.set)
+    chosen = recipe.with_folders(chosen, options.labelled, options.unlabelled)
+    return recipe.with_settings(chosen, options.set)
 
 
 def checked_device(name: str) -> torch.device:

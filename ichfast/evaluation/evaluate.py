@@ -17,7 +17,6 @@ from ichfast.errors import DataError
 from ichfast.evaluation.intervals import Rows, mean
 from ichfast.evaluation.surface import EMPTY_RULE as SURFACE_RULE
 from ichfast.evaluation.surface import TOLERANCES, Surface, by_tolerance, surface
-from ichfast.evaluation.table import numbers
 from ichfast.team import ALONE, Team
 
 EMPTY_RULE: metrics.EmptyRule = "nan"
@@ -157,7 +156,7 @@ def _overlap(counts: Tensor, patients: Sequence[str]) -> dict[str, Any]:
 def _surface(found: Surface, counts: Tensor, slices: SliceSet) -> dict[str, Any]:
     """Means over slices that have the score, and over patients of theirs; beside them, how many
     slices have a score by the rule for one empty mask alone."""
-    rows = Rows.of(numbers(slices.patients, slices.patients))
+    rows = Rows.of(metrics.numbers(slices.patients, slices.patients))
 
     def means(values: ArrayLike) -> dict[str, float | None]:
         return {

@@ -28,9 +28,7 @@ def examples(
     candidates = slices.positive.nonzero()[:, 0]
     if len(candidates) == 0:
         candidates = torch.arange(len(slices))
-    order = candidates[evaluation.dice[candidates].argsort(stable=True)]
-    rank = torch.linspace(0, len(order) - 1, min(n, len(order)), dtype=torch.float64).round().long()
-    index = order[rank]
+    index, rank = evenly_ranked(candidates, evaluation.dice, n)
 
     image, target = slices.to(device).batch(index)
     assert target is not None
@@ -49,3 +47,11 @@ def examples(
     if reconstruction is not None:
         pictures["reconstruction"] = reconstruction.sigmoid()
     return {name: tensor.cpu().contiguous() for name, tensor in pictures.items()}
+
+
+def evenly_ranked(candidates: Tensor, dice: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Up to ``n`` of the candidates, evenly spaced over the ranks of their Dice, and these ranks (0
+    = worst). ``candidates`` (K,) are places in ``dice`` (N,)."""
+    order = candidates[dice[candidates].argsort(stable=True)]
+    rank = torch.linspace(0, len(order) - 1, min(n, len(order)), dtype=torch.float64).round().long()
+    return order[rank], rank

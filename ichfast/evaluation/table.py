@@ -1,6 +1,5 @@
 """The slices of a test in numbers, column by column: what intervals and comparisons start from."""
 
-from collections.abc import Hashable, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -8,6 +7,7 @@ from torch import Tensor
 
 from ichfast.data import SliceSet
 from ichfast.evaluation.surface import Surface, by_tolerance
+from ichfast.metrics import numbers
 
 
 def table(slices: SliceSet, counts: Tensor, surface: Surface, whole: SliceSet) -> dict[str, Any]:
@@ -30,12 +30,6 @@ def table(slices: SliceSet, counts: Tensor, surface: Surface, whole: SliceSet) -
         "hd95": _known(surface.hd95),
         "nsd": {name: _known(column) for name, column in by_tolerance(surface.nsd).items()},
     }
-
-
-def numbers(names: Sequence[Hashable], order: Sequence[Hashable]) -> list[int]:
-    """The place of each name among those of ``order``, counted once each."""
-    place = {name: i for i, name in enumerate(dict.fromkeys(order))}
-    return [place[name] for name in names]
 
 
 def _scans(slices: SliceSet) -> list[tuple[str, str]]:

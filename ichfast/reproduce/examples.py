@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from ichfast import models
+from ichfast import metrics, models
 from ichfast.data import SCHEMES
 from ichfast.evaluation.evaluate import inference
+from ichfast.evaluation.examples import evenly_ranked
 from ichfast.reproduce.collect import read_json
 from ichfast.reproduce.plan import Cell, Plan, has_ended
 from ichfast.reproduce.rows import BASELINE, METHOD
@@ -56,10 +58,12 @@ def _tested(cell: Cell, out: Path) -> bool:
 
 
 def _of_cells(cells: dict[str, Cell], out: Path, load: Load) -> Examples:
-    columns = {row: read_json(out / cell.path / SLICES) for row, cell in cells.items()}
-    scores = {row: _dice(one) for row, one in columns.items()}
+    counts = {row: _counts(read_json(out / cell.path / SLICES)) for row, cell in cells.items()}
+    scores = {row: metrics.dice(one) for row, one in counts.items()}
     method = cells[METHOD]
-    index = _evenly(columns[METHOD], scores[METHOD])
+    tp, _, fn = counts[METHOD].unbind(1)
+    with_blood = (tp + fn > 0).nonzero()[:, 0]
+    index, _ = evenly_ranked(with_blood, scores[METHOD], COUNT)
     test = load_parts(method.recipe, out, load).test
     images, targets = test.batch(index)
     assert targets is not None
@@ -75,21 +79,11 @@ def _of_cells(cells: dict[str, Cell], out: Path, load: Load) -> Examples:
         images[:, 0].numpy(),
         targets[:, 0].numpy(),
         predictions,
-        {row: [float(values[i]) for i in index] for row, values in scores.items()},
+        {row: values[index].tolist() for row, values in scores.items()},
         method.recipe.evaluation.threshold,
     )
 
 
-def _evenly(columns: dict[str, Any], dice: NDArray[np.float64]) -> list[int]:
-    """Places of slices with blood, evenly spaced over the ranks of their Dice."""
-    blood = np.asarray(columns["tp"]) + np.asarray(columns["fn"]) > 0
-    order = np.flatnonzero(blood)
-    order = order[np.argsort(dice[order], kind="stable")]
-    ranks = np.linspace(0, len(order) - 1, min(COUNT, len(order))).round().astype(int)
-    return [int(i) for i in order[ranks]]
-
-
-def _dice(columns: dict[str, Any]) -> NDArray[np.float64]:
-    tp, fp, fn = (np.asarray(columns[name], float) for name in ("tp", "fp", "fn"))
-    dice: NDArray[np.float64] = 2 * tp / np.maximum(2 * tp + fp + fn, 1)
-    return dice
+def _counts(columns: dict[str, Any]) -> Tensor:
+    """(N, 3) TP, FP, FN of a run's ``slices.json``."""
+    return torch.tensor([columns[name] for name in ("tp", "fp", "fn")]).T

@@ -344,6 +344,12 @@ def with_settings(base: Recipe, settings: Sequence[str]) -> Recipe:
     return merged(base, values)
 
 
+def with_folders(base: Recipe, labelled: Path | None, unlabelled: Path | None) -> Recipe:
+    """``base`` on the data in these folders; None leaves its own."""
+    folders = {"data.labelled": labelled, "data.unlabelled": unlabelled}
+    return merged(base, {key: str(path.resolve()) for key, path in folders.items() if path})
+
+
 def to_toml(recipe: Recipe) -> str:
     """The whole recipe, so that a stored one does not depend on later defaults."""
     lines: list[str] = []
