@@ -24,6 +24,7 @@ from benchmarks.machine import commit, machine, versions
 from ichfast.errors import IchfastError
 from ichfast.reproduce.cells import run_cells
 from ichfast.reproduce.plan import Cell, has_ended
+from ichfast.reproduce.rows import Overrides, adam, lbfgs
 from ichfast.training import PRESETS, Recipe, recipe
 from ichfast.training.folder import METRICS
 from ichfast.training.parts import phantom_folder
@@ -48,58 +49,57 @@ SHARED: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Row:
-    about: str
-    keys: Mapping[str, Any]
+    overrides: Overrides
     twins: tuple[str, ...] = ()
     """rows it is compared with: as many supervised epochs, as many epochs"""
     epochs_of: str = ""
     """the row whose supervised epochs are all of this one's"""
 
 
-def adam(strategy: str, **more: Any) -> dict[str, Any]:
-    """An epoch of Adam is one pass, one of L-BFGS ten iterations: ten times the epochs."""
-    tenfold = ("training.epochs", "training.checkpoint_every", "curriculum.k")
-    keys = {key: 10 * SHARED[key] for key in tenfold} | {"training.validate_every": 10}
-    return keys | {"training.strategy": strategy, "supervised.optimizer": "adam"} | more
+def with_keys(overrides: Overrides, keys: Mapping[str, Any]) -> Overrides:
+    return lambda base: overrides(base) | dict(keys)
 
 
+def curriculum_by_adam(base: Recipe) -> dict[str, Any]:
+    """Its schedule stretched as its epochs are, which are one pass each."""
+    return adam("curriculum")(base) | {"curriculum.k": base.lbfgs.max_iter * base.curriculum.k}
+
+
+CURRICULUM = lbfgs("curriculum")
+TOTAL, ADAM_TOTAL = ("supervised, total",), ("supervised, Adam, total",)
 ROWS = {
-    "curriculum": Row(
-        "the method: L-BFGS and Adam", {}, ("supervised, equal", "supervised, total")
-    ),
-    "supervised, equal": Row("", {"training.strategy": "supervised"}, epochs_of="curriculum"),
-    "supervised, total": Row("", {"training.strategy": "supervised"}),
-    "curriculum, Adam": Row(
-        "Adam for both steps",
-        adam("curriculum"),
-        ("supervised, Adam, equal", "supervised, Adam, total"),
-    ),
-    "supervised, Adam, equal": Row("", adam("supervised"), epochs_of="curriculum, Adam"),
-    "supervised, Adam, total": Row("", adam("supervised")),
+    "curriculum": Row(CURRICULUM, ("supervised, equal", *TOTAL)),
+    "supervised, equal": Row(lbfgs("supervised"), epochs_of="curriculum"),
+    "supervised, total": Row(lbfgs("supervised")),
+    "curriculum, Adam": Row(curriculum_by_adam, ("supervised, Adam, equal", *ADAM_TOTAL)),
+    "supervised, Adam, equal": Row(adam("supervised"), epochs_of="curriculum, Adam"),
+    "supervised, Adam, total": Row(adam("supervised")),
+    # L-BFGS with a fixed step, both learning rates as the paper has them.
     "as written": Row(
-        "L-BFGS with a fixed step of 1e-4, Adam 1e-4",
-        {
-            "lbfgs.learning_rate": 1e-4,
-            "lbfgs.line_search": "none",
-            "adam.learning_rate": 1e-4,
-        },
-        ("supervised, total",),
+        with_keys(
+            CURRICULUM,
+            {
+                "lbfgs.learning_rate": 1e-4,
+                "lbfgs.line_search": "none",
+                "adam.learning_rate": 1e-4,
+            },
+        ),
+        TOTAL,
     ),
-    "alternating": Row(
-        "Chen: by turns", {"training.strategy": "alternating"}, ("supervised, total",)
-    ),
-    "joint": Row("Chen: both losses", adam("joint"), ("supervised, Adam, total",)),
-    "mean teacher": Row("", adam("mean_teacher"), ("supervised, Adam, total",)),
-    "cps": Row("", adam("cps"), ("supervised, Adam, total",)),
-    "pseudo labels": Row("", adam("pseudo_label"), ("supervised, Adam, total",)),
+    "alternating": Row(lbfgs("alternating"), TOTAL),
+    "joint": Row(adam("joint"), ADAM_TOTAL),
+    "mean teacher": Row(adam("mean_teacher"), ADAM_TOTAL),
+    "cps": Row(adam("cps"), ADAM_TOTAL),
+    "pseudo labels": Row(adam("pseudo_label"), ADAM_TOTAL),
     "gradient into the encoder": Row(
-        "", {"unsupervised.attention_gradient": "encoder"}, ("supervised, total", "curriculum")
+        with_keys(CURRICULUM, {"unsupervised.attention_gradient": "encoder"}),
+        (*TOTAL, "curriculum"),
     ),
     "gradient everywhere": Row(
-        "", {"unsupervised.attention_gradient": "full"}, ("supervised, total", "curriculum")
+        with_keys(CURRICULUM, {"unsupervised.attention_gradient": "full"}), (*TOTAL, "curriculum")
     ),
     "a tenth of the unlabelled": Row(
-        "", {"data.unlabelled_limit": 6}, ("supervised, total", "curriculum")
+        with_keys(CURRICULUM, {"data.unlabelled_limit": 6}), (*TOTAL, "curriculum")
     ),
 }
 
@@ -166,7 +166,7 @@ def cell(row: str, cohort: int, base: Recipe) -> Cell:
 def made(row: str, cohort: int, base: Recipe) -> Recipe:
     """The recipe of a row on a cohort, whose number is the seed of everything."""
     seeds = ("training.seed", "data.split_seed", "phantom.seed")
-    chosen = recipe.merged(base, dict(ROWS[row].keys) | dict.fromkeys(seeds, cohort))
+    chosen = recipe.merged(base, ROWS[row].overrides(base) | dict.fromkeys(seeds, cohort))
     if twin := ROWS[row].epochs_of:
         other = made(twin, cohort, base)
         drawn = [strategy_of(other).draw(epoch).step for epoch in range(other.training.epochs)]
@@ -226,9 +226,7 @@ def table(result: Mapping[str, Any]) -> str:
     for name, outcomes in result["rows"].items():
         dice = [one["dice"] for one in outcomes if one["dice"] is not None]
         diverged = sum(one["status"] == "diverged" for one in outcomes)
-        spread = f"{statistics.stdev(dice):.3f}" if len(dice) > 1 else "–"
-        numbers = f"{statistics.mean(dice):.3f} | {spread} | {min(dice):.3f} | {max(dice):.3f}"
-        lines.append(f"| {name} | {numbers if dice else '– | – | – | –'} | {diverged} |")
+        lines.append(f"| {name} | {summary(dice)} | {diverged} |")
     lines += ["", "| row | less | mean difference, 95 % | higher in |", "|---|---|---|---|"]
     for one in result["differences"]:
         higher = sum(value > 0 for value in one["each"])
@@ -238,6 +236,14 @@ def table(result: Mapping[str, Any]) -> str:
         )
     lines += ["", "A cohort is a phantom of its own; the intervals are over cohorts (Student's t)."]
     return "\n".join(lines) + "\n"
+
+
+def summary(dice: Sequence[float]) -> str:
+    """Mean, standard deviation, lowest and highest, so far as there are any."""
+    if not dice:
+        return "– | – | – | –"
+    spread = f"{statistics.stdev(dice):.3f}" if len(dice) > 1 else "–"
+    return f"{statistics.mean(dice):.3f} | {spread} | {min(dice):.3f} | {max(dice):.3f}"
 
 
 if __name__ == "__main__":

@@ -25,9 +25,9 @@ def overview(
         f"table1, preset {plan.preset}: {len(todo)} cells to run, {done} are there already",
         f"{found.patients} labelled patients of {source}, {found.unlabelled} unlabelled slices, "
         f"{data.size}×{data.size} pixels, {plan.seeds} seed{'s' * (plan.seeds > 1)}",
-        "",
-        f"{'row':<14}{'cells':>6}{'passes':>9}{'time':>12}  ",
     ]
+    if todo:
+        lines += ["", f"{'row':<14}{'cells':>6}{'passes':>9}{'time':>12}  "]
     for row in plan.rows:
         own = {cell: cost for cell, cost in todo.items() if cell.row == row.name}
         if own:
