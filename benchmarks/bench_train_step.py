@@ -2,6 +2,10 @@
 
 python -m benchmarks --ops train_step
 python -m benchmarks.bench_train_step      where the time of an update goes
+
+On a CPU ours keeps its heap and flushes denormals, as a run of ``ichfast.train`` does. These are
+settings of the whole process: so it has one of its own, with the plain update beside it that gains
+by them too.
 """
 
 import argparse
@@ -14,32 +18,34 @@ from torch import Tensor
 from torch.profiler import profile
 
 from benchmarks import plain_step, report
+from benchmarks.apart import apart
 from benchmarks.devices import Cpu, Device
 from benchmarks.harness import OURS, Case, Owed, shape_name
 from ichfast import models
 from ichfast.data import SliceSet
 from ichfast.training import PRESETS, recipe
+from ichfast.training.host import kept_heap
 from ichfast.training.steps.supervised import SupervisedAdam
 from ichfast.training.steps.unsupervised import Unsupervised
 
 WORKS = ("supervised", "unsupervised")
 BATCH = {"cpu": 4, "cuda": 16}
-CHANNELS_LAST = "compute.memory_format=channels_last"
+CONTIGUOUS = "compute.memory_format=contiguous"
 BFLOAT16 = "compute.precision=bfloat16"
 OPTIONS: dict[str, tuple[str, ...]] = {
     "float32": (),
-    "float32, channels-last": (CHANNELS_LAST,),
-    "float32, compiled": (CHANNELS_LAST, "compute.compile=on"),
+    "float32, contiguous": (CONTIGUOUS,),
+    "float32, compiled": ("compute.compile=on",),
     "bfloat16": (BFLOAT16,),
-    "bfloat16, channels-last": (CHANNELS_LAST, BFLOAT16),
-    "bfloat16, compiled": (CHANNELS_LAST, BFLOAT16, "compute.compile=on"),
+    "bfloat16, contiguous": (CONTIGUOUS, BFLOAT16),
+    "bfloat16, compiled": (BFLOAT16, "compute.compile=on"),
 }
 GRAPHS: dict[str, tuple[str, ...]] = {
-    "float32, graphs": (CHANNELS_LAST, "compute.compile=cuda_graphs"),
-    "bfloat16, graphs": (CHANNELS_LAST, BFLOAT16, "compute.compile=cuda_graphs"),
+    "float32, graphs": ("compute.compile=cuda_graphs",),
+    "bfloat16, graphs": (BFLOAT16, "compute.compile=cuda_graphs"),
 }
 OWED = {
-    "cpu": {"float32": 1.25, "float32, channels-last": 1.25, "bfloat16, channels-last": 1.8},
+    "cpu": {"float32": 1.25, "bfloat16": 1.8},
     "cuda": {"bfloat16, graphs": 3.0},
 }
 
@@ -58,14 +64,23 @@ def cases(device: Device, quick: bool) -> list[Callable[[], Iterable[Case]]]:
 def _case(
     device: Device, work: str, name: str, settings: Sequence[str], quick: bool
 ) -> Iterator[Case]:
-    ours, plain, image = updates(device.place, work, settings, device.kind, quick)
+    place, batch = device.place, Batch(device.kind, quick)
+    own = partial(our_update, place, work, settings, batch)
+    plain = partial(plain_update, place, work, batch)
+    eager = plain()
+    if device.kind == "cpu":
+        ours, kept = apart().runs([own, plain], like=eager())
+        contenders = {OURS: [ours], "eager": [eager], "eager, kept heap": [kept]}
+    else:
+        contenders = {OURS: [own()], "eager": [eager]}
+    image = batch.slices().batch(batch.places)[0].to(place)
     owed = OWED[device.kind].get(name)
     yield Case(
         op="train_step",
         work=work,
         shape=shape_name(image),
         dtype=name,
-        contenders={OURS: [ours], "eager": [plain]},
+        contenders=contenders,
         read=(image,),
         written=(image,),
         tolerance=0.2 if "bfloat16" in name else 2e-3,
@@ -74,66 +89,73 @@ def _case(
 
 
 Update = Callable[[], Sequence[Tensor]]
+"""returns its loss and its gradient, all parameters in one"""
 
 
-def updates(
-    place: torch.device, work: str, settings: Sequence[str], kind: str, quick: bool = False
-) -> tuple[Update, Update, Tensor]:
-    """Ours, the plain one, and the batch; each update returns its loss and gradient."""
-    size, batch = (32, 2) if quick else (256, BATCH[kind])
-    channels = (4, 8, 16) if quick else PRESETS["paper"].model.channels
+class Batch:
+    def __init__(self, kind: str, quick: bool) -> None:
+        self.size, self.count = (32, 2) if quick else (256, BATCH[kind])
+        self.channels = (4, 8, 16) if quick else PRESETS["paper"].model.channels
+        self.places = np.arange(0, 2 * self.count, 2)
+
+    def slices(self) -> SliceSet:
+        count, size = 2 * self.count, self.size
+        random = np.random.default_rng(0)
+        hu = random.integers(-40, 120, (count, size, size), dtype=np.int16)
+        return SliceSet(
+            hu=torch.from_numpy(hu),
+            masks=torch.from_numpy((hu > 100).astype(np.uint8)),
+            rows=torch.arange(count),
+            window=PRESETS["paper"].data.window,
+            patients=("",) * count,
+            series=("",) * count,
+            positions=(0.0,) * count,
+            sources=("",) * count,
+            spacings=((0.5, 0.5),) * count,
+        )
+
+    def model(self) -> models.ReducedUNet:
+        return models.build("multitask", self.channels, 0)
+
+
+def our_update(place: torch.device, work: str, settings: Sequence[str], batch: Batch) -> Update:
     chosen = recipe.with_settings(
         PRESETS["paper"],
-        [f"model.channels={list(channels)}", "supervised.optimizer=adam", *settings],
+        [f"model.channels={list(batch.channels)}", "supervised.optimizer=adam", *settings],
     )
-    slices = _slices(2 * batch, size, chosen.data.window).to(place)
-    model = models.build("multitask", channels, 0).to(place).train()
+    slices, model = batch.slices().to(place), batch.model().to(place).train()
     step = (
         SupervisedAdam(model, slices, chosen, place)
         if work == "supervised"
         else Unsupervised(model, slices, slices, chosen, place)
     )
-    store = slices.store
+    _stand_still(step.optimizer)
+    return partial(_run, lambda: step.update((batch.places, None)), model)
+
+
+def plain_update(place: torch.device, work: str, batch: Batch) -> Update:
+    store = batch.slices().to(place).store
     assert store is not None
     assert store.masks is not None
-    theirs = plain_step.Step(channels, store.hu, store.masks, chosen.data.window)
+    step = plain_step.Step(batch.channels, store.hu, store.masks, PRESETS["paper"].data.window)
     with torch.no_grad():
-        for own, other in zip(model.parameters(), theirs.model.parameters(), strict=True):
-            other.copy_(own)
-    # Without a learning rate Adam does all its work, and every call sees the same weights.
-    for optimizer in (step.optimizer, theirs.supervised_adam, theirs.unsupervised_adam):
+        for own, ours in zip(step.model.parameters(), batch.model().parameters(), strict=True):
+            own.copy_(ours)
+    _stand_still(step.supervised_adam, step.unsupervised_adam)
+    update = step.supervised if work == "supervised" else step.unsupervised
+    return partial(_run, partial(update, torch.from_numpy(batch.places).to(place)), step.model)
+
+
+def _stand_still(*optimizers: torch.optim.Optimizer) -> None:
+    """Without a learning rate Adam does all its work, and every call sees the same weights."""
+    for optimizer in optimizers:
         optimizer.param_groups[0]["lr"] = 0.0
 
-    places = np.arange(0, 2 * batch, 2)
-    index = torch.from_numpy(places).to(place)
-    plain = theirs.supervised if work == "supervised" else theirs.unsupervised
 
-    def run(update: Callable[[], Tensor], network: torch.nn.Module) -> Sequence[Tensor]:
-        loss = update()
-        gradients = [p.grad.flatten() for p in network.parameters() if p.grad is not None]
-        return loss, torch.cat(gradients)
-
-    return (
-        partial(run, lambda: step.update((places, None)), model),
-        partial(run, lambda: plain(index), theirs.model),
-        slices.batch(places)[0],
-    )
-
-
-def _slices(count: int, size: int, window: tuple[float, float]) -> SliceSet:
-    random = np.random.default_rng(0)
-    hu = random.integers(-40, 120, (count, size, size), dtype=np.int16)
-    return SliceSet(
-        hu=torch.from_numpy(hu),
-        masks=torch.from_numpy((hu > 100).astype(np.uint8)),
-        rows=torch.arange(count),
-        window=window,
-        patients=("",) * count,
-        series=("",) * count,
-        positions=(0.0,) * count,
-        sources=("",) * count,
-        spacings=((0.5, 0.5),) * count,
-    )
+def _run(update: Callable[[], Tensor], network: torch.nn.Module) -> Sequence[Tensor]:
+    loss = update()
+    gradients = [p.grad.flatten() for p in network.parameters() if p.grad is not None]
+    return loss, torch.cat(gradients)
 
 
 PARTS = {
@@ -171,14 +193,14 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=3, help="updates profiled (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="tiny inputs")
     options = parser.parse_args()
-    place = Cpu.place
+    place, batch = Cpu.place, Batch("cpu", options.quick)
     columns = {}
     for work in WORKS:
-        for name in ("float32", "bfloat16, channels-last"):
-            ours, plain, _ = updates(place, work, OPTIONS[name], "cpu", options.quick)
-            if name == "float32":
-                columns[f"{work}, eager"] = shares(plain, options.calls)
-            columns[f"{work}, {name}"] = shares(ours, options.calls)
+        columns[f"{work}, eager"] = shares(plain_update(place, work, batch), options.calls)
+        for name in ("float32", "bfloat16"):
+            with kept_heap():
+                update = our_update(place, work, OPTIONS[name], batch)
+                columns[f"{work}, {name}"] = shares(update, options.calls)
     rows = [
         [part, *(f"{100 * column[part]:.1f} %" for column in columns.values())]
         for part in [*PARTS, "rest"]

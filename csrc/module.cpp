@@ -1,10 +1,11 @@
 // The Python module ichfast._C. Loading it registers the ops; the module itself tells how it was
-// built, and walks DICOM headers. A unit of its own: pybind11 and the stable headers do not mix
-// (see common/torch.h).
+// built, walks DICOM headers, and flushes denormals. A unit of its own: pybind11 and the stable
+// headers do not mix (see common/torch.h).
 #include <pybind11/pybind11.h>
 
 #include <vector>
 
+#include "common/denormals.h"
 #include "common/simd.h"
 #include "dicom/elements.h"
 
@@ -57,4 +58,5 @@ PYBIND11_MODULE(_C, m) {
     return info;
   });
   m.def("dicom_elements", &dicom_elements);
+  m.def("flush_denormals", &ichfast::flush_denormals);
 }

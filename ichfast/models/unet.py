@@ -6,6 +6,7 @@ our reading, hence ``channels``.
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -94,9 +95,29 @@ class Decoder(nn.Module):
         x = features[-1]
         for up, mix, beside in zip(self.up, self.mix, reversed(features[:-1]), strict=True):
             x = up(x)
-            x = mix(torch.cat([beside, x], 1) if self.skip else x)
+            x = mix(_Joined.apply(beside, x) if self.skip else x)
         maps: Tensor = self.out(x)
         return maps
+
+
+class _Joined(torch.autograd.Function):
+    """``torch.cat([a, b], 1)``. The gradients of torch's are views into that of the whole; batch
+    normalisation and convolutions have their fast paths for tensors without gaps only."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        ctx.channels = a.shape[1], b.shape[1]
+        return torch.cat([a, b], 1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        layout = (
+            torch.channels_last
+            if grad.is_contiguous(memory_format=torch.channels_last)
+            else torch.contiguous_format
+        )
+        to_a, to_b = grad.split(ctx.channels, 1)
+        return to_a.contiguous(memory_format=layout), to_b.contiguous(memory_format=layout)
 
 
 class ReducedUNet(nn.Module):

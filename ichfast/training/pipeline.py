@@ -23,6 +23,7 @@ from ichfast.team import ALONE, Team
 from ichfast.training import checkpoint
 from ichfast.training.checkpoint import Progress
 from ichfast.training.folder import EXAMPLES, METRICS, RECIPE, SLICES, WEIGHTS, RunFolder
+from ichfast.training.host import flushed_denormals, kept_heap
 from ichfast.training.loop import train
 from ichfast.training.parts import Parts, load_parts
 from ichfast.training.recipe import Recipe, to_toml
@@ -66,7 +67,7 @@ def run(
     ).to(device)
     progress = Progress()
     status, reason = "finished", None
-    with exact(device, deterministic=deterministic):
+    with kept_heap(), exact(device, deterministic=deterministic):
         try:
             if not train(model, progress, parts, recipe, folder, device, team):
                 status = "interrupted"
@@ -149,7 +150,7 @@ def exact(device: torch.device, *, deterministic: bool = True) -> Iterator[None]
     # its whole output, and the fill would cost a fifth of the time of training.
     settings.fill_uninitialized_memory = False
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), flushed_denormals():
             yield
     finally:
         algorithms, settings.fill_uninitialized_memory = former

@@ -212,7 +212,7 @@ class Compute:
         choices=("float32", "bfloat16"),
     )
     memory_format: str = key(
-        "contiguous", "layout of the feature maps", choices=("contiguous", "channels_last")
+        "channels_last", "layout of the feature maps", choices=("channels_last", "contiguous")
     )
     compile: str = key(
         "off",

@@ -18,9 +18,9 @@ from ichfast.training.steps.supervised import SupervisedAdam, SupervisedLBFGS
 
 CPU = torch.device("cpu")
 OPTIONS = {
-    "channels last": ("compute.memory_format=channels_last",),
+    "contiguous": ("compute.memory_format=contiguous",),
     "bfloat16": ("compute.precision=bfloat16",),
-    "both": ("compute.memory_format=channels_last", "compute.precision=bfloat16"),
+    "both": ("compute.memory_format=contiguous", "compute.precision=bfloat16"),
 }
 NAMES = (
     "supervised",
@@ -81,7 +81,7 @@ def test_resume_is_exact(optimizer, settings, start, tmp_path) -> None:
 def test_channels_last_is_the_same_function(name) -> None:
     """From the same weights, the same loss and gradients, up to the order of sums."""
     ends = []
-    for settings in ((), OPTIONS["channels last"]):
+    for settings in ((), OPTIONS["contiguous"]):
         step = one_step(name, ADAM, *settings)
         outcome = step.run(0, moved=False)
         ends.append(
@@ -114,7 +114,7 @@ def test_every_layer_is_channels_last() -> None:
     for module in model.modules():
         if isinstance(module, torch.nn.Conv2d | torch.nn.BatchNorm2d):
             module.register_forward_hook(lambda module, given, result: seen.append(result))
-    Forward(tiny(*OPTIONS["channels last"]), CPU)(model, torch.rand(2, 1, 16, 16))
+    Forward(tiny(), CPU)(model, torch.rand(2, 1, 16, 16))
     assert len(seen) == 16
     assert all(x.is_contiguous(memory_format=torch.channels_last) for x in seen)
 

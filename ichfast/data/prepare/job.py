@@ -5,8 +5,9 @@ import os
 import shutil
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -321,10 +322,21 @@ def _workers(count: int) -> Iterator[Map]:
         context.set_forkserver_preload([__name__, "ichfast.data.stacks"])
         forkserver.ensure_running()  # loads while this process lists the files
     pool = ProcessPoolExecutor(count, context, initializer=_start_worker)
+    loaded = pool.submit(os.getpid)
     try:
-        yield pool.map
+        yield lambda function, items: _map(pool, loaded, function, items)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _map(
+    pool: ProcessPoolExecutor, loaded: Future[Any], function: Callable[[Any], Any], items: Any
+) -> Iterator[Any]:
+    """As `map`. This process works while the others load their modules, which takes seconds."""
+    left = deque(items)
+    while left and not loaded.done():
+        yield function(left.popleft())
+    yield from pool.map(function, left)
 
 
 def _start_worker() -> None:

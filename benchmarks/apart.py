@@ -1,0 +1,58 @@
+"""Contenders in a process of their own, for what is a setting of the whole process."""
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from multiprocessing.connection import Connection
+
+import torch
+from torch import Tensor
+
+from benchmarks.devices import Run
+from ichfast.training.host import flushed_denormals, kept_heap
+
+
+class Apart:
+    """A process that trains as a run of ``ichfast.train`` does: under :func:`kept_heap` and
+    :func:`flushed_denormals`.
+
+    Results come back through shared memory and are copied on both sides; that counts against it.
+    """
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        context.Process(target=_serve, args=(theirs,), daemon=True).start()
+        theirs.close()
+
+    def runs(self, makes: Sequence[Callable[[], Run]], like: Sequence[Tensor]) -> list[Run]:
+        """What these make there, in place of the runs before. ``like``: results of the same shapes
+        and dtypes."""
+        results = [torch.empty_like(tensor).share_memory_() for tensor in like]
+        self.pipe.send((makes, results))
+        return [partial(self._run, i, results) for i in range(len(makes))]
+
+    def _run(self, number: int, results: Sequence[Tensor]) -> Sequence[Tensor]:
+        self.pipe.send((number, torch.get_num_threads()))
+        self.pipe.recv()  # EOFError where it has failed; its own words are on the screen
+        return [tensor.clone() for tensor in results]
+
+
+apart = cache(Apart)
+"""the one process, which ends with this one"""
+
+
+def _serve(pipe: Connection) -> None:
+    with kept_heap(), flushed_denormals():
+        runs: list[Run] = []
+        results: Sequence[Tensor] = []
+        while True:
+            first, second = pipe.recv()
+            if isinstance(first, int):
+                torch.set_num_threads(second)
+                for shared, result in zip(results, runs[first](), strict=True):
+                    shared.copy_(result)
+                pipe.send(None)
+            else:
+                runs.clear()
+                runs, results = [make() for make in first], second
