@@ -22,12 +22,13 @@ from scipy import stats
 
 from benchmarks.machine import commit, machine, versions
 from ichfast.errors import IchfastError
+from ichfast.evaluation.thresholds import threshold_baselines
 from ichfast.reproduce.cells import run_cells
 from ichfast.reproduce.plan import Cell, has_ended
 from ichfast.reproduce.rows import Overrides, adam, lbfgs
 from ichfast.training import PRESETS, Recipe, recipe
 from ichfast.training.folder import METRICS
-from ichfast.training.parts import phantom_folder
+from ichfast.training.parts import load_parts, phantom_folder
 from ichfast.training.strategies import strategy_of
 
 RESULTS = Path(__file__).parent / "results"
@@ -66,6 +67,13 @@ def curriculum_by_adam(base: Recipe) -> dict[str, Any]:
     return adam("curriculum")(base) | {"curriculum.k": base.lbfgs.max_iter * base.curriculum.k}
 
 
+def faster(overrides: Overrides, factor: float) -> Overrides:
+    def scaled(base: Recipe) -> dict[str, Any]:
+        return overrides(base) | {"adam.learning_rate": factor * base.adam.learning_rate}
+
+    return scaled
+
+
 CURRICULUM = lbfgs("curriculum")
 TOTAL, ADAM_TOTAL = ("supervised, total",), ("supervised, Adam, total",)
 ROWS = {
@@ -88,19 +96,37 @@ ROWS = {
         TOTAL,
     ),
     "alternating": Row(lbfgs("alternating"), TOTAL),
+    # Chen's alternation where it might diverge: without a line search, and with rates of Adam ten
+    # and a hundred times as large, in both steps.
+    "alternating, no search": Row(
+        with_keys(lbfgs("alternating"), {"lbfgs.line_search": "none"}), TOTAL
+    ),
+    "alternating, Adam": Row(adam("alternating"), ADAM_TOTAL),
+    "alternating, Adam 10": Row(faster(adam("alternating"), 10), ADAM_TOTAL),
+    "alternating, Adam 100": Row(faster(adam("alternating"), 100), ADAM_TOTAL),
     "joint": Row(adam("joint"), ADAM_TOTAL),
     "mean teacher": Row(adam("mean_teacher"), ADAM_TOTAL),
     "cps": Row(adam("cps"), ADAM_TOTAL),
     "pseudo labels": Row(adam("pseudo_label"), ADAM_TOTAL),
+    # What else might decide whether it helps; by Adam.
     "gradient into the encoder": Row(
-        with_keys(CURRICULUM, {"unsupervised.attention_gradient": "encoder"}),
-        (*TOTAL, "curriculum"),
+        with_keys(curriculum_by_adam, {"unsupervised.attention_gradient": "encoder"}),
+        (*ADAM_TOTAL, "curriculum, Adam"),
     ),
     "gradient everywhere": Row(
-        with_keys(CURRICULUM, {"unsupervised.attention_gradient": "full"}), (*TOTAL, "curriculum")
+        with_keys(curriculum_by_adam, {"unsupervised.attention_gradient": "full"}),
+        (*ADAM_TOTAL, "curriculum, Adam"),
     ),
     "a tenth of the unlabelled": Row(
-        with_keys(CURRICULUM, {"data.unlabelled_limit": 6}), (*TOTAL, "curriculum")
+        with_keys(curriculum_by_adam, {"data.unlabelled_limit": 6}),
+        (*ADAM_TOTAL, "curriculum, Adam"),
+    ),
+    "half the channels": Row(
+        with_keys(curriculum_by_adam, {"model.channels": [4, 8, 16, 32]}),
+        ("supervised, half the channels",),
+    ),
+    "supervised, half the channels": Row(
+        with_keys(adam("supervised"), {"model.channels": [4, 8, 16, 32]})
     ),
 }
 
@@ -145,6 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "rows": {
             row: [outcome_of(cells[row, c], options.out) for c in cohorts] for row in options.rows
         },
+        "band": [band_of_hu(made("supervised, total", c, base), options.out) for c in cohorts],
         "recipe": recipe.to_toml(base),
         "machine": machine(1),
         "versions": versions("cpu"),
@@ -185,12 +212,23 @@ def outcome_of(cell: Cell, out: Path) -> dict[str, Any]:
     return {
         "cohort": cell.seed,
         "status": metrics["status"],
+        "reason": metrics["reason"],
+        "epochs": metrics["epochs"],
         "dice": dice.get("pooled"),
         "dice_per_patient": dice.get("per_patient"),
         "steps": metrics["steps"],
         "best_epoch": metrics["best_epoch"],
         "train": metrics["data"]["train"],
     }
+
+
+def band_of_hu(chosen: Recipe, out: Path) -> float:
+    """Dice of the best band of HU, tuned on the test slices themselves."""
+    test = load_parts(chosen, out).test
+    assert test.masks is not None
+    baselines = threshold_baselines(test.hu[test.rows].numpy(), test.masks[test.rows].numpy())
+    dice: float = baselines["band"]["dice"]
+    return dice
 
 
 def differences(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
@@ -235,7 +273,13 @@ def table(result: Mapping[str, Any]) -> str:
             f"| {one['row']} | {one['twin']} | {one['mean']:+.3f} ± {one['half_width']:.3f} "
             f"| {higher} of {len(one['each'])} |"
         )
-    lines += ["", "A cohort is a phantom of its own; the intervals are over cohorts (Student's t)."]
+    lines += [
+        "",
+        "A cohort is a phantom of its own; the intervals are over cohorts (Student's t). Without "
+        "learning, the best band of HU, tuned on the test slices themselves: "
+        f"{statistics.mean(result['band']):.3f} on average, {min(result['band']):.3f} to "
+        f"{max(result['band']):.3f}.",
+    ]
     return "\n".join(lines) + "\n"
 
 

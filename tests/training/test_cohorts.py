@@ -58,7 +58,10 @@ def test_differences_and_table() -> None:
     assert found[0]["mean"] == pytest.approx(0.7 / 3)
     # Student's t with two degrees of freedom, 4.303, times sd/√3.
     assert found[0]["half_width"] == pytest.approx(4.30265 * 0.152753 / 3**0.5, rel=1e-4)
-    text = cohorts.table({"command": "x", "rows": rows, "differences": found})
+    text = cohorts.table(
+        {"command": "x", "rows": rows, "differences": found, "band": [0.1, 0.2, 0.3]}
+    )
     assert "| curriculum | 0.600 | 0.100 | 0.500 | 0.700 | 1 |" in text
     assert "| as written | – | – | – | – | 4 |" in text
     assert "| +0.233 ± 0.379 | 3 of 3 |" in text
+    assert "0.200 on average, 0.100 to 0.300." in text
