@@ -34,16 +34,18 @@ from ichfast.training.strategies import strategy_of
 RESULTS = Path(__file__).parent / "results"
 SHARED: dict[str, Any] = {
     "compute.precision": "bfloat16",  # of all rows, and half the time
-    "training.epochs": 20,
-    "training.checkpoint_every": 4,
-    "curriculum.k": 8.0,
+    "training.epochs": 10,
+    "training.checkpoint_every": 5,
+    "supervised.batch_size": 4,
+    "unsupervised.batch_size": 4,
+    "curriculum.k": 5.0,
     "adam.learning_rate": 4e-3,
-    "together.ramp": 80,
+    "together.ramp": 40,
     "data.scheme": 20,
-    "data.train": 0.5,
-    "data.validation": 0.3,
+    "data.train": 0.4,
+    "data.validation": 0.4,  # a few slices could not choose an epoch
     "data.test": 0.2,
-    "phantom.patients": 48,
+    "phantom.patients": 80,
     "phantom.unlabelled": 40,
     "phantom.slices": 6,
 }
@@ -96,23 +98,18 @@ ROWS = {
         TOTAL,
     ),
     "alternating": Row(lbfgs("alternating"), TOTAL),
-    # Chen's alternation where it might diverge: without a line search, and with rates of Adam ten
-    # and a hundred times as large, in both steps.
+    # Chen's alternation where it might diverge: without a line search, and with a rate of Adam a
+    # hundred times as large, in both steps.
     "alternating, no search": Row(
         with_keys(lbfgs("alternating"), {"lbfgs.line_search": "none"}), TOTAL
     ),
     "alternating, Adam": Row(adam("alternating"), ADAM_TOTAL),
-    "alternating, Adam 10": Row(faster(adam("alternating"), 10), ADAM_TOTAL),
     "alternating, Adam 100": Row(faster(adam("alternating"), 100), ADAM_TOTAL),
     "joint": Row(adam("joint"), ADAM_TOTAL),
     "mean teacher": Row(adam("mean_teacher"), ADAM_TOTAL),
     "cps": Row(adam("cps"), ADAM_TOTAL),
     "pseudo labels": Row(adam("pseudo_label"), ADAM_TOTAL),
     # What else might decide whether it helps; by Adam.
-    "gradient into the encoder": Row(
-        with_keys(curriculum_by_adam, {"unsupervised.attention_gradient": "encoder"}),
-        (*ADAM_TOTAL, "curriculum, Adam"),
-    ),
     "gradient everywhere": Row(
         with_keys(curriculum_by_adam, {"unsupervised.attention_gradient": "full"}),
         (*ADAM_TOTAL, "curriculum, Adam"),
