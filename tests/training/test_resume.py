@@ -1,6 +1,7 @@
 """Exactness: a run that is stopped in whatever way and resumed ends where one left alone ends."""
 
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -129,6 +130,25 @@ def test_killed_at_random_moments_and_resumed(start, tmp_path) -> None:
     start(killed, *settings)
     assert_same_end(tmp_path / "whole", killed)
     assert not list(killed.glob(f"*{PARTIAL}"))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork")  # one thread is in use, whatever else was started
+@pytest.mark.parametrize("settings", KINDS.values(), ids=KINDS)
+def test_every_strategy_killed_and_resumed(settings, start, tmp_path) -> None:
+    settings = (*settings, "training.epochs=12")
+    start(tmp_path / "whole", *settings)
+    killed = tmp_path / "killed"
+    child = multiprocessing.get_context("fork").Process(target=start, args=(killed, *settings))
+    child.start()
+    log, goal = killed / "log.jsonl", random.Random(str(settings)).randrange(1, 6)
+    while child.is_alive() and (not log.exists() or log.read_bytes().count(b"\n") < goal):
+        time.sleep(0.001)
+    child.kill()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    start(killed, *settings)
+    assert_same_end(tmp_path / "whole", killed)
 
 
 @pytest.mark.parametrize("failing", ["write", "fsync", "replace"])
