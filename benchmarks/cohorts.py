@@ -39,7 +39,7 @@ SHARED: dict[str, Any] = {
     "supervised.batch_size": 4,
     "unsupervised.batch_size": 4,
     "curriculum.k": 5.0,
-    "adam.learning_rate": 4e-3,
+    "adam.learning_rate": 2e-3,
     "together.ramp": 40,
     "data.scheme": 20,
     "data.train": 0.4,
