@@ -62,6 +62,7 @@ class Case:
     in_graph: tuple[str, ...] = ()  # contenders to be timed as single calls and in a graph, too
     images: int | None = None  # per call, where their number per second says something
     owed: tuple[Owed, ...] = ()
+    rounds: int = 11  # at least
 
     @property
     def traffic(self) -> int:
@@ -96,7 +97,7 @@ def measure(case: Case, device: Device, *, threads: int, seconds: float) -> dict
     timed = {(CALLS, name): _Timed(run) for name, run in runs.items()}
     timed |= {(SINGLE, name): _Timed(runs[name], repeats=1) for name in case.in_graph & runs.keys()}
     timed |= {(GRAPH, name): graph for name, graph in graphs.items()}
-    samples, calls = _rounds(timed, device, seconds)
+    samples, calls = _rounds(timed, device, seconds, case.rounds)
     ours = samples[CALLS, OURS]
 
     def statistics(way: str) -> dict[str, Any]:
@@ -248,7 +249,7 @@ Key = tuple[str, str]  # way and name
 
 
 def _rounds(
-    timed: Mapping[Key, _Timed], device: Device, seconds: float
+    timed: Mapping[Key, _Timed], device: Device, seconds: float, least: int
 ) -> tuple[dict[Key, list[float]], dict[Key, int]]:
     """Seconds per call in each round, and the calls per round."""
     turns = {key: cycle(one.runs) for key, one in timed.items()}
@@ -269,7 +270,7 @@ def _rounds(
     gc.disable()
     try:
         rounds, end = 0, time.perf_counter() + seconds
-        while rounds < 11 or (rounds < 201 and time.perf_counter() < end):
+        while rounds < least or (rounds < 201 and time.perf_counter() < end):
             generator.shuffle(order)
             for key in order:
                 samples[key].append(sample(key, repeats[key]) / timed[key].calls)
