@@ -29,7 +29,7 @@ from ichfast.training.steps.supervised import SupervisedAdam
 from ichfast.training.steps.unsupervised import Unsupervised
 
 WORKS = ("supervised", "unsupervised")
-BATCH = {"cpu": 4, "cuda": 16}
+BATCH = {"cpu": 2, "cuda": 16}
 CONTIGUOUS = "compute.memory_format=contiguous"
 BFLOAT16 = "compute.precision=bfloat16"
 OPTIONS: dict[str, tuple[str, ...]] = {
