@@ -33,7 +33,7 @@ from ichfast.training.strategies import strategy_of
 
 RESULTS = Path(__file__).parent / "results"
 SHARED: dict[str, Any] = {
-    "compute.precision": "bfloat16",  # of all rows, and half the time
+    "compute.precision": "bfloat16",  # of Adam's steps, in half the time
     "training.epochs": 10,
     "training.checkpoint_every": 5,
     "supervised.batch_size": 4,

@@ -208,7 +208,7 @@ class Compute:
 
     precision: str = key(
         "float32",
-        "of the layers; weights, optimizers and losses stay float32",
+        "of the layers in Adam's steps; weights, optimizers, losses and all of L-BFGS stay float32",
         choices=("float32", "bfloat16"),
     )
     memory_format: str = key(

@@ -228,3 +228,11 @@ def test_gpu_runs_repeat_to_the_bit(settings, parts, tmp_path) -> None:
         with RunFolder(tmp_path / name, resume=False) as held:
             run(tiny(ADAM, *settings), held, torch.device("cuda", 0), parts)
     assert_same_end(tmp_path / "one", tmp_path / "two")
+
+
+def test_lbfgs_is_float32_whatever_adam_is() -> None:
+    losses = []
+    for settings in ((), OPTIONS["bfloat16"]):
+        step = one_step("supervised", *settings)
+        losses.append([step.run(epoch, moved=False).loss for epoch in range(3)])
+    assert losses[0] == losses[1]

@@ -7,7 +7,8 @@ from ichfast.data import SliceSet, Warp
 from ichfast.models import ReducedUNet
 from ichfast.team import ALONE, Team
 from ichfast.training import augmentation
-from ichfast.training.recipe import Recipe
+from ichfast.training.forward import Forward
+from ichfast.training.recipe import Recipe, merged
 from ichfast.training.steps.base import (
     Batch,
     Optimizing,
@@ -48,11 +49,13 @@ class SupervisedLBFGS(Supervised):
 
     The closure is the slice-weighted mean over micro-batches that never change, augmented alike
     throughout an epoch, so it is a deterministic function of the weights, as the line search and
-    the curvature pairs require.
+    the curvature pairs require. It is always float32: bfloat16's rounding hides what the line
+    search looks for, and training stalls.
     """
 
     def made(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         self.batches = micro_batches(self.labelled, self.recipe)
+        self.forward = Forward(merged(self.recipe, {"compute.precision": "float32"}), self.device)
         settings = self.recipe.lbfgs
         return torch.optim.LBFGS(
             parameters,
