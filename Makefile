@@ -31,7 +31,7 @@ train: $(VENV)/built
 	$(RUN) -m ichfast.train $(ARGS)
 
 test: $(VENV)/built
-	$(RUN) -m pytest $(ARGS)
+	$(RUN) -m pytest -n 2 --dist worksteal $(ARGS)
 
 # Lint, format, types and the C++ checks.
 check: $(VENV)/built
