@@ -64,6 +64,6 @@ def test_the_heap_is_kept() -> None:
     pages = (1 << 26) // resource.getpagesize()
     assert faults_of_a_block() >= pages
     with kept_heap():
-        faults_of_a_block()
-        assert faults_of_a_block() < pages / 10
+        # The first may leave no room for a second, where something small comes to lie between.
+        assert [faults_of_a_block() for _ in range(5)][-1] < pages / 10
     assert faults_of_a_block() >= pages
