@@ -1,5 +1,6 @@
 """Contenders in a process of their own, for what is a setting of the whole process."""
 
+import atexit
 import multiprocessing
 from collections.abc import Callable, Sequence
 from functools import cache, partial
@@ -22,8 +23,10 @@ class Apart:
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        context.Process(target=_serve, args=(theirs,), daemon=True).start()
+        self.process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        self.process.start()
         theirs.close()
+        atexit.register(self._end)
 
     def runs(self, makes: Sequence[Callable[[], Run]], like: Sequence[Tensor]) -> list[Run]:
         """What these make there, in place of the runs before. ``like``: results of the same shapes
@@ -31,6 +34,10 @@ class Apart:
         results = [torch.empty_like(tensor).share_memory_() for tensor in like]
         self.pipe.send((makes, results))
         return [partial(self._run, i, results) for i in range(len(makes))]
+
+    def _end(self) -> None:
+        self.pipe.close()
+        self.process.join()
 
     def _run(self, number: int, results: Sequence[Tensor]) -> Sequence[Tensor]:
         self.pipe.send((number, torch.get_num_threads()))
@@ -47,7 +54,10 @@ def _serve(pipe: Connection) -> None:
         runs: list[Run] = []
         results: Sequence[Tensor] = []
         while True:
-            first, second = pipe.recv()
+            try:
+                first, second = pipe.recv()
+            except EOFError:  # the other end is gone
+                return
             if isinstance(first, int):
                 torch.set_num_threads(second)
                 for shared, result in zip(results, runs[first](), strict=True):
