@@ -11,6 +11,7 @@ epochs, one with as many epochs in all. Settings were chosen on cohorts that are
 
 import argparse
 import json
+import shlex
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -164,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("Not all runs have ended; the same command goes on.", file=sys.stderr)
         return 1
     result = {
-        "command": " ".join(["python -m benchmarks.cohorts", *(arguments or sys.argv[1:])]),
+        "command": shlex.join(["python", "-m", "benchmarks.cohorts", *(arguments or sys.argv[1:])]),
         "rows": {
             row: [outcome_of(cells[row, c], options.out) for c in cohorts] for row in options.rows
         },

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from ichfast import models
 from ichfast.errors import CheckpointError
 from ichfast.models import MultiTaskUNet, ReducedUNet
-from ichfast.models.unet import deterministic_pool
+from ichfast.models.unet import _Joined, deterministic_pool
 
 CHANNELS = (2, 3, 4)
 
@@ -151,3 +151,30 @@ def test_a_cpu_pools_by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
         ReducedUNet(CHANNELS)(torch.rand(2, 1, 8, 8))
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_joined_is_cat_with_gradients_without_gaps(layout) -> None:
+    def inputs() -> list[torch.Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        return [
+            torch.randn(2, channels, 4, 6, dtype=torch.float64, generator=generator)
+            .to(memory_format=layout)
+            .requires_grad_()
+            for channels in (3, 2)
+        ]
+
+    ours, theirs = inputs(), inputs()
+    weight = torch.randn(2, 5, 4, 6, dtype=torch.float64).to(memory_format=layout)
+    seen = []
+    for tensor in ours:
+        tensor.register_hook(lambda g: seen.append(g.is_contiguous(memory_format=layout)))
+    joined, expected = _Joined.apply(*ours), torch.cat(theirs, 1)
+    assert joined.equal(expected)
+    assert joined.is_contiguous(memory_format=layout)
+    (joined * weight).sum().backward()
+    (expected * weight).sum().backward()
+    assert all(a.grad.equal(b.grad) for a, b in zip(ours, theirs, strict=True))
+    assert seen == [True, True]
+    assert torch.autograd.gradcheck(_Joined.apply, inputs())
+    assert torch.autograd.gradgradcheck(_Joined.apply, inputs())
