@@ -26,7 +26,7 @@ from ichfast.errors import IchfastError
 from ichfast.evaluation.thresholds import threshold_baselines
 from ichfast.reproduce.cells import run_cells
 from ichfast.reproduce.plan import Cell, has_ended
-from ichfast.reproduce.rows import Overrides, adam, lbfgs
+from ichfast.reproduce.rows import Overrides, adam, by_recipe
 from ichfast.training import PRESETS, Recipe, recipe
 from ichfast.training.folder import METRICS
 from ichfast.training.parts import load_parts, phantom_folder
@@ -78,12 +78,12 @@ def faster(overrides: Overrides, factor: float) -> Overrides:
     return scaled
 
 
-CURRICULUM = lbfgs("curriculum")
+CURRICULUM = by_recipe("curriculum")
 TOTAL, ADAM_TOTAL = ("supervised, total",), ("supervised, Adam, total",)
 ROWS = {
     "curriculum": Row(CURRICULUM, ("supervised, equal", *TOTAL)),
-    "supervised, equal": Row(lbfgs("supervised"), epochs_of="curriculum"),
-    "supervised, total": Row(lbfgs("supervised")),
+    "supervised, equal": Row(by_recipe("supervised"), epochs_of="curriculum"),
+    "supervised, total": Row(by_recipe("supervised")),
     "curriculum, Adam": Row(curriculum_by_adam, ("supervised, Adam, equal", *ADAM_TOTAL)),
     "supervised, Adam, equal": Row(adam("supervised"), epochs_of="curriculum, Adam"),
     "supervised, Adam, total": Row(adam("supervised")),
@@ -99,11 +99,11 @@ ROWS = {
         ),
         TOTAL,
     ),
-    "alternating": Row(lbfgs("alternating"), TOTAL),
+    "alternating": Row(by_recipe("alternating"), TOTAL),
     # Chen's alternation where it might diverge: without a line search, and with a rate of Adam a
     # hundred times as large, in both steps.
     "alternating, no search": Row(
-        with_keys(lbfgs("alternating"), {"lbfgs.line_search": "none"}), TOTAL
+        with_keys(by_recipe("alternating"), {"lbfgs.line_search": "none"}), TOTAL
     ),
     "alternating, Adam": Row(adam("alternating"), ADAM_TOTAL),
     "alternating, Adam 100": Row(faster(adam("alternating"), 100), ADAM_TOTAL),

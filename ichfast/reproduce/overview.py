@@ -11,8 +11,8 @@ from ichfast.reproduce.cost import Cost, total
 from ichfast.reproduce.plan import ENDED, Cell, Plan
 
 FAIR = """\
-All rows share folds, test slices and split seed. Rows that train by Adam alone get as many passes
-over the labelled slices as L-BFGS has iterations, and are validated as often."""
+All rows share folds, test slices and split seed, and are validated after as many passes: by Adam
+one over the labelled slices, by L-BFGS one iteration."""
 
 
 def overview(

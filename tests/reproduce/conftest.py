@@ -18,6 +18,9 @@ from ichfast.training import Recipe
 
 SMALL = (
     "training.epochs=2",
+    "training.validate_every=1",
+    "training.checkpoint_every=1",
+    "supervised.optimizer=lbfgs",
     "training.divergence=50",
     "model.channels=[2, 3, 4]",
     "lbfgs.max_iter=2",
