@@ -107,10 +107,10 @@ ROWS = {
     ),
     "alternating, Adam": Row(adam("alternating"), ADAM_TOTAL),
     "alternating, Adam 100": Row(faster(adam("alternating"), 100), ADAM_TOTAL),
-    "joint": Row(adam("joint"), ADAM_TOTAL),
-    "mean teacher": Row(adam("mean_teacher"), ADAM_TOTAL),
-    "cps": Row(adam("cps"), ADAM_TOTAL),
-    "pseudo labels": Row(adam("pseudo_label"), ADAM_TOTAL),
+    "joint": Row(adam("joint"), (*ADAM_TOTAL, "curriculum, Adam")),
+    "mean teacher": Row(adam("mean_teacher"), (*ADAM_TOTAL, "curriculum, Adam")),
+    "cps": Row(adam("cps"), (*ADAM_TOTAL, "curriculum, Adam")),
+    "pseudo labels": Row(adam("pseudo_label"), (*ADAM_TOTAL, "curriculum, Adam")),
     # What else might decide whether it helps; by Adam.
     "gradient everywhere": Row(
         with_keys(curriculum_by_adam, {"unsupervised.attention_gradient": "full"}),
