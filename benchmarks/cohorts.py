@@ -116,7 +116,7 @@ ROWS = {
         with_keys(curriculum_by_adam, {"unsupervised.attention_gradient": "full"}),
         (*ADAM_TOTAL, "curriculum, Adam"),
     ),
-    "a tenth of the unlabelled": Row(
+    "six unlabelled slices": Row(
         with_keys(curriculum_by_adam, {"data.unlabelled_limit": 6}),
         (*ADAM_TOTAL, "curriculum, Adam"),
     ),
