@@ -5,12 +5,27 @@ import multiprocessing
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from multiprocessing.connection import Connection
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from benchmarks.devices import Run
 from ichfast.training.host import flushed_denormals, kept_heap
+
+
+class Make(NamedTuple):
+    """Have these runs, in place of the former, and leave their results there."""
+
+    makes: Sequence[Callable[[], Run]]
+    results: Sequence[Tensor]
+
+
+class Do(NamedTuple):
+    """Do the run of this number; an answer says that it is done."""
+
+    number: int
+    threads: int
 
 
 class Apart:
@@ -32,7 +47,7 @@ class Apart:
         """What these make there, in place of the runs before. ``like``: results of the same shapes
         and dtypes."""
         results = [torch.empty_like(tensor).share_memory_() for tensor in like]
-        self.pipe.send((makes, results))
+        self.pipe.send(Make(makes, results))
         return [partial(self._run, i, results) for i in range(len(makes))]
 
     def _end(self) -> None:
@@ -40,7 +55,7 @@ class Apart:
         self.process.join()
 
     def _run(self, number: int, results: Sequence[Tensor]) -> Sequence[Tensor]:
-        self.pipe.send((number, torch.get_num_threads()))
+        self.pipe.send(Do(number, torch.get_num_threads()))
         self.pipe.recv()  # EOFError where it has failed; its own words are on the screen
         return [tensor.clone() for tensor in results]
 
@@ -55,14 +70,15 @@ def _serve(pipe: Connection) -> None:
         results: Sequence[Tensor] = []
         while True:
             try:
-                first, second = pipe.recv()
+                message = pipe.recv()
             except EOFError:  # the other end is gone
                 return
-            if isinstance(first, int):
-                torch.set_num_threads(second)
-                for shared, result in zip(results, runs[first](), strict=True):
-                    shared.copy_(result)
-                pipe.send(None)
-            else:
-                runs.clear()
-                runs, results = [make() for make in first], second
+            match message:
+                case Make(makes, results):
+                    runs.clear()
+                    runs = [make() for make in makes]
+                case Do(number, threads):
+                    torch.set_num_threads(threads)
+                    for shared, result in zip(results, runs[number](), strict=True):
+                        shared.copy_(result)
+                    pipe.send(None)
