@@ -1,12 +1,10 @@
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_runs
 import torch
-from tiny_runs import labelled_by_table, synthetic, tiny
 
-from ichfast.training import RunFolder, run
 from ichfast.training.parts import Parts
 
 
@@ -21,20 +19,10 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def parts() -> Parts:
-    return Parts(
-        train=synthetic("train", 7),
-        validation=synthetic("validation", 4),
-        test=synthetic("test", 6),
-        unlabelled=labelled_by_table(synthetic("unlabelled", 20, masks=False)),
-    )
+    return tiny_runs.parts()
 
 
 @pytest.fixture
-def start(parts: Parts) -> Callable[..., dict[str, Any]]:
-    """start(folder, "key=value", ...): a run of the tiny recipe, resumed if it is there."""
-
-    def start(folder: Path, *settings: str) -> dict[str, Any]:
-        with RunFolder(folder, resume=folder.exists()) as held:
-            return run(tiny(*settings), held, torch.device("cpu"), parts)
-
-    return start
+def start() -> Callable[..., dict[str, Any]]:
+    """start(folder, "key=value", ...)"""
+    return tiny_runs.start

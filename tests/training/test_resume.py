@@ -5,13 +5,13 @@ import multiprocessing
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tiny_runs
 import torch
 from tiny_runs import log_of, same, state_of, tiny
 
@@ -88,65 +88,43 @@ def test_global_settings_are_left_as_they_were(start, tmp_path) -> None:
     assert same(before, settings())
 
 
-CHILD = """
-import sys, torch
-sys.path[:0] = {tests!r}
-from pathlib import Path
-from tiny_runs import synthetic, tiny
-from ichfast.training import RunFolder, run
-from ichfast.training.parts import Parts
-torch.set_num_threads(1)
-parts = Parts(synthetic("train", 7), synthetic("validation", 4), synthetic("test", 6),
-              synthetic("unlabelled", 20, masks=False))
-folder = Path(sys.argv[1])
-with RunFolder(folder, resume=(folder / "recipe.toml").exists()) as held:
-    run(tiny(*sys.argv[2:]), held, torch.device("cpu"), parts)
-"""
+def killed_after(folder: Path, settings: Sequence[str], epochs: int, chance: random.Random) -> bool:
+    """Whether a process that trained in the folder was still at it when, a moment after so many
+    epochs were logged, it got SIGKILL. Not forked: that forbids autograd, once threads use it."""
+    child = multiprocessing.get_context("spawn").Process(
+        target=tiny_runs.start, args=(folder, *settings)
+    )
+    child.start()
+    log = folder / "log.jsonl"
+    while child.is_alive() and (not log.exists() or log.read_bytes().count(b"\n") < epochs):
+        time.sleep(0.001)
+    time.sleep(chance.uniform(0, 0.01))
+    child.kill()
+    child.join()
+    return child.exitcode == -signal.SIGKILL
 
 
 def test_killed_at_random_moments_and_resumed(start, tmp_path) -> None:
     settings = ["training.epochs=50", "training.checkpoint_every=2"]
     start(tmp_path / "whole", *settings)
     killed = tmp_path / "killed"
-    program = CHILD.format(tests=[str(folder) for folder in Path(__file__).parents[:2]])
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     chance = random.Random(0)
     kills = 0
     for goal in (1, 9, 18):
-        child = subprocess.Popen(
-            [sys.executable, "-c", program, str(killed), *settings],
-            env=environment,
-            stderr=subprocess.DEVNULL,
-        )
-        log = killed / "log.jsonl"
-        while child.poll() is None and (
-            not log.exists() or log.read_bytes().count(b"\n") < goal + chance.randrange(5)
-        ):
-            time.sleep(0.002)
-        time.sleep(chance.uniform(0, 0.01))
-        child.send_signal(signal.SIGKILL)
-        kills += child.wait() == -signal.SIGKILL
+        kills += killed_after(killed, settings, goal + chance.randrange(5), chance)
     assert kills >= 2
     start(killed, *settings)
     assert_same_end(tmp_path / "whole", killed)
     assert not list(killed.glob(f"*{PARTIAL}"))
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.filterwarnings("ignore:.*fork")  # one thread is in use, whatever else was started
 @pytest.mark.parametrize("settings", KINDS.values(), ids=KINDS)
 def test_every_strategy_killed_and_resumed(settings, start, tmp_path) -> None:
     settings = (*settings, "training.epochs=12")
     start(tmp_path / "whole", *settings)
     killed = tmp_path / "killed"
-    child = multiprocessing.get_context("fork").Process(target=start, args=(killed, *settings))
-    child.start()
-    log, goal = killed / "log.jsonl", random.Random(str(settings)).randrange(1, 6)
-    while child.is_alive() and (not log.exists() or log.read_bytes().count(b"\n") < goal):
-        time.sleep(0.001)
-    child.kill()
-    child.join()
-    assert child.exitcode == -signal.SIGKILL
+    chance = random.Random(str(settings))
+    assert killed_after(killed, settings, chance.randrange(1, 6), chance)
     start(killed, *settings)
     assert_same_end(tmp_path / "whole", killed)
 

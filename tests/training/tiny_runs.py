@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import torch
 from slice_sets import WINDOW, slice_set
 
 from ichfast.data import SliceSet
-from ichfast.training import PRESETS, Recipe, recipe
+from ichfast.training import PRESETS, Recipe, RunFolder, recipe, run
+from ichfast.training.parts import Parts
 
 TINY = (
     "training.epochs=6",
@@ -47,6 +49,23 @@ def labelled_by_table(slices: SliceSet) -> SliceSet:
 
 def tiny(*settings: str) -> Recipe:
     return recipe.with_settings(PRESETS["demo"], [*TINY, *settings])
+
+
+@cache
+def parts() -> Parts:
+    return Parts(
+        train=synthetic("train", 7),
+        validation=synthetic("validation", 4),
+        test=synthetic("test", 6),
+        unlabelled=labelled_by_table(synthetic("unlabelled", 20, masks=False)),
+    )
+
+
+def start(folder: Path, *settings: str) -> dict[str, Any]:
+    """A run of the tiny recipe, resumed if it is there."""
+    torch.set_num_threads(1)  # tensors this small gain nothing from more
+    with RunFolder(folder, resume=folder.exists()) as held:
+        return run(tiny(*settings), held, torch.device("cpu"), parts())
 
 
 def log_of(folder: Path) -> list[dict[str, Any]]:
