@@ -80,6 +80,7 @@ def faster(overrides: Overrides, factor: float) -> Overrides:
 
 CURRICULUM = by_recipe("curriculum")
 TOTAL, ADAM_TOTAL = ("supervised, total",), ("supervised, Adam, total",)
+ADAM_BOTH = (*ADAM_TOTAL, "curriculum, Adam")
 ROWS = {
     "curriculum": Row(CURRICULUM, ("supervised, equal", *TOTAL)),
     "supervised, equal": Row(by_recipe("supervised"), epochs_of="curriculum"),
@@ -107,18 +108,18 @@ ROWS = {
     ),
     "alternating, Adam": Row(adam("alternating"), ADAM_TOTAL),
     "alternating, Adam 100": Row(faster(adam("alternating"), 100), ADAM_TOTAL),
-    "joint": Row(adam("joint"), (*ADAM_TOTAL, "curriculum, Adam")),
-    "mean teacher": Row(adam("mean_teacher"), (*ADAM_TOTAL, "curriculum, Adam")),
-    "cps": Row(adam("cps"), (*ADAM_TOTAL, "curriculum, Adam")),
-    "pseudo labels": Row(adam("pseudo_label"), (*ADAM_TOTAL, "curriculum, Adam")),
+    "joint": Row(adam("joint"), ADAM_BOTH),
+    "mean teacher": Row(adam("mean_teacher"), ADAM_BOTH),
+    "cps": Row(adam("cps"), ADAM_BOTH),
+    "pseudo labels": Row(adam("pseudo_label"), ADAM_BOTH),
     # What else might decide whether it helps; by Adam.
     "gradient everywhere": Row(
         with_keys(curriculum_by_adam, {"unsupervised.attention_gradient": "full"}),
-        (*ADAM_TOTAL, "curriculum, Adam"),
+        ADAM_BOTH,
     ),
     "six unlabelled slices": Row(
         with_keys(curriculum_by_adam, {"data.unlabelled_limit": 6}),
-        (*ADAM_TOTAL, "curriculum, Adam"),
+        ADAM_BOTH,
     ),
     "half the channels": Row(
         with_keys(curriculum_by_adam, {"model.channels": [4, 8, 16, 32]}),

@@ -27,7 +27,8 @@ def by_recipe(strategy: str) -> Overrides:
 
 
 def adam(strategy: str) -> Overrides:
-    """As many passes over the labelled slices as L-BFGS has iterations, an epoch being one."""
+    """As many passes over the labelled slices, an epoch being one, as the recipe has epochs of Adam
+    or iterations of L-BFGS."""
 
     def overrides(base: Recipe) -> dict[str, Any]:
         epochs = ("training.epochs", "training.validate_every", "training.checkpoint_every")

@@ -24,5 +24,5 @@ def parts() -> Parts:
 
 @pytest.fixture
 def start() -> Callable[..., dict[str, Any]]:
-    """start(folder, "key=value", ...)"""
+    """start(folder, "key=value", ...): a run of the tiny recipe, resumed if it is there."""
     return tiny_runs.start

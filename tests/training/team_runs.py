@@ -16,7 +16,7 @@ TESTS = Path(__file__).parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS / "training")]
 
 import torch  # noqa: E402
-from tiny_runs import labelled_by_table, synthetic, tiny  # noqa: E402
+from tiny_runs import parts, tiny  # noqa: E402
 from torch import nn  # noqa: E402
 
 from ichfast import models, train  # noqa: E402
@@ -27,7 +27,6 @@ from ichfast.models.synced import SyncedBatchNorm2d  # noqa: E402
 from ichfast.team import Team, joined  # noqa: E402
 from ichfast.training import loop, pipeline, run  # noqa: E402
 from ichfast.training.folder import held_by  # noqa: E402
-from ichfast.training.parts import Parts  # noqa: E402
 from ichfast.training.steps import supervised_loss  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -47,20 +46,10 @@ def torchrun(
     )
 
 
-def tiny_parts() -> Parts:
-    return Parts(
-        train=synthetic("train", 7),
-        validation=synthetic("validation", 4),
-        test=synthetic("test", 6),
-        unlabelled=labelled_by_table(synthetic("unlabelled", 20, masks=False)),
-    )
-
-
 def runs(folder: Path) -> None:
     """Those of cases.json, [[folder, settings], …], one after the other. Where a folder comes
     again, its run goes on. Every process's weights go into the folder as weights-RANK.pt, its
     error as error-RANK.txt."""
-    parts = tiny_parts()
     with joined() as team:
         for name, settings in json.loads((folder / "cases.json").read_text()):
             own = folder / name
@@ -72,7 +61,7 @@ def runs(folder: Path) -> None:
                     signals([signal.SIGINT] if interrupted else [], epoch=1),
                 ):
                     chosen = tiny(*settings)
-                    run(chosen, held, CPU, None if "phantom" in name else parts, team)
+                    run(chosen, held, CPU, None if "phantom" in name else parts(), team)
             except IchfastError as error:
                 (own / f"error-{team.rank}.txt").write_text(str(error))
         if (folder / "numbers").exists():
@@ -160,9 +149,7 @@ def numbers(folder: Path, team: Team) -> None:
     pairs["mean gradient"] = (value.grad[own], torch.full_like(value[own], 2 / 7))
 
     model = models.build("unet", (2, 3, 4), 0)
-    evaluated = partial(
-        evaluate, model, tiny_parts().test, batch_size=4, loss=supervised_loss(tiny())
-    )
+    evaluated = partial(evaluate, model, parts().test, batch_size=4, loss=supervised_loss(tiny()))
     mine, single = evaluated(team=team), evaluated()
     pairs["counts"] = (mine.counts, single.counts)
     pairs["evaluation loss"] = (torch.tensor(mine.loss), torch.tensor(single.loss))

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_runs
 import torch
-from team_runs import tiny_parts, torchrun
+from team_runs import torchrun
 from test_command import PHANTOM as FEW
 from test_resume import KINDS, assert_same_end
 from tiny_runs import TINY, log_of, same, state_of, tiny
@@ -55,7 +56,7 @@ def slug(*words: str) -> str:
 @pytest.fixture(scope="module")
 def single(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """single(name, settings): the folder of a run of one process."""
-    root, parts = tmp_path_factory.mktemp("single"), tiny_parts()
+    root, parts = tmp_path_factory.mktemp("single"), tiny_runs.parts()
 
     def single(*settings: str) -> Path:
         folder = root / str(abs(hash(settings)))
@@ -225,7 +226,7 @@ def test_a_restart_goes_on_with_nobody_else_s_run(tmp_path: Path) -> None:
     started, lost = Team(launch="ours"), Team(launch="ours", restarts=1, restarts_left=2)
     with RunFolder(tmp_path / "run", resume=False) as held:
         train.claim(held, lost, True)  # nothing was saved yet
-        run(tiny("training.epochs=1"), held, torch.device("cpu"), tiny_parts(), started)
+        run(tiny("training.epochs=1"), held, torch.device("cpu"), tiny_runs.parts(), started)
         train.claim(held, lost, True)
         for team, restarted in ((started, False), (replace(lost, launch="theirs"), True)):
             with pytest.raises(OutputError, match="already holds a run"):

@@ -63,7 +63,7 @@ def parts() -> Parts:
 
 def start(folder: Path, *settings: str) -> dict[str, Any]:
     """A run of the tiny recipe, resumed if it is there."""
-    torch.set_num_threads(1)  # tensors this small gain nothing from more
+    torch.set_num_threads(1)  # as the tests' own process has, where this is one of its own
     with RunFolder(folder, resume=folder.exists()) as held:
         return run(tiny(*settings), held, torch.device("cpu"), parts())
 
