@@ -1,39 +1,60 @@
 """Losses as modules, over the fused ops of :mod:`ichfast.ops`.
 
-``DiceLoss``, ``JaccardLoss`` and ``TverskyLoss`` take MONAI's argument names and give its numbers
-(MONAI's ``DiceLoss(jaccard=True)`` is ``JaccardLoss``), so a training script can swap the import.
-Arguments of MONAI that they do not have raise a TypeError that says what to do instead.
+``DiceLoss``, ``JaccardLoss`` and ``TverskyLoss`` take MONAI's arguments in MONAI's order and give
+its numbers (MONAI's ``DiceLoss(jaccard=True)`` is ``JaccardLoss``), so a training script can swap
+the import. Arguments of MONAI that they do not have raise a TypeError that says what works.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from ichfast import ops
+from ichfast.ops._checks import require_tensor
 
 Reduction = Literal["mean", "sum", "none"]
 
-# MONAI's further arguments: the default, which is let through, and what to do instead.
+# MONAI's further arguments: the default, which is let through, and what works instead.
 _MONAI_ONLY: dict[str, tuple[Any, str]] = {
-    "to_onehot_y": (False, "pass a one-hot target: torch.nn.functional.one_hot"),
-    "softmax": (False, "apply torch.softmax to the input first"),
-    "other_act": (None, "apply the activation to the input first"),
-    "squared_pred": (False, "there is no squared form here"),
-    "jaccard": (False, "use ichfast.losses.JaccardLoss"),
-    "weight": (None, "use reduction='none' and weigh the (B, C) losses"),
-    "soft_label": (False, "soft targets are taken as they are"),
-    "ignore_index": (None, "there is no ignored label here"),
+    "softmax": (
+        False,
+        "pass torch.softmax(input, 1) as the input, or, with a single channel, leave it out",
+    ),
+    "other_act": (None, "apply the activation yourself, and pass its output as the input"),
+    "squared_pred": (False, "there is no squared form here; monai.losses.DiceLoss has it"),
+    "jaccard": (False, "use ichfast.losses.JaccardLoss without this argument"),
+    "weight": (
+        None,
+        "take the losses of reduction='none' and weigh their C channels yourself: "
+        "(losses.reshape(-1, C) * torch.tensor(weight)).mean()",
+    ),
+    "soft_label": (
+        False,
+        "it is another formula, TP = Σmin(p, t), and there is none for soft targets here but "
+        "TP = Σpt. For targets of 0 and 1 they are equal: leave it out; else use MONAI's loss",
+    ),
+    "ignore_index": (
+        None,
+        "there is no ignored label here; multiply probabilities (with sigmoid=False) and one-hot "
+        "target by a mask that is 0 at the voxels to be ignored",
+    ),
 }
 
+# uint8 the kernels read as it is.
+_INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64)
 
-def _refuse_monai_only(loss: str, arguments: dict[str, Any]) -> None:
-    for name, value in arguments.items():
-        if name not in _MONAI_ONLY:
-            raise TypeError(f"{loss} has no argument {name!r}")
-        default, instead = _MONAI_ONLY[name]
+
+def _refuse_monai_only(loss: nn.Module, **arguments: Any) -> None:
+    name = type(loss).__name__
+    for argument, value in arguments.items():
+        if argument not in _MONAI_ONLY:
+            raise TypeError(f"{name} has no argument {argument!r}")
+        default, instead = _MONAI_ONLY[argument]
         if value is not default:
-            raise TypeError(f"{loss} does not take MONAI's {name}={value!r}: {instead}")
+            raise TypeError(f"{name} does not take MONAI's {argument}={value!r}: {instead}")
 
 
 def _check_reduction(reduction: str) -> None:
@@ -47,37 +68,88 @@ def _reduce(loss: Tensor, reduction: str) -> Tensor:
     return loss.sum() if reduction == "sum" else loss
 
 
+def _prepare(
+    loss: nn.Module, input: Tensor, target: Tensor, *, include_background: bool, to_onehot_y: bool
+) -> tuple[Tensor, Tensor]:
+    """Input and target as the ops take them, from what MONAI's losses take.
+
+    Integers become floats, with which MONAI's products are the same whatever the values are; those
+    are never looked at. As in MONAI, a single channel is not encoded and is never left out.
+    """
+    name = type(loss).__name__
+    require_tensor(name, "input", input)
+    require_tensor(name, "target", target)
+    channels = input.shape[1] if input.ndim >= 3 else 1
+    if to_onehot_y and channels > 1:
+        target = _encode(name, target, input.shape)
+    elif target.dtype in _INTEGERS:
+        target = target.to(torch.promote_types(input.dtype, torch.float32))
+    if not include_background and channels > 1 and input.shape == target.shape:
+        input, target = input[:, 1:], target[:, 1:]
+    return input, target
+
+
+def _encode(loss: str, labels: Tensor, shape: torch.Size) -> Tensor:
+    """Labels (B, 1, *S) of 0 to C − 1, of any dtype, as one-hot (B, C, *S) = ``shape``."""
+    expected = (shape[0], 1, *shape[2:])
+    if labels.shape != expected:
+        raise ValueError(
+            f"{loss}: with to_onehot_y=True the target must be labels of shape {expected}, not "
+            f"{tuple(labels.shape)}; add the channel with target.unsqueeze(1), or leave "
+            "to_onehot_y out where the target is one-hot already"
+        )
+    one_hot = torch.zeros(shape, dtype=torch.uint8, device=labels.device)
+    return one_hot.scatter_(1, labels.long(), 1)
+
+
 class TverskyLoss(nn.Module):
     """1 − (TP + smooth_nr)/(TP + alpha·FP + beta·FN + smooth_dr); see :func:`ichfast.ops.tversky`.
 
     Args:
         include_background: with False, channel 0 is left out (where there are several).
+        to_onehot_y: the target is labels 0 to C − 1 of shape (B, 1, *spatial), of any dtype
+            (where there are several channels).
         sigmoid: the input is logits.
         alpha, beta: weights of false positives and false negatives.
         reduction: "mean" or "sum" over images and channels, or "none": (B, C), (C,) with ``batch``.
         smooth_nr, smooth_dr: keep an image without any foreground defined.
         batch: sum over the batch before the division.
+        softmax, other_act, soft_label, ignore_index: hold MONAI's places; only their defaults are
+            taken, and the error for anything else says what works.
         group: with ``batch``, over the batches of all its processes.
     """
 
     def __init__(
         self,
         include_background: bool = True,
-        *,
+        to_onehot_y: bool = False,
         sigmoid: bool = False,
+        softmax: bool = False,
+        other_act: Callable[[Tensor], Tensor] | None = None,
         alpha: float = 0.5,
         beta: float = 0.5,
         reduction: Reduction = "mean",
         smooth_nr: float = 1e-5,
         smooth_dr: float = 1e-5,
         batch: bool = False,
+        soft_label: bool = False,
+        ignore_index: int | None = None,
+        *,
         group: "dist.ProcessGroup | None" = None,
         **monai_only: Any,
     ) -> None:
         super().__init__()
-        _refuse_monai_only(type(self).__name__, monai_only)
+        _refuse_monai_only(
+            self,
+            softmax=softmax,
+            other_act=other_act,
+            soft_label=soft_label,
+            ignore_index=ignore_index,
+            **monai_only,
+        )
         _check_reduction(reduction)
         self.include_background = include_background
+        self.to_onehot_y = to_onehot_y
         self.sigmoid = sigmoid
         self.alpha = alpha
         self.beta = beta
@@ -88,9 +160,16 @@ class TverskyLoss(nn.Module):
         self.group = group
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """``input`` and ``target``: (B, C, *spatial); what :func:`ichfast.ops.tversky` raises."""
-        if not self.include_background and input.shape[1] > 1:
-            input, target = input[:, 1:], target[:, 1:]
+        """``input`` and ``target``: (B, C, *spatial), the target bool, integer or floating; with
+        ``to_onehot_y`` the target is (B, 1, *spatial). Raises what :func:`ichfast.ops.tversky`
+        does."""
+        input, target = _prepare(
+            self,
+            input,
+            target,
+            include_background=self.include_background,
+            to_onehot_y=self.to_onehot_y,
+        )
         loss = ops.tversky(
             input,
             target,
@@ -111,32 +190,48 @@ class TverskyLoss(nn.Module):
 class _OverlapLoss(TverskyLoss):
     """Dice and Jaccard: symmetric Tversky losses in MONAI's form, (2TP + s)/(2(…) + s)."""
 
-    weight: float  # alpha = beta
+    symmetric_weight: float  # alpha = beta
 
     def __init__(
         self,
         include_background: bool = True,
-        *,
+        to_onehot_y: bool = False,
         sigmoid: bool = False,
+        softmax: bool = False,
+        other_act: Callable[[Tensor], Tensor] | None = None,
+        squared_pred: bool = False,
+        jaccard: bool = False,
         reduction: Reduction = "mean",
         smooth_nr: float = 1e-5,
         smooth_dr: float = 1e-5,
         batch: bool = False,
+        weight: Sequence[float] | float | Tensor | None = None,
+        soft_label: bool = False,
+        ignore_index: int | None = None,
+        *,
         group: "dist.ProcessGroup | None" = None,
-        **monai_only: Any,
+        **unknown: Any,
     ) -> None:
-        _refuse_monai_only(type(self).__name__, monai_only)
+        _refuse_monai_only(self, **unknown)
         super().__init__(
             include_background,
-            sigmoid=sigmoid,
-            alpha=self.weight,
-            beta=self.weight,
+            to_onehot_y,
+            sigmoid,
+            softmax,
+            other_act,
+            alpha=self.symmetric_weight,
+            beta=self.symmetric_weight,
             reduction=reduction,
             # MONAI doubles numerator and denominator before it smooths them.
             smooth_nr=smooth_nr / 2,
             smooth_dr=smooth_dr / 2,
             batch=batch,
+            soft_label=soft_label,
+            ignore_index=ignore_index,
             group=group,
+            squared_pred=squared_pred,
+            jaccard=jaccard,
+            weight=weight,
         )
 
     def _shape(self, loss: Tensor, input: Tensor) -> Tensor:
@@ -151,7 +246,7 @@ class DiceLoss(_OverlapLoss):
     (B, C, 1, …), which broadcasts against the input.
     """
 
-    weight = 0.5
+    symmetric_weight = 0.5
 
 
 class JaccardLoss(_OverlapLoss):
@@ -160,7 +255,7 @@ class JaccardLoss(_OverlapLoss):
     1 − (2TP + smooth_nr)/(2(TP + FP + FN) + smooth_dr); arguments as :class:`DiceLoss`.
     """
 
-    weight = 1.0
+    symmetric_weight = 1.0
 
 
 class AttentionWMSELoss(nn.Module):

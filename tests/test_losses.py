@@ -1,5 +1,7 @@
 """The losses as modules, with MONAI as the oracle for what both have."""
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -75,7 +77,6 @@ def test_monai_defaults_are_let_through(loss: type[nn.Module]) -> None:
 @pytest.mark.parametrize(
     ("argument", "instead"),
     [
-        ({"to_onehot_y": True}, "one_hot"),
         ({"softmax": True}, "torch.softmax"),
         ({"other_act": torch.tanh}, "activation"),
         ({"squared_pred": True}, "no squared form"),
@@ -93,6 +94,150 @@ def test_what_monai_has_and_we_have_not(
         loss(**argument)
 
 
+ADVICE: list[tuple[dict[str, Any], dict[str, Any], Callable[..., Tensor]]] = [
+    ({"softmax": True}, {}, lambda loss, x, y: loss(torch.softmax(x, 1), y)),
+    ({"other_act": torch.tanh}, {}, lambda loss, x, y: loss(torch.tanh(x), y)),
+    (
+        {"weight": [0.0, 1.0, 3.0, 2.0], "sigmoid": True},
+        {"sigmoid": True, "reduction": "none"},
+        lambda loss, x, y: (loss(x, y).reshape(-1, 4) * torch.tensor([0.0, 1.0, 3.0, 2.0])).mean(),
+    ),
+    ({"soft_label": True, "sigmoid": True}, {"sigmoid": True}, lambda loss, x, y: loss(x, y)),
+    (
+        {"ignore_index": 2, "to_onehot_y": True, "softmax": True},
+        {},
+        lambda loss, x, y: loss(torch.softmax(x, 1) * (1 - y[:, 2:3]), y * (1 - y[:, 2:3])),
+    ),
+]
+
+
+@pytest.mark.parametrize(("theirs", "ours", "call"), ADVICE, ids=[str(a[0]) for a in ADVICE])
+@pytest.mark.parametrize("over_batch", [True, False])
+def test_the_advice_works(
+    labels: tuple[Tensor, Tensor],
+    theirs: dict[str, Any],
+    ours: dict[str, Any],
+    call: Callable[..., Tensor],
+    over_batch: bool,
+) -> None:
+    """What the errors say to do instead gives MONAI's number."""
+    monai_losses = pytest.importorskip("monai.losses")
+    logits, target = labels
+    one_hot = nn.functional.one_hot(target[:, 0], 4).movedim(-1, 1).float()
+    expected = monai_losses.DiceLoss(batch=over_batch, **theirs)(
+        logits, target if theirs.get("to_onehot_y") else one_hot
+    )
+    value = call(DiceLoss(batch=over_batch, **ours), logits, one_hot)
+    torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.fixture
+def labels() -> tuple[Tensor, Tensor]:
+    """Logits of four classes, and labels (B, 1, *S)."""
+    torch.manual_seed(0)
+    return 2 * torch.randn(3, 4, 17, 19), torch.randint(0, 4, (3, 1, 17, 19))
+
+
+@pytest.mark.parametrize(("loss", "name", "ours", "theirs"), PAIRS)
+@pytest.mark.parametrize(
+    "dtype", [torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool], ids=str
+)
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64], ids=str)
+def test_integer_targets(
+    batch: tuple[Tensor, Tensor],
+    loss: type[nn.Module],
+    name: str,
+    ours: dict[str, Any],
+    theirs: dict[str, Any],
+    dtype: torch.dtype,
+    precision: torch.dtype,
+) -> None:
+    monai_losses = pytest.importorskip("monai.losses")
+    logits, target = batch[0].to(precision), batch[1].to(dtype)
+    expected = getattr(monai_losses, name)(sigmoid=True, **theirs)(logits, target.to(torch.int64))
+    torch.testing.assert_close(loss(sigmoid=True, **ours)(logits, target), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int16, torch.int8, torch.uint8], ids=str)
+def test_integers_other_than_0_and_1_are_multiplied(
+    batch: tuple[Tensor, Tensor], dtype: torch.dtype
+) -> None:
+    """As in MONAI: nothing wraps, nothing is clipped."""
+    monai_losses = pytest.importorskip("monai.losses")
+    target = torch.tensor([0, 1, 2, 255, 300, -1])[torch.randint(0, 6, batch[0].shape)].to(dtype)
+    expected = monai_losses.TverskyLoss(sigmoid=True)(batch[0], target.to(torch.int64))
+    torch.testing.assert_close(TverskyLoss(sigmoid=True)(batch[0], target), expected)
+
+
+@pytest.mark.parametrize(("loss", "name", "ours", "theirs"), PAIRS)
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.float32], ids=str)
+@pytest.mark.parametrize("background", [True, False])
+def test_labels_are_encoded(
+    labels: tuple[Tensor, Tensor],
+    loss: type[nn.Module],
+    name: str,
+    ours: dict[str, Any],
+    theirs: dict[str, Any],
+    dtype: torch.dtype,
+    background: bool,
+) -> None:
+    monai_losses = pytest.importorskip("monai.losses")
+    logits, target = labels
+    shared = {"to_onehot_y": True, "sigmoid": True, "include_background": background}
+    a, b = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    value = loss(**shared, **ours)(a, target.to(dtype))
+    expected = getattr(monai_losses, name)(**shared, **theirs)(b, target.to(dtype))
+    torch.testing.assert_close(value, expected)
+    value.backward()
+    expected.backward()
+    torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-8)
+
+
+def test_one_channel_is_not_encoded(batch: tuple[Tensor, Tensor]) -> None:
+    """MONAI warns that it ignores ``to_onehot_y`` there."""
+    monai_losses = pytest.importorskip("monai.losses")
+    logits, target = batch[0][:, :1], batch[1][:, :1].long()
+    shared = {"to_onehot_y": True, "sigmoid": True}
+    with pytest.warns(UserWarning, match="to_onehot_y"):
+        expected = monai_losses.DiceLoss(**shared)(logits, target)
+    torch.testing.assert_close(DiceLoss(**shared)(logits, target), expected)
+
+
+@pytest.mark.parametrize("shape", [(3, 17, 19), (3, 4, 17, 19), (3, 1, 17, 20)])
+def test_labels_of_another_shape(labels: tuple[Tensor, Tensor], shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"DiceLoss: .* shape \(3, 1, 17, 19\), not .*unsqueeze"):
+        DiceLoss(to_onehot_y=True)(labels[0], torch.zeros(shape, dtype=torch.int64))
+
+
+def test_labels_beyond_the_channels(labels: tuple[Tensor, Tensor]) -> None:
+    with pytest.raises(RuntimeError, match="index 4 is out of bounds"):
+        DiceLoss(to_onehot_y=True)(labels[0], labels[1] + 1)
+
+
+@pytest.mark.parametrize(("loss", "name"), [(DiceLoss, "DiceLoss"), (TverskyLoss, "TverskyLoss")])
+def test_positional_arguments(
+    labels: tuple[Tensor, Tensor], loss: type[nn.Module], name: str
+) -> None:
+    """Every argument of MONAI, in its order."""
+    theirs = getattr(pytest.importorskip("monai.losses"), name)
+    names = list(inspect.signature(theirs).parameters)
+    assert list(inspect.signature(loss).parameters)[: len(names)] == names
+    values = {
+        **{n: p.default for n, p in inspect.signature(theirs).parameters.items()},
+        "include_background": False,
+        "to_onehot_y": True,
+        "sigmoid": True,
+        "reduction": "sum",
+        "smooth_nr": 1.0,
+        "smooth_dr": 0.5,
+        "batch": True,
+    }
+    if loss is TverskyLoss:
+        values |= {"alpha": 0.3, "beta": 0.8}
+    arguments = [values[name] for name in names]
+    torch.testing.assert_close(loss(*arguments)(*labels), theirs(*arguments)(*labels))
+
+
 @pytest.mark.parametrize("loss", [DiceLoss, JaccardLoss])
 def test_alpha_is_tverskys_alone(loss: type[nn.Module]) -> None:
     with pytest.raises(TypeError, match=f"{loss.__name__} has no argument 'alpha'"):
@@ -108,6 +253,13 @@ def test_unknown_reduction(loss: type[nn.Module]) -> None:
 def test_wrong_shapes_are_named() -> None:
     with pytest.raises(ValueError, match=r"prediction and target .* \(2, 1, 4, 4\)"):
         DiceLoss()(torch.rand(2, 1, 4, 4), torch.rand(2, 4, 4))
+    with pytest.raises(ValueError, match=r"\(2, 3, 4, 4\) and \(2, 1, 4, 4\)"):
+        DiceLoss(include_background=False)(torch.rand(2, 3, 4, 4), torch.rand(2, 1, 4, 4))
+
+
+def test_what_is_no_tensor_is_named() -> None:
+    with pytest.raises(TypeError, match=r"DiceLoss: target must be a torch\.Tensor, not list"):
+        DiceLoss()(torch.rand(2, 1, 4, 4), [0, 1])
 
 
 class TestAttentionWMSELoss:

@@ -37,7 +37,10 @@ def require_tensor(op: str, name: str, value: object) -> None:
 def require_target(op: str, target: Tensor) -> None:
     require_tensor(op, "target", target)
     if target.dtype not in (torch.bool, torch.uint8, *FLOATING):
-        raise TypeError(f"{op}: target must be bool, uint8 or floating, not {target.dtype}")
+        raise TypeError(
+            f"{op}: target must be bool, uint8 or floating, not {target.dtype}; "
+            "convert it with target.float()"
+        )
 
 
 def require_one_device(op: str, **tensors: Tensor) -> None:
