@@ -1,10 +1,15 @@
 """Settings and fixtures for all tests."""
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+
+# `benchmarks` for a bare `pytest`; last, so that an ichfast which is installed comes first.
+sys.path.append(str(Path(__file__).parents[1]))
 
 import ichfast
 
