@@ -6,13 +6,13 @@ from ichfast.data.folds import (
     check_apart,
     check_no_leak,
     make_folds,
-    shuffled,
     split_patients,
 )
 from ichfast.data.layouts import detect_layout, read_series
-from ichfast.data.loading import layout_of, load_slices
+from ichfast.data.loading import find_layout, load_slices
 from ichfast.data.pool import Pool
 from ichfast.data.problems import Problems
+from ichfast.data.sampling import shuffle
 from ichfast.data.series import SUBTYPES, Series
 from ichfast.data.slices import SliceSet, Warp
 from ichfast.data.window import read_window
@@ -29,11 +29,11 @@ __all__ = [
     "check_apart",
     "check_no_leak",
     "detect_layout",
-    "layout_of",
+    "find_layout",
     "load_slices",
     "make_folds",
     "read_series",
     "read_window",
-    "shuffled",
+    "shuffle",
     "split_patients",
 ]

@@ -1,7 +1,6 @@
 """Folders and tables on disk: what cannot be listed or opened is said by name."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
@@ -20,6 +19,22 @@ def list_folder(folder: Path) -> list[Path]:
     return [folder / name for name in names if not name.startswith(".")]
 
 
+def list_by_name(folder: Path) -> dict[str, Path]:
+    """The same by their names in lower case."""
+    return {path.name.lower(): path for path in list_folder(folder)}
+
+
+NIFTI = (".nii", ".nii.gz")
+
+
+def list_volumes(folder: Path | None) -> dict[str, Path]:
+    """The folder's NIfTI files by their names without the suffix."""
+    if folder is None or not folder.is_dir():
+        return {}
+    found = (path for path in list_folder(folder) if path.name.lower().endswith(NIFTI))
+    return {path.name[: path.name.lower().rindex(".nii")]: path for path in found}
+
+
 def find_files(root: Path, problems: Problems) -> list[Path]:
     """All regular files under the root, in an order that does not depend on the machine."""
 
@@ -32,20 +47,6 @@ def find_files(root: Path, problems: Problems) -> list[Path]:
         paths = (Path(folder, name) for name in sorted(names) if not name.startswith("."))
         found += [path for path in paths if os.path.isfile(path)]  # no pipes, no broken links
     return found
-
-
-NIFTI = (".nii", ".nii.gz")
-
-
-def image_folder(root: Path, here: Mapping[str, Path]) -> Path | None:
-    """Where a folder of NIfTI files keeps its images: imagesTr as nnU-Net, images as BHSD, or the
-    folder itself. `here` holds its entries by their names in lower case.
-    """
-    for folder in (here.get("imagestr"), here.get("images"), root):
-        files = list_folder(folder) if folder is not None and folder.is_dir() else []
-        if any(path.name.lower().endswith(NIFTI) for path in files):
-            return folder
-    return None
 
 
 def open_table(path: Path) -> TextIO:

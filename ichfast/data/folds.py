@@ -1,12 +1,12 @@
 """Splits by whole patients: neighbouring slices of one head are nearly the same picture."""
 
-import hashlib
 import warnings
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from ichfast.data.problems import printable
+from ichfast.data.sampling import shuffle, shuffle_key
 from ichfast.errors import DataError, SplitError
 
 SCHEMES = {80: 5, 50: 2, 20: 5}  # share of the patients trained on, in percent -> number of folds
@@ -88,7 +88,7 @@ def _deal(
     def turn(unit: str) -> tuple[int, str, int, bytes, str]:
         first = own[unit][0] if own[unit] else ""
         rarity = total[first] if first else len(units) + 1
-        return rarity, first, -len(own[unit]), _shuffle(seed, unit), unit
+        return rarity, first, -len(own[unit]), shuffle_key(seed, unit), unit
 
     held: list[Counter[str]] = [Counter() for _ in range(count)]
     sizes = [0] * count
@@ -116,7 +116,7 @@ def split_patients(
         raise DataError(f"fractions must be between 0 and 1, not {dict(fractions)}")
     if abs(sum(fractions.values()) - 1) > 1e-6:
         raise DataError(f"fractions must add up to 1, not {sum(fractions.values()):g}")
-    names = shuffled(set(patients), seed)
+    names = shuffle(set(patients), seed)
     if len(names) < len(fractions):
         raise SplitError(
             f"{len(names)} patients cannot be split into {len(fractions)} parts "
@@ -132,11 +132,6 @@ def split_patients(
         parts[part_of[name]].append(i)
     check_no_leak(parts, patients)
     return parts
-
-
-def shuffled(names: Collection[str], seed: int) -> list[str]:
-    """The names in the order of a hash of seed and name."""
-    return sorted(names, key=lambda name: (_shuffle(seed, name), name))
 
 
 def check_no_leak(parts: Mapping[str, Sequence[int]], patients: Sequence[str]) -> None:
@@ -161,10 +156,6 @@ def check_apart(names: Mapping[str, Collection[str]]) -> None:
                     f"{', '.join(map(printable, shared[:5]))}{more}. The result would be "
                     f"flattered; split by patient, or take them out of one of the two"
                 )
-
-
-def _shuffle(seed: int, name: str) -> bytes:
-    return hashlib.sha256(f"{seed}:{name}".encode("utf-8", "surrogatepass")).digest()
 
 
 def _counts(patients: int, fractions: Mapping[str, float]) -> dict[str, int]:

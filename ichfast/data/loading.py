@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ichfast.data.layouts import Layout, detect_layout, read_series, something
+from ichfast.data.layouts import detect_layout, get_layout
+from ichfast.data.layouts.base import Layout, Selection
 from ichfast.data.pool import MANIFEST, Pool
 from ichfast.data.problems import Problems
 from ichfast.data.resize import positive_slices, resize_hu, resize_masks, resize_spacing
@@ -41,22 +42,14 @@ def load_slices(
             root, size, window, labelled=labelled, positive=positive, limit=limit, seed=seed
         )
     layout = detect_layout(root)
-    if labelled and layout in ("rsna", "dicom"):
-        raise DataError(f"{root}: a set in the layout {layout!r} has no masks to learn from")
-    if positive and layout == "dicom":
-        raise DataError(f"{root}: plain DICOM has no labels, so positive slices cannot be chosen")
+    if labelled:
+        layout.require_masks(root, "learn from")
+    if positive:
+        layout.require_positive(root)
     problems = Problems()
-    if layout == "rsna":
-        from ichfast.data.rsna import read_rsna  # pydicom is loaded by those who need it
-
-        scans = read_rsna(
-            root, problems, positive=positive, limit=limit, seed=seed, progress=progress
-        )
-        scans = something(scans, root, problems)
-    else:
-        scans = read_series(root, problems, progress=progress)
+    selection = Selection(positive, limit, seed)
     reservoir = _Reservoir(size, labelled, limit, seed)
-    for scan in scans:
+    for scan in layout.read(root, problems, selection, progress=progress):
         _check_window(root, window, scan.hu_range)
         if labelled and scan.mask is None:
             raise DataError(f"{root}: has no masks; put them into labelsTr, labels or masks there")
@@ -65,7 +58,7 @@ def load_slices(
             continue
         masks = resize_masks(scan, size) if labelled else None
         wanted = np.arange(len(scan))
-        if positive and layout != "rsna":  # there the files were chosen by the table
+        if positive and not layout.selects:
             wanted = positive_slices(scan, masks, problems)
         reservoir.offer(scan, wanted, masks)
     blood = None if reservoir.masks is None else bool(reservoir.masks.any())
@@ -73,11 +66,10 @@ def load_slices(
     return reservoir.collect(window), problems
 
 
-def layout_of(root: Path) -> Layout:
-    """Of a data set's folder, or of the one that a pool was made of."""
+def find_layout(root: Path) -> Layout:
+    """The layout of a data set's folder, or of the set that a pool was made from."""
     if (root / MANIFEST).is_file():
-        layout: Layout = Pool(root).arguments["layout"]
-        return layout
+        return get_layout(Pool(root).arguments["layout"])
     return detect_layout(root)
 
 

@@ -8,7 +8,6 @@ import nibabel as nib
 import numpy as np
 
 from ichfast.data import quirks
-from ichfast.data.files import NIFTI, list_folder
 from ichfast.data.problems import Refused, quietly, refusing
 from ichfast.data.series import Series
 from ichfast.data.stacks import MIN_AXIAL, tilt
@@ -18,18 +17,6 @@ orientations: Any = nib.orientations  # has no types
 UPRIGHT = orientations.axcodes2ornt(("S", "P", "L"))
 # A head CT has air and bone in it. Windowed pictures (0 to 255) and masks have neither.
 AIR_BELOW, BONE_ABOVE = -500.0, 255.0
-
-
-def volumes(folder: Path | None) -> dict[str, Path]:
-    """The folder's NIfTI files by their names without the suffix."""
-    if folder is None or not folder.is_dir():
-        return {}
-    found = (path for path in list_folder(folder) if path.name.lower().endswith(NIFTI))
-    return {stem(path): path for path in found}
-
-
-def stem(path: Path) -> str:
-    return path.name[: path.name.lower().rindex(".nii")]
 
 
 def read_nifti(

@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 
 from ichfast.data import quirks
-from ichfast.data.layouts import detect_layout, read_series
+from ichfast.data.layouts import detect_layout
 from ichfast.data.phantom.files import whole
 from ichfast.data.problems import Problems, Refused
 from ichfast.data.series import Series
@@ -23,17 +23,13 @@ def export(root: Path, out: Path, problems: Problems, *, progress: bool = False)
     They keep the set's own names for its patients.
     """
     layout = detect_layout(root)
-    if layout in ("rsna", "dicom"):
-        raise DataError(f"{root}: a set in the layout {layout!r} has no masks to export")
-    if layout == "ct-ich-jpeg":
-        raise DataError(
-            f"{root}: these pictures have neither HU outside of their window nor a pixel spacing; "
-            f"export version 1.3.1"
-        )
+    layout.require_masks(root, "export")
+    if layout.no_export:
+        raise DataError(f"{root}: {layout.no_export}")
     try:
         _claim(out)
         names: list[str] = []
-        for series in read_series(root, problems, progress=progress):
+        for series in layout.read(root, problems, progress=progress):
             if series.mask is None:
                 raise DataError(f"{root}: has no masks to export; put them into labelsTr there")
             try:

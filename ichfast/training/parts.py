@@ -17,10 +17,10 @@ from ichfast.data import (
     SCHEMES,
     SliceSet,
     check_apart,
-    layout_of,
+    find_layout,
     load_slices,
     make_folds,
-    shuffled,
+    shuffle,
     split_patients,
 )
 from ichfast.data.problems import Problems
@@ -99,7 +99,7 @@ def load_parts(
         return Parts(**parts, problems=unreadable, split_by=data.split_by, labelled=labelled)
     root = Path(data.unlabelled or f"{phantom}/unlabelled")
     # Labels teach only where some slices have none; plain folders have no table to choose by.
-    every = needs == "labels" or layout_of(root) in ("dicom", "nifti")
+    every = needs == "labels" or not find_layout(root).has_labels
     pool, more = _load(root, recipe, "all" if every else data.slices, load, labelled=False)
     for name in ("validation", "test"):
         check_apart({"unlabelled": pool.identifiers(), name: parts[name].identifiers()})
@@ -138,7 +138,7 @@ def _units(slices: SliceSet, data: Data) -> list[str]:
 def _tested(healthy: Collection[str], data: Data) -> set[str]:
     """Those of the units without haemorrhage that are tested on, as large a share as of the others.
     Nobody trains on the rest, and with folds each is tested as often."""
-    order = shuffled(healthy, data.split_seed)
+    order = shuffle(healthy, data.split_seed)
     if not data.scheme:
         return set(order[: round(data.test * len(order))])
     own = set(order[data.fold :: SCHEMES[data.scheme]])

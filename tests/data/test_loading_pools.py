@@ -9,7 +9,7 @@ import torch
 from preparing import make
 from published import ct_ich_100
 
-from ichfast.data import Pool, SliceSet, layout_of, load_slices
+from ichfast.data import Pool, SliceSet, find_layout, load_slices
 from ichfast.errors import DataError
 
 BRAIN = (40.0, 80.0)
@@ -46,7 +46,7 @@ def test_pixels_are_mapped_and_selections_share_them(tmp_path, write_ct_ich) -> 
 def test_rsna_s_labels_choose_without_a_look_at_the_pixels(tmp_path, write_rsna) -> None:
     root = write_rsna(tmp_path / "set")
     pool = make(root, tmp_path / "pool")
-    assert layout_of(pool.path) == layout_of(root) == "rsna"
+    assert find_layout(pool.path).name == find_layout(root).name == "rsna"
     assert load(pool.path, slices="positive").sources == load(root, slices="positive").sources
 
 

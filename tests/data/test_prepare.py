@@ -16,9 +16,10 @@ from published import ct_ich_100
 
 from ichfast import prepare
 from ichfast.data import Pool, Problems, load_slices, read_series
+from ichfast.data.layouts.base import Unit
 from ichfast.data.prepare import assemble, durable, job, plan, prepare_pool
-from ichfast.data.prepare.units import Unit, choose
 from ichfast.data.resize import resize_hu
+from ichfast.data.sampling import choose
 from ichfast.data.series import Series
 from ichfast.errors import DataError, OutputError
 
@@ -91,7 +92,7 @@ def test_positive_only(
     pool = make(write_rsna(tmp_path / "rsna"), tmp_path / "b", positive=True)
     assert [row.subtypes for row in pool.index] == [("subdural",)] * 2
     write_dicom(tmp_path / "dicom" / "1.dcm", np.zeros((4, 4), np.int16))
-    with pytest.raises(DataError, match="plain DICOM has no labels"):
+    with pytest.raises(DataError, match="'dicom' has no labels"):
         make(tmp_path / "dicom", tmp_path / "c", positive=True)
 
 

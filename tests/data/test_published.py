@@ -37,7 +37,7 @@ def test_ct_ich_131(tmp_path):
 def test_ct_ich_100(tmp_path, table):
     scans, problems = read(published.ct_ich_100(tmp_path, table))
     assert problems.items == []
-    assert detect_layout(tmp_path) == "ct-ich-jpeg"
+    assert detect_layout(tmp_path).name == "ct-ich-jpeg"
     assert [series.patient for series in scans] == ["049", "050"]
     for series in scans:
         assert series.quirks == ("windowed grey levels", "no pixel spacing")
@@ -124,7 +124,7 @@ def test_half_of_rsna(tmp_path):
 def test_nnunet(tmp_path):
     scans, problems = read(published.nnunet(tmp_path))
     assert problems.items == []
-    assert detect_layout(tmp_path) == "nifti"
+    assert detect_layout(tmp_path).name == "nifti"
     assert [series.patient for series in scans] == ["ICH_001", "ICH_002"]
     assert scans[0].sources[2] == "imagesTr/ICH_001_0000.nii.gz#3"
     for series in scans:

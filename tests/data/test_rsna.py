@@ -2,13 +2,14 @@ import numpy as np
 import pytest
 
 from ichfast.data import SUBTYPES, Problems, read_series
-from ichfast.data.rsna import read_labels, read_rsna
+from ichfast.data.layouts.base import Selection
+from ichfast.data.layouts.rsna import Rsna, read_labels
 from ichfast.errors import DataError
 
 
 def read(root, **options):
     problems = Problems()
-    return list(read_rsna(root, problems, **options)), problems
+    return list(Rsna().read(root, problems, Selection(**options))), problems
 
 
 def test_set_as_published(tmp_path, write_rsna, head):

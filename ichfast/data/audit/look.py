@@ -16,6 +16,7 @@ from ichfast.data.dicom import compare_decoders, read_image
 from ichfast.data.enhanced import EnhancedFile, Picture
 from ichfast.data.headers import NATIVE, EnhancedCT, quick_header
 from ichfast.data.image import Header, Image
+from ichfast.data.layouts import find_unaudited
 from ichfast.data.problems import Refused, refusing
 from ichfast.data.series import AIR_HU
 from ichfast.data.stacks import Frame, frame
@@ -42,8 +43,8 @@ def look(path: Path, *, pixels: bool) -> list[tuple[int, Look | Refused]]:
     """Each slice of the file with its number, 0 where there is one. `Refused`, of the file or of a
     frame in it, where training would refuse it or leave it out, as far as is known.
     """
-    if path.name.lower().endswith((".nii", ".nii.gz")):
-        raise Refused("NIfTI, not looked into", skip=True)
+    if kind := find_unaudited(path.name):
+        raise Refused(f"{kind}, not looked into", skip=True)
     file: EnhancedFile | None = None
     with refusing("damaged DICOM file"):
         try:

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import ichfast
+from ichfast.data.layouts.base import Map
 from ichfast.data.pool import FORMAT, HEADER, IMAGES, INDEX, MANIFEST, MASKS, npy_header
 from ichfast.data.prepare.durable import flush, flush_path, placed, writing
 from ichfast.data.prepare.part import POOL, Part
 from ichfast.data.prepare.plan import Plan
-from ichfast.data.prepare.units import Map, choose
 from ichfast.data.problems import Problem
+from ichfast.data.sampling import choose
 from ichfast.errors import DataError
 
 COPY = "pool-copy"

@@ -19,13 +19,13 @@ import torch
 from tqdm import tqdm
 
 from ichfast.data.layouts import detect_layout
+from ichfast.data.layouts.base import Layout, Map, Selection
 from ichfast.data.pool import MANIFEST, Pool
 from ichfast.data.prepare import plan as plans
 from ichfast.data.prepare.assemble import assemble
 from ichfast.data.prepare.durable import PARTIAL, DiskFull, flush_path, held, writing
 from ichfast.data.prepare.part import PARTS, POOL, Part, Task, make_part
 from ichfast.data.prepare.plan import Plan
-from ichfast.data.prepare.units import Map, list_units
 from ichfast.data.problems import Problem, Problems
 from ichfast.errors import DataError, OutputError
 from ichfast.processes import available_cores, end_with_parent, ignore_interrupt
@@ -112,7 +112,7 @@ def _lead(job: Job, workers: int) -> Pool | None:
     layout = detect_layout(job.root)
     sources = plans.list_sources(job.root)
     if (job.out / MANIFEST).exists():
-        return _finished(job, layout, plans.source_digest(sources))
+        return _finished(job, layout.name, plans.source_digest(sources))
     if job.out.exists() and not (job.out.is_dir() and not any(job.out.iterdir())):
         raise OutputError(f"{job.out} is in the way and no pool; take another --out")
     if os.path.ismount(job.out):
@@ -125,7 +125,7 @@ def _lead(job: Job, workers: int) -> Pool | None:
     with held(job.work / f"{LOCK}-0"), _workers(workers) as run:
         if (job.work / PLAN).exists():
             plan = plans.read(job.work / PLAN)
-            plan.check(layout, job.arguments, job.work)
+            plan.check(layout.name, job.arguments, job.work)
             plan.check_sources(sources, job.root, job.work)
         else:
             plan = _plan(job, layout, sources, run)
@@ -188,26 +188,17 @@ def _foreign(work: Path) -> str:
     return next((name for name in names if not name.startswith(ours)), "")
 
 
-def _plan(job: Job, layout: Any, sources: list[plans.File], run: Map) -> Plan:
+def _plan(job: Job, layout: Layout, sources: list[plans.File], run: Map) -> Plan:
     problems = Problems()
 
     def shown(function: Callable[[Any], Any], chunks: Sequence[Any]) -> Iterator[Any]:
         return _shown(job, run(function, chunks), "headers", len(chunks), "chunk")
 
-    if job.positive and layout == "dicom":
-        raise DataError(
-            f"{job.root}: plain DICOM has no labels, so positive slices cannot be chosen"
-        )
-    units = list_units(
-        job.root,
-        layout,
-        problems,
-        shown,
-        positive=job.positive,
-        limit=job.limit,
-        seed=job.seed,
-    )
-    return Plan(layout, job.arguments, sources, units, problems.items, problems.expected)
+    if job.positive:
+        layout.require_positive(job.root)
+    selection = Selection(job.positive, job.limit, job.seed)
+    units = layout.list_units(job.root, problems, shown, selection)
+    return Plan(layout.name, job.arguments, sources, units, problems.items, problems.expected)
 
 
 def _parts(job: Job, plan: Plan) -> list[Part]:

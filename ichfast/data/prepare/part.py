@@ -8,10 +8,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ichfast.data.layouts import Layout
+from ichfast.data.layouts import get_layout
+from ichfast.data.layouts.base import Unit
 from ichfast.data.pool import HEADER, IMAGES, checksum
 from ichfast.data.prepare.durable import placed, whole
-from ichfast.data.prepare.units import Unit, read_unit
 from ichfast.data.problems import Problem, Problems
 from ichfast.data.resize import positive_slices, resize_hu, resize_masks, resize_spacing
 from ichfast.data.series import Series
@@ -76,7 +76,7 @@ class Part:
 @dataclass(frozen=True)
 class Task:
     root: Path
-    layout: Layout
+    layout: str  # its name
     part: Part
     units: tuple[Unit, ...]
     positive: bool
@@ -87,10 +87,11 @@ def make_part(task: Task) -> list[Problem]:
     problems = Problems()
     problems.expect(task.expected)
     rows: list[dict[str, Any]] = []
+    layout = get_layout(task.layout)
     part, room = task.part, sum(unit.slices for unit in task.units)
     with placed(part.path, part.begin) as file:
         for unit in task.units:
-            for scan in read_unit(task.root, task.layout, unit, problems):
+            for scan in layout.read_unit(task.root, unit, problems):
                 if part.first is not None and len(rows) + len(scan) > room:
                     raise DataError(
                         f"{task.root}: {scan.sources[0]} has changed since the work on the pool "
@@ -111,7 +112,7 @@ def _write(scan: Series, task: Task, problems: Problems, file: BinaryIO) -> list
         return []
     blood = None if scan.mask is None else resize_masks(scan, size)
     indices = np.arange(len(scan))
-    if task.positive and task.layout != "rsna":  # there the files were chosen by the table
+    if task.positive and not get_layout(task.layout).selects:
         indices = positive_slices(scan, blood, problems)
     begin, rows = file.tell(), []
     try:

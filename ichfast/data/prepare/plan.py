@@ -13,9 +13,8 @@ from typing import Any
 
 import ichfast
 from ichfast.data.files import find_files, relative
-from ichfast.data.layouts import Layout
+from ichfast.data.layouts.base import Unit
 from ichfast.data.prepare.durable import whole
-from ichfast.data.prepare.units import Unit
 from ichfast.data.problems import Problem, Problems, printable
 from ichfast.errors import DataError, OutputError
 
@@ -26,7 +25,7 @@ File = tuple[str, int, int]  # relative to the root, bytes, time of modification
 
 @dataclass(frozen=True)
 class Plan:
-    layout: Layout
+    layout: str  # its name
     arguments: dict[str, Any]
     sources: list[File]
     units: list[Unit]
@@ -55,7 +54,7 @@ class Plan:
             return [None] * len(parts)
         return [0, *accumulate(sum(unit.slices for unit in part) for part in parts)][:-1]
 
-    def check(self, layout: Layout, arguments: dict[str, Any], work: Path) -> None:
+    def check(self, layout: str, arguments: dict[str, Any], work: Path) -> None:
         """OutputError unless the plan was made for these arguments."""
         compare(work, {"layout": self.layout, **self.arguments}, {"layout": layout, **arguments})
 

@@ -5,7 +5,7 @@ window's pictures beside them are not read.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +13,9 @@ import numpy as np
 from tqdm import tqdm
 
 from ichfast.data import quirks
-from ichfast.data.ct_ich import OTHER_TABLES, find_labels, with_labels
-from ichfast.data.files import list_folder, relative
+from ichfast.data.files import list_by_name, list_folder, relative
+from ichfast.data.layouts.base import ScanLayout
+from ichfast.data.layouts.ct_ich import OTHER_TABLES, attach_labels, find_labels
 from ichfast.data.problems import Problems, Refused, refusing
 from ichfast.data.series import Series
 from ichfast.errors import DataError
@@ -29,56 +30,58 @@ PICTURE = re.compile(r"(\d+)(_hge_seg)?\.jpe?g", re.IGNORECASE)
 Pictures = dict[int, Path]  # by slice number, from 1
 
 
-def list_scans(root: Path) -> dict[str, int]:
-    """The patients' folders by name, in their order, and how many pictures each has."""
-    _, folders = _folders(root)
-    return {folder.name: len(_pictures(folder)[0]) for folder in folders}
+class CtIchJpeg(ScanLayout):
+    name = "ct-ich-jpeg"
+    signs = "a folder Patients_CT (CT-ICH 1.0.0)"
+    has_masks = True
+    has_labels = True
+    no_export = (
+        "these pictures have neither HU outside their window nor a pixel spacing; export version "
+        "1.3.1"
+    )
+
+    def detect(self, root: Path, entries: Mapping[str, Path]) -> bool:
+        return "patients_ct" in entries
+
+    def list_scans(self, root: Path) -> dict[str, int]:
+        """The patients' folders by name, in their order, and how many pictures each has."""
+        folders = _list_patients(list_by_name(root))
+        return {folder.name: len(_list_pictures(folder)[0]) for folder in folders}
+
+    def read_scans(
+        self, root: Path, problems: Problems, only: str | None = None, *, progress: bool = False
+    ) -> Iterator[Series]:
+        """Every patient's slices with masks and labels. Grey levels become the HU of the window
+        they were exported with; what lay outside of it is lost, which `hu_range` says.
+        """
+        entries = list_by_name(root)
+        folders = _list_patients(entries)
+        found = {folder.name: _list_pictures(folder) for folder in folders}
+        if not any(images for images, _ in found.values()):
+            raise DataError(f"{entries['patients_ct']}: no pictures <patient>/brain/<n>.jpg")
+        labels = find_labels(entries, OTHER_TABLES[0], problems)
+        problems.expect(sum(len(images) for images, _ in found.values()))
+        if only is not None:
+            folders = [folder for folder in folders if folder.name == only]
+        for folder in tqdm(folders, "scans", disable=None if progress else True):
+            images, masks = found[folder.name]
+            if not images:
+                problems.add(relative(folder, root), "no pictures brain/<n>.jpg in it")
+            for number in sorted(masks.keys() - images.keys()):
+                problems.add(relative(masks[number], root), f"mask without a picture {number}.jpg")
+            own = labels.get(int(folder.name), {}) if folder.name.isdecimal() else {}
+            bleeding = {number for number, flags in own.items() if any(flags)}
+            series, numbers = _read_scan(root, folder.name, images, masks, bleeding, problems)
+            if series is not None:
+                source = relative(folder, root)
+                yield attach_labels(series, own, numbers, max(images), source, problems)
 
 
-def read_ct_ich_jpeg(root: Path, problems: Problems, *, progress: bool = False) -> Iterator[Series]:
-    """Every patient's slices with masks and labels. Grey levels become the HU of the window they
-    were exported with; what lay outside of it is lost, which `hu_range` says.
-    """
-    return _read_scans(root, problems, None, progress)
+def _list_patients(entries: Mapping[str, Path]) -> list[Path]:
+    return [path for path in list_folder(entries["patients_ct"]) if path.is_dir()]
 
 
-def read_scan(root: Path, name: str, problems: Problems) -> Iterator[Series]:
-    """One of `list_scans`; the problems of the set as a whole are told as well."""
-    return _read_scans(root, problems, name, False)
-
-
-def _folders(root: Path) -> tuple[dict[str, Path], list[Path]]:
-    """What the set's folder holds, by name, and the patients' folders."""
-    here = {path.name.lower(): path for path in list_folder(root)}
-    return here, [path for path in list_folder(here["patients_ct"]) if path.is_dir()]
-
-
-def _read_scans(
-    root: Path, problems: Problems, only: str | None, progress: bool
-) -> Iterator[Series]:
-    here, folders = _folders(root)
-    found = {folder.name: _pictures(folder) for folder in folders}
-    if not any(images for images, _ in found.values()):
-        raise DataError(f"{here['patients_ct']}: no pictures <patient>/brain/<n>.jpg")
-    labels = find_labels(here, OTHER_TABLES[0], problems)
-    problems.expect(sum(len(images) for images, _ in found.values()))
-    if only is not None:
-        folders = [folder for folder in folders if folder.name == only]
-    for folder in tqdm(folders, "scans", disable=None if progress else True):
-        images, masks = found[folder.name]
-        if not images:
-            problems.add(relative(folder, root), "no pictures brain/<n>.jpg in it")
-        for number in sorted(masks.keys() - images.keys()):
-            problems.add(relative(masks[number], root), f"mask without a picture {number}.jpg")
-        own = labels.get(int(folder.name), {}) if folder.name.isdecimal() else {}
-        bleeding = {number for number, flags in own.items() if any(flags)}
-        series, numbers = _read(root, folder.name, images, masks, bleeding, problems)
-        if series is not None:
-            source = relative(folder, root)
-            yield with_labels(series, own, numbers, max(images), source, problems)
-
-
-def _pictures(folder: Path) -> tuple[Pictures, Pictures]:
+def _list_pictures(folder: Path) -> tuple[Pictures, Pictures]:
     """Images and masks."""
     images: Pictures = {}
     masks: Pictures = {}
@@ -90,7 +93,7 @@ def _pictures(folder: Path) -> tuple[Pictures, Pictures]:
     return images, masks
 
 
-def _read(
+def _read_scan(
     root: Path,
     name: str,
     images: Pictures,
@@ -104,11 +107,11 @@ def _read(
     numbers: list[int] = []
     for number, path in sorted(images.items()):
         try:
-            picture = _grey(path)
+            picture = _read_grey(path)
             if stored and picture.shape != stored[0].shape:
                 raise Refused(f"sizes differ: {picture.shape}, before it {stored[0].shape}")
             if number in masks:
-                mask = _grey(masks[number]) > BLOOD_ABOVE
+                mask = _read_grey(masks[number]) > BLOOD_ABOVE
                 if mask.shape != picture.shape:
                     raise Refused(f"sizes differ: picture {picture.shape}, mask {mask.shape}")
             elif number in bleeding:
@@ -141,7 +144,7 @@ def _read(
     return replace(series, quirks=(*QUIRKS, *quirks.detect(series))), numbers
 
 
-def _grey(path: Path) -> np.ndarray:
+def _read_grey(path: Path) -> np.ndarray:
     try:
         from PIL import Image
     except ModuleNotFoundError:

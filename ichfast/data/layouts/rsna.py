@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ichfast.data.files import list_folder, open_table
+from ichfast.data.files import list_by_name, list_folder, open_table, relative
+from ichfast.data.layouts.base import Layout, Map, Selection, Unit
+from ichfast.data.layouts.dicom_folder import list_series
 from ichfast.data.problems import Problems
+from ichfast.data.sampling import choose
 from ichfast.data.series import SUBTYPES, Series
-from ichfast.data.stacks import read_stacks
 from ichfast.errors import DataError
 
 _BIT = {name: 1 << i for i, name in enumerate((*SUBTYPES, "any"))}
@@ -17,31 +19,56 @@ _SEEN = len(_BIT)  # the bits above the labels say which of them a row has given
 _ANY = (1 << _SEEN) - 1
 
 
-def read_rsna(
-    root: Path,
-    problems: Problems,
-    *,
-    positive: bool = False,
-    limit: int | None = None,
-    seed: int = 0,
-    progress: bool = False,
-) -> Iterator[Series]:
-    """The set's series with their labels. `positive` and `limit` (a seeded choice of so many
-    images) are settled by the CSV and the file names, so that only the files wanted are opened.
-    """
-    files, labels = list_images(root, problems, positive=positive)
-    if limit is not None and limit < len(files):
-        chosen = np.random.default_rng(seed).choice(len(files), limit, replace=False)
-        files = [files[i] for i in np.sort(chosen)]
-    for series in read_stacks(root, problems, files, progress=progress):
-        yield with_labels(series, labels)
+class Rsna(Layout):
+    name = "rsna"
+    signs = "stage_2_train.csv (RSNA)"
+    has_masks = False
+    has_labels = True
+    selects = True
+
+    def detect(self, root: Path, entries: Mapping[str, Path]) -> bool:
+        return bool(entries.keys() & {"stage_1_train.csv", "stage_2_train.csv"})
+
+    def _read(
+        self, root: Path, problems: Problems, selection: Selection, progress: bool
+    ) -> Iterator[Series]:
+        from ichfast.data.stacks import read_stacks  # pydicom is loaded by those who need it
+
+        files, labels = _list_images(root, problems, selection.positive)
+        limit = selection.limit
+        if limit is not None and limit < len(files):
+            random = np.random.default_rng(selection.seed)
+            files = [files[i] for i in np.sort(random.choice(len(files), limit, replace=False))]
+        for series in read_stacks(root, problems, files, progress=progress):
+            yield _attach_labels(series, labels)
+
+    def list_units(
+        self, root: Path, problems: Problems, run: Map, selection: Selection
+    ) -> list[Unit]:
+        images, labels = _list_images(root, problems, selection.positive)
+        files = [relative(path, root) for path in images]
+        # Before their headers are read, since the published set has three quarters of a million.
+        files = choose(files, selection.limit, selection.seed)
+        units = list_series(root, files, problems, run, selection)
+        return [
+            replace(unit, labels=tuple(labels.get(Path(name).stem, 0) for name in unit.files))
+            for unit in units
+        ]
+
+    def read_unit(self, root: Path, unit: Unit, problems: Problems) -> Iterator[Series]:
+        from ichfast.data.stacks import read_stacks
+
+        stems = (Path(name).stem for name in unit.files)
+        labels = dict(zip(stems, unit.labels, strict=True))
+        for series in read_stacks(root, problems, [root / name for name in unit.files]):
+            yield _attach_labels(series, labels)
 
 
-def list_images(
-    root: Path, problems: Problems, *, positive: bool
+def _list_images(
+    root: Path, problems: Problems, positive: bool
 ) -> tuple[list[Path], dict[str, int]]:
     """The image files, or those of them that the CSV says are positive, and all of its labels."""
-    table, folder = locate(root)
+    table, folder = _find_images(root)
     labels = read_labels(table, problems)
     files = [path for path in list_folder(folder) if path.suffix.lower() == ".dcm"]
     if not files:
@@ -59,23 +86,23 @@ def list_images(
     return files, labels
 
 
-def with_labels(series: Series, labels: Mapping[str, int]) -> Series:
+def _attach_labels(series: Series, labels: Mapping[str, int]) -> Series:
     """The series with the labels of its images, as `read_labels` has them by name."""
     bits = np.array([labels.get(Path(source).stem, 0) for source in series.sources])
     subtypes = (bits[:, None] >> np.arange(len(SUBTYPES)) & 1).astype(bool)
     return replace(series, subtypes=subtypes)
 
 
-def locate(root: Path) -> tuple[Path, Path]:
+def _find_images(root: Path) -> tuple[Path, Path]:
     """The CSV and the folder of images that belongs to it; stage 2, the final one, first."""
-    here = {path.name.lower(): path for path in list_folder(root)}
+    entries = list_by_name(root)
     for stage in ("stage_2_train", "stage_1_train"):
-        table = here.get(f"{stage}.csv")
+        table = entries.get(f"{stage}.csv")
         if table is None:
             continue
         for name in (stage, f"{stage}_images"):
-            if name in here and here[name].is_dir():
-                return table, here[name]
+            if name in entries and entries[name].is_dir():
+                return table, entries[name]
         raise DataError(f"{table}: the folder {stage} with its images is missing beside it")
     raise DataError(f"{root}: stage_2_train.csv is missing")
 

@@ -1,15 +1,15 @@
 """CT-ICH v1.3.1 (Hssayeni et al., PhysioNet): ct_scans/*.nii, masks/*.nii, labels in a CSV."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from ichfast.data.files import list_folder, open_table, relative
-from ichfast.data.nifti import read_nifti, stem, volumes
+from ichfast.data.files import NIFTI, list_by_name, list_volumes, open_table, relative
+from ichfast.data.layouts.base import ScanLayout
 from ichfast.data.problems import Problems, Refused
 from ichfast.data.series import SUBTYPES, Series
 from ichfast.errors import DataError
@@ -21,63 +21,64 @@ OTHER_TABLES = ("hemorrhage_diagnosis.csv", "hemmorhage_diagnosis.csv")
 Labels = dict[int, dict[int, list[bool]]]  # patient -> slice number (from 1) -> SUBTYPES
 
 
-def list_scans(root: Path) -> dict[str, int]:
-    """The set's scans by name, in its order, and how many files count as one each."""
-    here = {path.name.lower(): path for path in list_folder(root)}
-    return dict.fromkeys(volumes(here.get("ct_scans")), 1)
+class CtIch(ScanLayout):
+    name = "ct-ich"
+    signs = "a folder ct_scans (CT-ICH)"
+    has_masks = True
+    has_labels = True
+    not_audited = dict.fromkeys(NIFTI, "NIfTI")
+
+    def detect(self, root: Path, entries: Mapping[str, Path]) -> bool:
+        return "ct_scans" in entries
+
+    def list_scans(self, root: Path) -> dict[str, int]:
+        return dict.fromkeys(list_volumes(list_by_name(root).get("ct_scans")), 1)
+
+    def read_scans(
+        self, root: Path, problems: Problems, only: str | None = None, *, progress: bool = False
+    ) -> Iterator[Series]:
+        """Every patient's scan with its mask and its labels per slice."""
+        entries = list_by_name(root)
+        scans = list_volumes(entries.get("ct_scans"))
+        masks = list_volumes(entries.get("masks"))
+        if not scans:
+            raise DataError(f"{root}: no .nii files in the folder ct_scans")
+        if not masks:
+            raise DataError(
+                f"{root}: no .nii files in the folder masks; put the set's masks there, beside "
+                f"ct_scans"
+            )
+        labels = find_labels(entries, TABLE, problems)
+        problems.expect(len(scans))
+        for name in sorted(masks.keys() - scans.keys()):
+            problems.add(relative(masks[name], root), f"mask without a scan ct_scans/{name}.nii")
+        if only is not None:
+            scans = {only: scans[only]}
+        for name, path in tqdm(scans.items(), "scans", disable=None if progress else True):
+            source = relative(path, root)
+            try:
+                if name not in masks:
+                    raise Refused(f"scan without a mask masks/{name}.nii")
+                series = _read_scan(source, path, masks[name], name)
+                own = labels.get(int(name), {}) if name.isdecimal() else {}
+                numbers = [int(each.rpartition("#")[2]) for each in series.sources]
+                yield attach_labels(series, own, numbers, len(series), source, problems)
+            except Refused as refused:
+                problems.record(source, refused)
 
 
-def read_ct_ich(root: Path, problems: Problems, *, progress: bool = False) -> Iterator[Series]:
-    """Every patient's scan with its mask and its labels per slice."""
-    return _read_scans(root, problems, None, progress)
+def _read_scan(source: str, path: Path, mask_path: Path, name: str) -> Series:
+    from ichfast.data.nifti import read_nifti  # nibabel is loaded by those who need it
 
-
-def read_scan(root: Path, name: str, problems: Problems) -> Iterator[Series]:
-    """One of `list_scans`; the problems of the set as a whole are told as well."""
-    return _read_scans(root, problems, name, False)
-
-
-def _read_scans(
-    root: Path, problems: Problems, only: str | None, progress: bool
-) -> Iterator[Series]:
-    here = {path.name.lower(): path for path in list_folder(root)}
-    scans = volumes(here.get("ct_scans"))
-    masks = volumes(here.get("masks"))
-    if not scans:
-        raise DataError(f"{root}: no .nii files in the folder ct_scans")
-    if not masks:
-        raise DataError(
-            f"{root}: no .nii files in the folder masks; put the set's masks there, beside ct_scans"
-        )
-    labels = find_labels(here, TABLE, problems)
-    problems.expect(len(scans))
-    for name in sorted(masks.keys() - scans.keys()):
-        problems.add(relative(masks[name], root), f"mask without a scan ct_scans/{name}.nii")
-    if only is not None:
-        scans = {only: scans[only]}
-    for name, path in tqdm(scans.items(), "scans", disable=None if progress else True):
-        source = relative(path, root)
-        try:
-            if name not in masks:
-                raise Refused(f"scan without a mask masks/{name}.nii")
-            series = _read(source, path, masks[name])
-            own = labels.get(int(name), {}) if name.isdecimal() else {}
-            numbers = [int(each.rpartition("#")[2]) for each in series.sources]
-            yield with_labels(series, own, numbers, len(series), source, problems)
-        except Refused as refused:
-            problems.record(source, refused)
-
-
-def _read(source: str, path: Path, mask_path: Path) -> Series:
-    series, blood = read_nifti(path, mask_path, source, stem(path), slices_last=True)
+    series, blood = read_nifti(path, mask_path, source, name, slices_last=True)
     assert blood is not None
     # Masks are 0 and about 255 (or 1) after their own scaling, and not exactly either.
     return replace(series, mask=blood > max(float(blood.max()) / 2, 0.5))
 
 
-def find_labels(here: dict[str, Path], name: str, problems: Problems) -> Labels:
+def find_labels(entries: Mapping[str, Path], name: str, problems: Problems) -> Labels:
     """The labels in the set's table, whichever version's name it has; `name` if there is none."""
-    table = next((here[each] for each in (TABLE, *OTHER_TABLES) if each in here), None)
+    table = next((entries[each] for each in (TABLE, *OTHER_TABLES) if each in entries), None)
     labels = read_labels(table, problems) if table is not None else {}
     if not labels:
         problems.skip(name, "missing, so there are no labels per slice")
@@ -110,7 +111,7 @@ def read_labels(table: Path, problems: Problems) -> Labels:
     return labels
 
 
-def with_labels(
+def attach_labels(
     series: Series,
     labels: dict[int, list[bool]],
     numbers: list[int],

@@ -1,0 +1,139 @@
+"""What every layout is and does: how one kind of data set lies on the disk."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, NoReturn
+
+from ichfast.data.problems import Problems
+from ichfast.data.series import Series
+from ichfast.errors import DataError
+
+Map = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]  # as the built-in, in order
+
+
+class Selection(NamedTuple):
+    """The slices that are wanted."""
+
+    positive: bool = False  # those with haemorrhage
+    limit: int | None = None  # a seeded uniform choice of this many
+    seed: int = 0
+
+
+EVERYTHING = Selection()
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What a worker reads on its own: the files of a DICOM series, or a scan by its name."""
+
+    name: str
+    files: tuple[str, ...] = ()  # relative to the root
+    labels: tuple[int, ...] = ()  # RSNA's bits, one for each file
+    slices: int = 0  # whole ones in the files; 0 of a scan by its name
+
+
+class Layout(ABC):
+    """One kind of data set: recognised, listed and read. Its module is imported whenever
+    ichfast.data is, so what parses the files (pydicom, nibabel, Pillow) is imported inside methods.
+    """
+
+    name: ClassVar[str]  # in the manifest of a pool and in messages
+    signs: ClassVar[str]  # what it is recognised by, for the message when nothing is
+    has_masks: ClassVar[bool]  # its sets may have masks
+    has_labels: ClassVar[bool]  # its sets have a table of labels per slice
+    # Whether the selection is settled before a file is opened, by the table and the file names.
+    # Otherwise whoever reads chooses among the slices.
+    selects: ClassVar[bool] = False
+    # Suffix -> format, of files that the audit lists without looking into them.
+    not_audited: ClassVar[Mapping[str, str]] = {}
+    no_export: ClassVar[str] = ""  # why its scans cannot be exported as volumes; empty: they can
+
+    def detect(self, root: Path, entries: Mapping[str, Path]) -> bool:
+        """Whether the names in the folder give the layout away. `entries` are what it holds, by
+        their names in lower case.
+        """
+        return False
+
+    def detect_files(self, root: Path) -> bool:
+        """Whether it is the layout of a folder whose names say nothing."""
+        return False
+
+    def read(
+        self,
+        root: Path,
+        problems: Problems,
+        selection: Selection = EVERYTHING,
+        *,
+        progress: bool = False,
+    ) -> Iterator[Series]:
+        """Every scan, one at a time. A bad file goes into the problems and the rest goes on;
+        DataError when there are too many, or when nothing at all could be read.
+        """
+        empty = True
+        for series in self._read(root, problems, selection, progress):
+            empty = False
+            yield series
+        if empty:
+            refuse_empty(root, problems)
+
+    @abstractmethod
+    def _read(
+        self, root: Path, problems: Problems, selection: Selection, progress: bool
+    ) -> Iterator[Series]: ...
+
+    @abstractmethod
+    def list_units(
+        self, root: Path, problems: Problems, run: Map, selection: Selection
+    ) -> list[Unit]:
+        """The set in its own order, without decoding a pixel. `run` maps over the workers."""
+
+    @abstractmethod
+    def read_unit(self, root: Path, unit: Unit, problems: Problems) -> Iterator[Series]:
+        """The scans of one of them; the problems of the set as a whole are recorded as well."""
+
+    def require_masks(self, root: Path, purpose: str) -> None:
+        if not self.has_masks:
+            raise DataError(f"{root}: a set in the layout {self.name!r} has no masks to {purpose}")
+
+    def require_positive(self, root: Path) -> None:
+        """DataError where nothing can tell which slices have haemorrhage."""
+        if not (self.has_masks or self.has_labels):
+            raise DataError(
+                f"{root}: a set in the layout {self.name!r} has no labels, so positive slices "
+                f"cannot be chosen"
+            )
+
+
+class ScanLayout(Layout):
+    """A layout whose scans have names and can be read one without the others."""
+
+    @abstractmethod
+    def list_scans(self, root: Path) -> dict[str, int]:
+        """The set's scans by name, in its order, and how many files count as one each."""
+
+    @abstractmethod
+    def read_scans(
+        self, root: Path, problems: Problems, only: str | None = None, *, progress: bool = False
+    ) -> Iterator[Series]:
+        """Every scan, or `only` the one of this name."""
+
+    def _read(
+        self, root: Path, problems: Problems, selection: Selection, progress: bool
+    ) -> Iterator[Series]:
+        return self.read_scans(root, problems, progress=progress)
+
+    def list_units(
+        self, root: Path, problems: Problems, run: Map, selection: Selection
+    ) -> list[Unit]:
+        scans = self.list_scans(root)
+        problems.expect(sum(scans.values()))
+        return [Unit(name) for name in scans]
+
+    def read_unit(self, root: Path, unit: Unit, problems: Problems) -> Iterator[Series]:
+        return self.read_scans(root, problems, unit.name)
+
+
+def refuse_empty(root: Path, problems: Problems) -> NoReturn:
+    raise DataError(f"{root}: nothing could be read: {problems.summary()}")

@@ -1,0 +1,152 @@
+"""Plain folders of NIfTI images, with masks beside them or without: nnU-Net's imagesTr and labelsTr
+(github.com/MIC-DKFZ/nnUNet, documentation/dataset_format.md), BHSD's images and ground truths
+(github.com/White65534/BHSD, label_192.zip), or whatever is called alike.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from ichfast.data.files import NIFTI, list_by_name, list_volumes, relative
+from ichfast.data.layouts.base import ScanLayout
+from ichfast.data.problems import Problems, Refused
+from ichfast.data.series import SUBTYPES, Series
+from ichfast.errors import DataError
+
+MASKS = ("labelstr", "labels", "masks", "ground truths")
+SHORT = {"edh": 0, "iph": 1, "ivh": 2, "sah": 3, "sdh": 4}  # places in SUBTYPES
+CHANNEL = re.compile(r"_(\d{4})$")
+
+
+class NiftiFolder(ScanLayout):
+    name = "nifti"
+    signs = "NIfTI files in imagesTr, images or the folder itself"
+    has_masks = True
+    has_labels = False
+    not_audited = dict.fromkeys(NIFTI, "NIfTI")
+
+    def detect(self, root: Path, entries: Mapping[str, Path]) -> bool:
+        return _find_images(root, entries) not in (None, root)
+
+    def detect_files(self, root: Path) -> bool:
+        return bool(list_volumes(root))
+
+    def list_scans(self, root: Path) -> dict[str, int]:
+        return dict.fromkeys(_list_cases(_require_images(root, list_by_name(root))), 1)
+
+    def read_scans(
+        self, root: Path, problems: Problems, only: str | None = None, *, progress: bool = False
+    ) -> Iterator[Series]:
+        """Every image with its mask. Without a folder of masks the set is an unlabelled one."""
+        from ichfast.data.nifti import read_nifti  # nibabel is loaded by those who need it
+
+        entries = list_by_name(root)
+        folder = _require_images(root, entries)
+        images = _list_cases(folder)
+        names = _read_label_names(entries.get("dataset.json"), len(images), problems)
+        of_masks = next((entries[name] for name in MASKS if name in entries), None)
+        masks = list_volumes(of_masks)
+        if of_masks is not None and not masks:
+            raise DataError(f"{of_masks}: no .nii files; put the masks of {folder.name} there")
+        problems.expect(len(images))
+        for name in sorted(masks.keys() - images.keys()):
+            source = relative(masks[name], root)
+            problems.add(source, f"mask without an image {name} in {folder.name}")
+        if only is not None:
+            images = {only: images[only]}
+        for name, path in tqdm(images.items(), "scans", disable=None if progress else True):
+            source = relative(path, root)
+            try:
+                if of_masks is not None and name not in masks:
+                    raise Refused(f"image without a mask {name} in {of_masks.name}")
+                series, values = read_nifti(path, masks.get(name), source, name)
+                yield series if values is None else _attach_mask(series, values, names)
+            except Refused as refused:
+                problems.record(source, refused)
+
+
+def _find_images(root: Path, entries: Mapping[str, Path]) -> Path | None:
+    """Where a folder of NIfTI files keeps its images: imagesTr as nnU-Net, images as BHSD, or the
+    folder itself.
+    """
+    folders = (entries.get("imagestr"), entries.get("images"), root)
+    return next((folder for folder in folders if list_volumes(folder)), None)
+
+
+def _require_images(root: Path, entries: Mapping[str, Path]) -> Path:
+    folder = _find_images(root, entries)
+    if folder is None:
+        raise DataError(f"{root}: no .nii files in imagesTr, images or the folder itself")
+    return folder
+
+
+def _list_cases(folder: Path) -> dict[str, Path]:
+    """The images by name, without nnU-Net's number of the channel."""
+    images: dict[str, Path] = {}
+    for name, path in list_volumes(folder).items():
+        channel = CHANNEL.search(name)
+        case = name[: channel.start()] if channel else name
+        if case in images or (channel and channel[1] != "0000"):
+            raise DataError(
+                f"{path}: a second channel or copy of {case}; ichfast reads one, CT, as {case}_0000"
+            )
+        images[case] = path
+    return images
+
+
+def _read_label_names(table: Path | None, images: int, problems: Problems) -> dict[int, str] | None:
+    """What the numbers in the masks mean, as nnU-Net's dataset.json says. Version 2 has name:
+    number (or several, in regions), version 1 number: name.
+    """
+    if table is None:
+        return None
+    try:
+        content = json.loads(table.read_text(encoding="utf-8"))
+        labels, count = dict(content["labels"]), int(content["numTraining"])
+        names: dict[int, str] = {}
+        for name, numbers in labels.items():
+            if name.isdecimal():
+                names[int(name)] = str(numbers).lower()
+            else:
+                for number in numbers if isinstance(numbers, list) else [numbers]:
+                    names.setdefault(int(number), name.lower())
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DataError(
+            f"{table}: not nnU-Net's dataset.json; it must have labels and numTraining, or be left "
+            f"out"
+        ) from None
+    if images < count:
+        problems.skip(table.name, f"speaks of {count} images, of which {images} are here")
+    return names
+
+
+def _attach_mask(series: Series, values: np.ndarray, names: dict[int, str] | None) -> Series:
+    """Haemorrhage is every label but 0. Without dataset.json the numbers have no meaning beyond
+    that, and masks of 0 and about 255 (or 1) are as good.
+    """
+    if names is None:
+        return replace(series, mask=values > 0.5)
+    found = np.unique(values)
+    unknown = [value for value in found.tolist() if value not in names]
+    if unknown:
+        raise Refused(f"the mask has a label {unknown[0]:g} that dataset.json does not name")
+    foreground = {int(value): names[int(value)] for value in found if value != 0}
+    if "ignore" in foreground.values():
+        raise Refused("the mask has voxels to be ignored, which would be learnt as background")
+    mask = values != 0
+    kinds = {value: _find_subtype(name) for value, name in foreground.items()}
+    if None in kinds.values() or not all(_find_subtype(names[n]) is not None for n in names if n):
+        return replace(series, mask=mask)
+    subtypes = np.zeros((len(series), len(SUBTYPES)), dtype=bool)
+    for value, kind in kinds.items():
+        subtypes[:, kind] |= (values == value).any((1, 2))
+    return replace(series, mask=mask, subtypes=subtypes)
+
+
+def _find_subtype(name: str) -> int | None:
+    return SUBTYPES.index(name) if name in SUBTYPES else SHORT.get(name)
