@@ -5,7 +5,7 @@ import torch
 from slice_sets import slice_set
 
 from ichfast.data import SliceSet, residence
-from ichfast.data.residence import Store, place_for
+from ichfast.data.residence import Store, choose_place
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 GIB = 2**30
@@ -23,7 +23,7 @@ GIB = 2**30
     ],
 )
 def test_place(device, mapped, device_free, host_free, place) -> None:
-    chosen = place_for(
+    chosen = choose_place(
         14 * GIB,
         device,
         mapped=mapped,
@@ -34,25 +34,25 @@ def test_place(device, mapped, device_free, host_free, place) -> None:
 
 
 def test_free_memory_of_this_machine() -> None:
-    assert residence.host_free() > 2**20
+    assert residence.measure_free_memory() > 2**20
 
 
 def test_copies_hold_the_chosen_rows() -> None:
     pixels = torch.arange(600 * 4, dtype=torch.int16).view(600, 2, 2)
     rows = torch.randperm(600)[:555]
-    assert torch.equal(residence.copied(pixels, rows, CPU, pinned=False), pixels[rows])
-    empty = residence.copied(pixels, rows[:0], CPU, pinned=False)
+    assert torch.equal(residence.copy_rows(pixels, rows, CPU, pinned=False), pixels[rows])
+    empty = residence.copy_rows(pixels, rows[:0], CPU, pinned=False)
     assert empty.shape == (0, 2, 2)
 
 
 def test_what_is_said() -> None:
     slices = some_slices().to("cpu")
     assert slices.store is not None
-    assert slices.store.said() == "0 MiB in memory"
+    assert slices.store.describe() == "0 MiB in memory"
     assert slices.to("cpu") is slices
     big = torch.zeros(1, dtype=torch.int16).expand(10**4, 256, 256)
     store = Store("pinned", CUDA, big, None, torch.arange(8192))
-    assert store.said() == "1,024 MiB in pinned memory"
+    assert store.describe() == "1,024 MiB in pinned memory"
 
 
 def some_slices() -> SliceSet:
@@ -65,7 +65,7 @@ def some_slices() -> SliceSet:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("place", ["device", "pinned", "memory", "mapped"])
 def test_batches_are_the_same_from_everywhere(monkeypatch, place) -> None:
-    monkeypatch.setattr(residence, "place_for", lambda *_, **__: place)
+    monkeypatch.setattr(residence, "choose_place", lambda *_, **__: place)
     slices = some_slices()
     there = slices.to("cuda")
     assert there.store is not None

@@ -15,7 +15,7 @@ DEVICE_SHARE = 0.5
 HOST_SHARE = 0.5
 
 
-def place_for(
+def choose_place(
     needed: int, device: torch.device, *, mapped: bool, device_free: int, host_free: int
 ) -> Place:
     """Where ``needed`` bytes go, ``mapped`` if they come from a file. Free bytes of a CPU do not
@@ -40,7 +40,7 @@ class Store:
     masks: Tensor | None
     rows: Tensor  # (N,) int64, places of the set's slices in ``hu``, and on its device
 
-    def said(self) -> str:
+    def describe(self) -> str:
         """The place in words, with the chosen slices' size."""
         pixels = [p for p in (self.hu, self.masks) if p is not None]
         size = len(self.rows) * sum(p[:1].nbytes for p in pixels) / 2**20
@@ -60,10 +60,10 @@ class Store:
             indices = indices.to(self.rows.device, non_blocking=True)
             return self.hu, self.masks, self.rows[indices]
         rows = self.rows[indices]
-        masks = None if self.masks is None else self._sent(self.masks, rows)
-        return self._sent(self.hu, rows), masks, torch.arange(len(rows), device=self.device)
+        masks = None if self.masks is None else self._send(self.masks, rows)
+        return self._send(self.hu, rows), masks, torch.arange(len(rows), device=self.device)
 
-    def _sent(self, pixels: Tensor, rows: Tensor) -> Tensor:
+    def _send(self, pixels: Tensor, rows: Tensor) -> Tensor:
         if self.place == "pinned":  # slice by slice, with no copy on the host in between
             batch = pixels.new_empty((len(rows), *pixels.shape[1:]), device=self.device)
             for image, row in zip(batch, rows.tolist(), strict=True):
@@ -73,29 +73,29 @@ class Store:
         return pixels[rows].pin_memory().to(self.device, non_blocking=True)
 
 
-def stored_on(
+def make_store(
     device: torch.device, hu: Tensor, masks: Tensor | None, rows: Tensor, *, mapped: bool
 ) -> Store:
-    """The pool's chosen ``rows`` where `place_for` puts them, masks beside images."""
+    """The pool's chosen ``rows`` where `choose_place` puts them, masks beside images."""
     slices = [pixels for pixels in (hu, masks) if pixels is not None]
     needed = sum(len(rows) * pixels[:1].nbytes for pixels in slices)
     on_gpu = device.type == "cuda"
-    place = place_for(
+    place = choose_place(
         needed,
         device,
         mapped=mapped,
         device_free=torch.cuda.mem_get_info(device)[0] if on_gpu else 0,
-        host_free=host_free() if on_gpu else 0,
+        host_free=measure_free_memory() if on_gpu else 0,
     )
     if place in ("memory", "mapped"):
         return Store(place, device, hu, masks, rows)
     home = device if place == "device" else torch.device("cpu")
-    copies = [copied(pixels, rows, home, pinned=place == "pinned") for pixels in slices]
+    copies = [copy_rows(pixels, rows, home, pinned=place == "pinned") for pixels in slices]
     own = torch.arange(len(rows), device=home)
     return Store(place, device, copies[0], copies[1] if masks is not None else None, own)
 
 
-def copied(pixels: Tensor, rows: Tensor, device: torch.device, *, pinned: bool) -> Tensor:
+def copy_rows(pixels: Tensor, rows: Tensor, device: torch.device, *, pinned: bool) -> Tensor:
     """The rows on the device, a few at a time, so that the host never holds them all twice."""
     shape = (len(rows), *pixels.shape[1:])
     result = torch.empty(shape, dtype=pixels.dtype, device=device, pin_memory=pinned)
@@ -104,7 +104,7 @@ def copied(pixels: Tensor, rows: Tensor, device: torch.device, *, pinned: bool) 
     return result
 
 
-def host_free() -> int:
+def measure_free_memory() -> int:
     """Bytes that programs may still take, by Linux's own estimate; 0 where there is none."""
     try:
         with open("/proc/meminfo", encoding="ascii") as lines:

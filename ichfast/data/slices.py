@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ichfast.data.residence import Store, stored_on
+from ichfast.data.residence import Store, make_store
 from ichfast.errors import DataError
 from ichfast.ops import pool_batch
 
@@ -23,8 +23,8 @@ class Warp(NamedTuple):
     theta: Tensor  # (B, 2, 3) float32, as `pool_batch` takes it
     windows: Tensor  # (B, 1, 2) float32, level and width in HU
 
-    def of(self, places: NDArray[np.int64]) -> "Warp":
-        """Of some of the images."""
+    def select(self, places: NDArray[np.int64]) -> "Warp":
+        """The warp of some of the images."""
         chosen = torch.from_numpy(places)
         return Warp(self.theta[chosen], self.windows[chosen])
 
@@ -75,16 +75,16 @@ class SliceSet:
         )
 
     def to(self, device: torch.device | str) -> "SliceSet":
-        """The same slices, whose batches are made on ``device``. Where the pixels lie is chosen by
-        room and said by ``store.place``: see `ichfast.data.residence`.
+        """The same slices, whose batches are made on ``device``. Where the pixels lie depends
+        on the free memory, and ``store.place`` names it: see `ichfast.data.residence`.
         """
         device = torch.device(device)
         if self.store is not None and self.store.device == device:
             return self
-        return replace(self, store=self._stored_on(device))
+        return replace(self, store=self._make_store(device))
 
-    def _stored_on(self, device: torch.device) -> Store:
-        return stored_on(device, self.hu, self.masks, self.rows, mapped=bool(self.pool))
+    def _make_store(self, device: torch.device) -> Store:
+        return make_store(device, self.hu, self.masks, self.rows, mapped=bool(self.pool))
 
     def batch(
         self, indices: Sequence[int] | NDArray[np.int64] | Tensor, warp: Warp | None = None
@@ -93,7 +93,7 @@ class SliceSet:
         (None where there are none), on the device that the set was moved to. ``indices`` (B,) count
         within this set.
         """
-        store = self.store or self._stored_on(torch.device("cpu"))
+        store = self.store or self._make_store(torch.device("cpu"))
         indices = torch.as_tensor(indices, dtype=torch.long)
         if warp is None:
             warp = Warp(

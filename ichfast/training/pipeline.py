@@ -167,7 +167,7 @@ def restarted(team: Team, content: dict[str, Any] | None) -> str:
 def introduction(recipe: Recipe, folder: RunFolder, parts: Parts) -> str:
     lines = [f"{folder.path}: {recipe.training.strategy}"]
     for name, slices in parts.sets().items():
-        where = slices.store.said() if slices.store else ""
+        where = slices.store.describe() if slices.store else ""
         lines.append(
             f"{name}: {len(slices)} slices of {len(set(slices.patients))} patients, {where}"
         )

@@ -117,6 +117,6 @@ def test_resumed_as_if_never_stopped(start, tmp_path) -> None:
 def test_warps_are_chosen_with_their_slices() -> None:
     warp = augmentation.draw(tiny(*ALL), "supervised", 0, 7)
     assert warp is not None
-    some = warp.of(np.array([4, 1]))
+    some = warp.select(np.array([4, 1]))
     assert torch.equal(some.theta, warp.theta[[4, 1]])
     assert torch.equal(some.windows, warp.windows[[4, 1]])

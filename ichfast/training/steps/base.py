@@ -121,7 +121,7 @@ def labelled_batches(labelled: SliceSet, recipe: Recipe, epoch: int) -> list[Bat
     order = stream(recipe.training.seed, "shuffle", epoch).permutation(len(labelled))
     warp = augmentation.draw(recipe, "supervised", epoch, len(order))
     batches = batches_of(order, recipe.supervised.batch_size)
-    return [(batch, warp and warp.of(batch)) for batch in batches]
+    return [(batch, warp and warp.select(batch)) for batch in batches]
 
 
 def unlabelled_batches(
@@ -133,7 +133,7 @@ def unlabelled_batches(
     )
     warp = augmentation.draw(recipe, "unsupervised", epoch, count)
     batches = batches_of(np.arange(count), batch_size)
-    return [(chosen[batch], warp and warp.of(batch)) for batch in batches]
+    return [(chosen[batch], warp and warp.select(batch)) for batch in batches]
 
 
 def share_of(team: Team, batch: Batch) -> Batch:
@@ -142,7 +142,7 @@ def share_of(team: Team, batch: Batch) -> Batch:
         return batch
     places, warp = batch
     own = team.share(len(places))
-    return places[own], warp and warp.of(np.arange(len(places))[own])
+    return places[own], warp and warp.select(np.arange(len(places))[own])
 
 
 def weighted_mean(losses: Sequence[tuple[Tensor, Batch]]) -> float:

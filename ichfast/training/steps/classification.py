@@ -54,7 +54,7 @@ class Classification(Optimizing):
         warp = augmentation.draw(self.recipe, "classification", epoch, count)
         losses = []
         for places in batches_of(order, self.recipe.unsupervised.batch_size):
-            batch = (self.rows[places], warp and warp.of(places))
+            batch = (self.rows[places], warp and warp.select(places))
             losses.append((self.update(batch, self.labels[torch.from_numpy(places)]), batch))
         return Outcome(weighted_mean(losses), 1)
 

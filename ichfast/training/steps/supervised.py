@@ -91,7 +91,7 @@ class SupervisedLBFGS(Supervised):
         """The loss over the labelled set; with ``gradient``, added to the parameters' too."""
         losses: list[Tensor] = []
         for batch in self.batches:
-            own = share_of(self.team, (batch, warp and warp.of(batch)))
+            own = share_of(self.team, (batch, warp and warp.select(batch)))
             image, mask = self.labelled.batch(*own)
             loss = self.loss(self.forward(self.model.segment, image), mask) * (
                 len(batch) / len(self.labelled)
