@@ -18,7 +18,14 @@ import ichfast
 from benchmarks import readme, report
 from benchmarks.devices import Cpu, Cuda, Device
 from benchmarks.harness import Case, measure, measure_memory
-from benchmarks.machine import commit, gpu, machine, physical_cores, slug, versions
+from benchmarks.machine import (
+    count_physical_cores,
+    describe_commit,
+    describe_gpu,
+    describe_machine,
+    describe_versions,
+    make_slug,
+)
 
 OPS = (
     "attention_wmse",
@@ -47,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder: Path | None = options.out or (RESULTS if whole else None)
     results = _run(device, options, folder)
 
-    table = report.markdown(results)
+    table = report.to_markdown(results)
     print(f"\n{table}")
     if results["failed"]:
         failed = ", ".join(
@@ -58,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if folder is None:
         print("Not written: not the whole run. --out FOLDER writes it.")
         return 0
-    path = folder / f"{slug(device.kind)}.json"
+    path = folder / f"{make_slug(device.kind)}.json"
     _incomplete(path).replace(path)
     path.with_suffix(".md").write_text(table, encoding="utf-8")
     print(f"Written: {path} and {path.with_suffix('.md').name}")
@@ -79,16 +86,16 @@ def _run(device: Device, options: argparse.Namespace, folder: Path | None) -> di
         "format": 1,
         "complete": False,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "machine": machine(options.threads),
-        "versions": versions(device.kind),
+        "commit": describe_commit(),
+        "machine": describe_machine(options.threads),
+        "versions": describe_versions(device.kind),
         "failed": [],
         "results": [],
     }
     if device.kind == "cuda":
-        results["machine"]["gpu"] = gpu()
+        results["machine"]["gpu"] = describe_gpu()
     started = time.monotonic()
-    makers = [(op, make) for op in options.ops for make in _cases(op, device, options.quick)]
+    makers = [(op, make) for op in options.ops for make in _list_cases(op, device, options.quick)]
     for number, (op, make) in enumerate(makers, 1):
         label = op
         try:
@@ -96,7 +103,7 @@ def _run(device: Device, options: argparse.Namespace, folder: Path | None) -> di
                 label = f"{case.op}, {case.work}, {case.shape} {case.dtype}"
                 print(f"[{number}/{len(makers)}] {label}: ", end="", flush=True)
                 results["results"].append(_record(case, device, options))
-                print(report.line(results["results"][-1]), flush=True)
+                print(report.summarise(results["results"][-1]), flush=True)
                 _write(results, started, folder, device)
         except Exception as error:
             traceback.print_exc()
@@ -120,7 +127,7 @@ def _write(results: dict[str, Any], started: float, folder: Path | None, device:
     if folder is None:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    path = _incomplete(folder / f"{slug(device.kind)}.json")
+    path = _incomplete(folder / f"{make_slug(device.kind)}.json")
     path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -146,10 +153,10 @@ def _device(kind: str) -> Device | str:
     return Cuda(torch.device("cuda"))
 
 
-def _cases(op: str, device: Device, quick: bool) -> list[Callable[[], Iterable[Case]]]:
+def _list_cases(op: str, device: Device, quick: bool) -> list[Callable[[], Iterable[Case]]]:
     module = import_module(f"benchmarks.bench_{op}")
-    made: list[Callable[[], Iterable[Case]]] = module.cases(device, quick)
-    return made
+    cases: list[Callable[[], Iterable[Case]]] = module.list_cases(device, quick)
+    return cases
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -174,7 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--threads",
         type=int,
-        default=physical_cores(),
+        default=count_physical_cores(),
         metavar="N",
         help="default: %(default)s, the physical cores; ct_window always runs on one",
     )

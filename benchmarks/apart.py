@@ -43,7 +43,7 @@ class Apart:
         theirs.close()
         atexit.register(self._end)
 
-    def runs(self, makes: Sequence[Callable[[], Run]], like: Sequence[Tensor]) -> list[Run]:
+    def prepare(self, makes: Sequence[Callable[[], Run]], like: Sequence[Tensor]) -> list[Run]:
         """What these make there, in place of the runs before. ``like``: results of the same shapes
         and dtypes."""
         results = [torch.empty_like(tensor).share_memory_() for tensor in like]

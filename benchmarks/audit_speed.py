@@ -28,14 +28,14 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder and options.folder.parent) as name:
         tree = Path(name)
-        originals = sorted(options.folder.rglob("*.dcm")) if options.folder else _write(tree)
+        originals = sorted(options.folder.rglob("*.dcm")) if options.folder else _write_files(tree)
         print(f"load before: {os.getloadavg()[0]:.2f}, cores: {os.cpu_count()}")
         for what, read in (
             ("read_header (pydicom)", read_header),
             ("quick_header", quick_header),
             ("look", lambda path: look(path, pixels=False)),
         ):
-            print(f"{what:24} {_best(read, originals):.3f} ms a file")
+            print(f"{what:24} {_time_best(read, originals):.3f} ms a file")
         linked = tree / "linked"
         for i in range(options.files):
             folder = linked / f"{i // 500:04d}"
@@ -55,7 +55,7 @@ def main() -> None:
         print(f"peak memory of the parent: {peak / unit:.0f} MiB, torch's included")
 
 
-def _best(read: Callable[[Path], object], paths: list[Path]) -> float:
+def _time_best(read: Callable[[Path], object], paths: list[Path]) -> float:
     """Milliseconds a file in the best of 20 rounds."""
     rounds = []
     for _ in range(20):
@@ -66,7 +66,7 @@ def _best(read: Callable[[Path], object], paths: list[Path]) -> float:
     return 1000 * min(rounds) / len(paths)
 
 
-def _write(folder: Path) -> list[Path]:
+def _write_files(folder: Path) -> list[Path]:
     pixels = np.zeros((512, 512), np.int16)
     return [write_ct(folder / f"{i:02d}.dcm", pixels, i) for i in range(28)]
 

@@ -6,15 +6,15 @@ from functools import partial
 import torch
 
 from benchmarks.devices import Device
-from benchmarks.harness import OURS, Case, compiled
+from benchmarks.harness import OURS, Case, compile_static
 from benchmarks.passes import (
     APART,
-    OWED_BANDWIDTH,
+    BANDWIDTH_TARGET,
     Inputs,
-    Plan,
-    input_sets,
-    pass_cases,
-    plans,
+    PassPlan,
+    choose_plans,
+    make_input_sets,
+    make_pass_cases,
 )
 from ichfast import ops
 from ichfast.ops import reference
@@ -22,23 +22,23 @@ from ichfast.ops import reference
 LARGE = (64, 1, 1024, 1024)
 PLANS = {
     "cpu": (
-        Plan((8, 1, 256, 256), torch.float32),
-        Plan((32, 1, 512, 512), torch.float32),
+        PassPlan((8, 1, 256, 256), torch.float32),
+        PassPlan((32, 1, 512, 512), torch.float32),
     ),
     "cuda": (
-        Plan((8, 1, 256, 256), torch.float32, in_graph=True),
-        Plan((32, 1, 256, 256), torch.float32, in_graph=True),
-        Plan(LARGE, torch.float32, APART, owed_apart=OWED_BANDWIDTH),
-        Plan(LARGE, torch.bfloat16, APART, owed_apart=OWED_BANDWIDTH),
+        PassPlan((8, 1, 256, 256), torch.float32, in_graph=True),
+        PassPlan((32, 1, 256, 256), torch.float32, in_graph=True),
+        PassPlan(LARGE, torch.float32, APART, targets_apart=BANDWIDTH_TARGET),
+        PassPlan(LARGE, torch.bfloat16, APART, targets_apart=BANDWIDTH_TARGET),
     ),
 }
 
 
-def cases(device: Device, quick: bool) -> list[Callable[[], Iterable[Case]]]:
-    return [partial(_cases, device, plan) for plan in plans(PLANS[device.kind], quick)]
+def list_cases(device: Device, quick: bool) -> list[Callable[[], Iterable[Case]]]:
+    return [partial(_make_cases, device, plan) for plan in choose_plans(PLANS[device.kind], quick)]
 
 
-def _cases(device: Device, plan: Plan) -> Iterator[Case]:
+def _make_cases(device: Device, plan: PassPlan) -> Iterator[Case]:
     size = plan.size
     pair = (size[0], 2, *size[2:])
 
@@ -52,7 +52,7 @@ def _cases(device: Device, plan: Plan) -> Iterator[Case]:
     implementations = {
         OURS: ops.attention_mask,
         "eager": reference.attention_mask,
-        "compile": compiled(reference.attention_mask),
+        "compile": compile_static(reference.attention_mask),
     }
-    sets = input_sets(inputs, device)
-    yield from pass_cases("attention_mask", plan, sets, implementations, returns_images=True)
+    sets = make_input_sets(inputs, device)
+    yield from make_pass_cases("attention_mask", plan, sets, implementations, returns_images=True)

@@ -6,55 +6,55 @@ from functools import partial
 import torch
 
 from benchmarks.devices import Device
-from benchmarks.harness import COPY, OURS, Case, Owed, compiled
+from benchmarks.harness import COPY, OURS, Case, Target, compile_static
 from benchmarks.passes import (
     APART,
     BACKWARD,
-    OWED_BANDWIDTH,
+    BANDWIDTH_TARGET,
     Inputs,
-    Plan,
-    input_sets,
-    pass_cases,
-    plans,
+    PassPlan,
+    choose_plans,
+    make_input_sets,
+    make_pass_cases,
 )
 from ichfast import ops
 from ichfast.ops import reference
 
 LARGE = (64, 1, 1024, 1024)
-ON_CPU = (Owed("eager", 6.0), Owed("compile", 1.7))
-ON_GPU = (Owed("eager", 6.0), Owed("compile", 1.5), Owed("eager", 10.0, graph=True))
+ON_CPU = (Target("eager", 6.0), Target("compile", 1.7))
+ON_GPU = (Target("eager", 6.0), Target("compile", 1.5), Target("eager", 10.0, graph=True))
 CPU_PLANS = (
-    Plan((8, 1, 256, 256), torch.float32, owed=ON_CPU),
-    Plan((32, 1, 512, 512), torch.float32, owed=(*ON_CPU, Owed(COPY, 1.6))),
-    Plan((32, 1, 512, 512), torch.bfloat16),
+    PassPlan((8, 1, 256, 256), torch.float32, targets=ON_CPU),
+    PassPlan((32, 1, 512, 512), torch.float32, targets=(*ON_CPU, Target(COPY, 1.6))),
+    PassPlan((32, 1, 512, 512), torch.bfloat16),
 )
-SMALL_ON_GPU = Plan((32, 1, 256, 256), torch.float32, in_graph=True, owed=ON_GPU)
+SMALL_ON_GPU = PassPlan((32, 1, 256, 256), torch.float32, in_graph=True, targets=ON_GPU)
 FLOW, STOP = True, False
 PLANS = {
     ("cpu", FLOW): CPU_PLANS,
     ("cpu", STOP): CPU_PLANS,
     ("cuda", FLOW): (
-        Plan((8, 1, 256, 256), torch.float32, in_graph=True),
+        PassPlan((8, 1, 256, 256), torch.float32, in_graph=True),
         SMALL_ON_GPU,
-        Plan(LARGE, torch.float32, APART, owed_apart=OWED_BANDWIDTH),
-        Plan(LARGE, torch.bfloat16, APART, owed_apart=OWED_BANDWIDTH),
+        PassPlan(LARGE, torch.float32, APART, targets_apart=BANDWIDTH_TARGET),
+        PassPlan(LARGE, torch.bfloat16, APART, targets_apart=BANDWIDTH_TARGET),
     ),
     ("cuda", STOP): (  # whose forward pass is the same
         SMALL_ON_GPU,
-        Plan(LARGE, torch.float32, (BACKWARD,), owed_apart=OWED_BANDWIDTH),
+        PassPlan(LARGE, torch.float32, (BACKWARD,), targets_apart=BANDWIDTH_TARGET),
     ),
 }
 
 
-def cases(device: Device, quick: bool) -> list[Callable[[], Iterable[Case]]]:
+def list_cases(device: Device, quick: bool) -> list[Callable[[], Iterable[Case]]]:
     return [
-        partial(_cases, device, plan, flow)
+        partial(_make_cases, device, plan, flow)
         for flow in (FLOW, STOP)
-        for plan in plans(PLANS[device.kind, flow], quick)
+        for plan in choose_plans(PLANS[device.kind, flow], quick)
     ]
 
 
-def _cases(device: Device, plan: Plan, flow: bool) -> Iterator[Case]:
+def _make_cases(device: Device, plan: PassPlan, flow: bool) -> Iterator[Case]:
     size = plan.size
     pair = (size[0], 2, *size[2:])
 
@@ -69,8 +69,8 @@ def _cases(device: Device, plan: Plan, flow: bool) -> Iterator[Case]:
     implementations = {
         OURS: ops.attention_wmse,
         "eager": reference.attention_wmse,
-        "compile": compiled(reference.attention_wmse),
+        "compile": compile_static(reference.attention_wmse),
     }
     note = f', "{"flow" if flow else "stop"}"'
-    sets = input_sets(inputs, device)
-    yield from pass_cases("attention_wmse", plan, sets, implementations, note=note)
+    sets = make_input_sets(inputs, device)
+    yield from make_pass_cases("attention_wmse", plan, sets, implementations, note=note)

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from benchmarks import cupy_window
 from benchmarks.devices import Device, Run
-from benchmarks.harness import OURS, Case, Owed, compiled, dtype_name, shape_name
-from benchmarks.passes import OWED_BANDWIDTH, Inputs, input_sets
+from benchmarks.harness import OURS, Case, Target, compile_static, name_dtype, name_shape
+from benchmarks.passes import BANDWIDTH_TARGET, Inputs, make_input_sets
 from ichfast import ops
 from ichfast.ops import reference
 from ichfast.ops.reference import HU_RANGE
@@ -31,37 +31,37 @@ Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Plan:
+class WindowPlan:
     slices: int
     dtype: torch.dtype
     in_graph: bool = False  # also as single calls and in a CUDA graph
-    owed: tuple[Owed, ...] = ()
+    targets: tuple[Target, ...] = ()
 
 
 # CuPy's plain expression and its tight one: whichever is the better.
-CUPY = (Owed("cupy", 5.0), Owed("cupy tight", 5.0))
+CUPY = (Target("cupy", 5.0), Target("cupy tight", 5.0))
 PLANS = {
     "cpu": (
-        Plan(1, torch.float32, owed=(Owed("numpy", 15.0), Owed("eager", 8.0))),
-        Plan(32, torch.float32),
+        WindowPlan(1, torch.float32, targets=(Target("numpy", 15.0), Target("eager", 8.0))),
+        WindowPlan(32, torch.float32),
     ),
     "cuda": (
-        Plan(1, torch.bfloat16, in_graph=True),
-        Plan(32, torch.bfloat16, in_graph=True),
-        Plan(2048, torch.bfloat16, owed=(*OWED_BANDWIDTH, *CUPY)),
+        WindowPlan(1, torch.bfloat16, in_graph=True),
+        WindowPlan(32, torch.bfloat16, in_graph=True),
+        WindowPlan(2048, torch.bfloat16, targets=(*BANDWIDTH_TARGET, *CUPY)),
     ),
 }
 IN_GRAPH = (OURS, "eager", "eager tight", "compile")
 
 
-def cases(device: Device, quick: bool) -> list[Callable[[], Iterable[Case]]]:
+def list_cases(device: Device, quick: bool) -> list[Callable[[], Iterable[Case]]]:
     if quick:
-        plan = Plan(2, PLANS[device.kind][0].dtype, in_graph=device.kind == "cuda")
-        return [partial(_cases, device, plan, QUICK_SIDE)]
-    return [partial(_cases, device, plan, SIDE) for plan in PLANS[device.kind]]
+        plan = WindowPlan(2, PLANS[device.kind][0].dtype, in_graph=device.kind == "cuda")
+        return [partial(_make_cases, device, plan, QUICK_SIDE)]
+    return [partial(_make_cases, device, plan, SIDE) for plan in PLANS[device.kind]]
 
 
-def _cases(device: Device, plan: Plan, side: int) -> Iterator[Case]:
+def _make_cases(device: Device, plan: WindowPlan, side: int) -> Iterator[Case]:
     shape = (plan.slices, side, side)
     half = (side // 2, side // 2)
     on_gpu = device.kind == "cuda"
@@ -71,13 +71,13 @@ def _cases(device: Device, plan: Plan, side: int) -> Iterator[Case]:
         stored = torch.randint(0, 4096, shape, generator=generator)
         return Inputs((stored.to(torch.int16),))
 
-    stored = [one.arguments[0] for one in input_sets(inputs, device)]
+    stored = [one.arguments[0] for one in make_input_sets(inputs, device)]
     slope = torch.full((plan.slices,), SLOPE, device=device.place)
     intercept = torch.full((plan.slices,), INTERCEPT, device=device.place)
     windows = torch.tensor([BRAIN], device=device.place)
     tight: dict[str, Callable[..., Tensor]] = {
         "eager tight": partial(eager_tight, dtype=plan.dtype),
-        "compile": partial(compiled(eager_tight), dtype=plan.dtype),
+        "compile": partial(compile_static(eager_tight), dtype=plan.dtype),
     }
     contenders: dict[str, Sequence[Run]] = {}
     for name, op in ((OURS, ops.ct_window), ("eager", reference.ct_window)):
@@ -89,13 +89,15 @@ def _cases(device: Device, plan: Plan, side: int) -> Iterator[Case]:
     for name, function in tight.items():
         contenders[name] = [_run(function, s, slope, intercept) for s in stored]
     if on_gpu:
-        of_sets = [cupy_window.runs(s, slope, intercept, _sum_of_four_to_window()) for s in stored]
+        of_sets = [
+            cupy_window.make_runs(s, slope, intercept, _sum_of_four_to_window()) for s in stored
+        ]
         contenders |= {name: [runs[name] for runs in of_sets] for name in of_sets[0]}
     yield Case(
         op="ct_window",
         work="one window",
-        shape=f"{shape_name(stored[0])} to {half[0]}×{half[1]}",
-        dtype=f"{dtype_name(torch.int16)} to {dtype_name(plan.dtype)}",
+        shape=f"{name_shape(stored[0])} to {half[0]}×{half[1]}",
+        dtype=f"{name_dtype(torch.int16)} to {name_dtype(plan.dtype)}",
         contenders=contenders,
         read=(stored[0],),
         written=(torch.empty(plan.slices, 1, *half, dtype=plan.dtype, device=device.place),),
@@ -103,7 +105,7 @@ def _cases(device: Device, plan: Plan, side: int) -> Iterator[Case]:
         threads=1,
         in_graph=IN_GRAPH if plan.in_graph else (),
         images=plan.slices if on_gpu else None,
-        owed=plan.owed,
+        targets=plan.targets,
     )
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from benchmarks.bench_ct_window import BRAIN, INTERCEPT, SLOPE, numpy_tight
 from benchmarks.devices import Device, Run
-from benchmarks.harness import OURS, Case, Owed
+from benchmarks.harness import OURS, Case, Target
 from ichfast.data import read_window
 
 FILES, SIDE = 8, 512
@@ -31,11 +31,11 @@ TAGS = [
 ]
 
 
-def cases(device: Device, quick: bool) -> list[Callable[[], Iterable[Case]]]:
-    return [partial(_cases, SIDE)] if device.kind == "cpu" else []
+def list_cases(device: Device, quick: bool) -> list[Callable[[], Iterable[Case]]]:
+    return [partial(_make_cases, SIDE)] if device.kind == "cpu" else []
 
 
-def _cases(side: int) -> Iterator[Case]:
+def _make_cases(side: int) -> Iterator[Case]:
     half = side // 2
     with tempfile.TemporaryDirectory() as folder:
         files = [_write(Path(folder) / f"{k}.dcm", side, k) for k in range(FILES)]
@@ -54,7 +54,7 @@ def _cases(side: int) -> Iterator[Case]:
             # pydicom windows before the average.
             tolerance=5e-2,
             threads=1,
-            owed=(Owed("pydicom", 12.0), Owed("numpy tight", 3.0)),
+            targets=(Target("pydicom", 12.0), Target("numpy tight", 3.0)),
         )
 
 

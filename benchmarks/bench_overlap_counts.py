@@ -6,15 +6,15 @@ from functools import partial
 import torch
 
 from benchmarks.devices import Device
-from benchmarks.harness import OURS, Case, compiled
+from benchmarks.harness import OURS, Case, compile_static
 from benchmarks.passes import (
+    BANDWIDTH_TARGET,
     FORWARD,
-    OWED_BANDWIDTH,
     Inputs,
-    Plan,
-    input_sets,
-    pass_cases,
-    plans,
+    PassPlan,
+    choose_plans,
+    make_input_sets,
+    make_pass_cases,
 )
 from ichfast import ops
 from ichfast.ops import reference
@@ -22,23 +22,23 @@ from ichfast.ops import reference
 WORKS = (FORWARD,)
 PLANS = {
     "cpu": (
-        Plan((8, 1, 256, 256), torch.float32, WORKS),
-        Plan((32, 1, 512, 512), torch.float32, WORKS),
+        PassPlan((8, 1, 256, 256), torch.float32, WORKS),
+        PassPlan((32, 1, 512, 512), torch.float32, WORKS),
     ),
     "cuda": (
-        Plan((8, 1, 256, 256), torch.float32, WORKS, in_graph=True),
-        Plan((32, 1, 256, 256), torch.float32, WORKS, in_graph=True),
-        Plan((128, 1, 1024, 1024), torch.float32, WORKS, owed_apart=OWED_BANDWIDTH),
-        Plan((256, 1, 1024, 1024), torch.bfloat16, WORKS, owed_apart=OWED_BANDWIDTH),
+        PassPlan((8, 1, 256, 256), torch.float32, WORKS, in_graph=True),
+        PassPlan((32, 1, 256, 256), torch.float32, WORKS, in_graph=True),
+        PassPlan((128, 1, 1024, 1024), torch.float32, WORKS, targets_apart=BANDWIDTH_TARGET),
+        PassPlan((256, 1, 1024, 1024), torch.bfloat16, WORKS, targets_apart=BANDWIDTH_TARGET),
     ),
 }
 
 
-def cases(device: Device, quick: bool) -> list[Callable[[], Iterable[Case]]]:
-    return [partial(_cases, device, plan) for plan in plans(PLANS[device.kind], quick)]
+def list_cases(device: Device, quick: bool) -> list[Callable[[], Iterable[Case]]]:
+    return [partial(_make_cases, device, plan) for plan in choose_plans(PLANS[device.kind], quick)]
 
 
-def _cases(device: Device, plan: Plan) -> Iterator[Case]:
+def _make_cases(device: Device, plan: PassPlan) -> Iterator[Case]:
     def inputs(generator: torch.Generator) -> Inputs:
         prediction = torch.rand(plan.size, generator=generator).to(plan.dtype)
         target = torch.rand(plan.size, generator=generator) > 0.9
@@ -47,7 +47,7 @@ def _cases(device: Device, plan: Plan) -> Iterator[Case]:
     implementations = {
         OURS: ops.overlap_counts,
         "eager": reference.overlap_counts,
-        "compile": compiled(reference.overlap_counts),
+        "compile": compile_static(reference.overlap_counts),
     }
-    sets = input_sets(inputs, device)
-    yield from pass_cases("overlap_counts", plan, sets, implementations, tolerance=0.0)
+    sets = make_input_sets(inputs, device)
+    yield from make_pass_cases("overlap_counts", plan, sets, implementations, tolerance=0.0)

@@ -11,8 +11,8 @@ from functools import partial
 import torch
 
 from benchmarks.devices import Device, Run
-from benchmarks.harness import OURS, Case, Owed, compiled
-from benchmarks.passes import Inputs, input_sets
+from benchmarks.harness import OURS, Case, Target, compile_static
+from benchmarks.passes import Inputs, make_input_sets
 from ichfast import ops
 from ichfast.ops import reference
 
@@ -21,30 +21,30 @@ WINDOW = (40.0, 120.0)
 
 
 @dataclass(frozen=True)
-class Plan:
+class BatchPlan:
     pool: int
     batch: int
     in_graph: bool = False  # also as single calls and in a CUDA graph
-    owed: tuple[Owed, ...] = ()
+    targets: tuple[Target, ...] = ()
 
 
 PLANS = {
-    "cpu": (Plan(400, 32, owed=(Owed("eager", 5.0),)),),
+    "cpu": (BatchPlan(400, 32, targets=(Target("eager", 5.0),)),),
     "cuda": (
-        Plan(20_000, 32, in_graph=True, owed=(Owed("eager", 10.0),)),
-        Plan(20_000, 2048),
+        BatchPlan(20_000, 32, in_graph=True, targets=(Target("eager", 10.0),)),
+        BatchPlan(20_000, 2048),
     ),
 }
 
 
-def cases(device: Device, quick: bool) -> list[Callable[[], Iterable[Case]]]:
+def list_cases(device: Device, quick: bool) -> list[Callable[[], Iterable[Case]]]:
     if quick:
-        plan = Plan(6, 4, in_graph=device.kind == "cuda")
-        return [partial(_cases, device, plan, QUICK_SIDE)]
-    return [partial(_cases, device, plan, SIDE) for plan in PLANS[device.kind]]
+        plan = BatchPlan(6, 4, in_graph=device.kind == "cuda")
+        return [partial(_make_cases, device, plan, QUICK_SIDE)]
+    return [partial(_make_cases, device, plan, SIDE) for plan in PLANS[device.kind]]
 
 
-def _cases(device: Device, plan: Plan, side: int) -> Iterator[Case]:
+def _make_cases(device: Device, plan: BatchPlan, side: int) -> Iterator[Case]:
     generator = torch.Generator(device.place).manual_seed(0)
     shape = (plan.pool, side, side)
     with device.place:
@@ -68,9 +68,9 @@ def _cases(device: Device, plan: Plan, side: int) -> Iterator[Case]:
     implementations: dict[str, Callable[..., tuple[torch.Tensor, torch.Tensor]]] = {
         OURS: ops.pool_batch,  # type: ignore[dict-item]  # with masks both are there
         "eager": reference.pool_batch,  # type: ignore[dict-item]
-        "compile": compiled(reference.pool_batch),  # type: ignore[arg-type, dict-item]
+        "compile": compile_static(reference.pool_batch),  # type: ignore[arg-type, dict-item]
     }
-    sets = input_sets(inputs, device, read=3 * plan.batch * side * side)  # int16 and a mask
+    sets = make_input_sets(inputs, device, read=3 * plan.batch * side * side)  # int16 and a mask
     chosen = sets[0].arguments[0].tolist()
     yield Case(
         op="pool_batch",
@@ -87,5 +87,5 @@ def _cases(device: Device, plan: Plan, side: int) -> Iterator[Case]:
         tolerance=2e-2,
         in_graph=tuple(implementations) if plan.in_graph else (),
         images=plan.batch,
-        owed=plan.owed,
+        targets=plan.targets,
     )

@@ -20,7 +20,7 @@ from torch.profiler import profile
 from benchmarks import plain_step, report
 from benchmarks.apart import apart
 from benchmarks.devices import Cpu, Device
-from benchmarks.harness import OURS, Case, Owed, shape_name
+from benchmarks.harness import OURS, Case, Target, name_shape
 from ichfast import models
 from ichfast.data import SliceSet
 from ichfast.training import PRESETS, recipe
@@ -43,13 +43,13 @@ GRAPHS: dict[str, tuple[str, ...]] = {
     "float32, graphs": ("compute.compile=cuda_graphs",),
     "bfloat16, graphs": (BFLOAT16, "compute.compile=cuda_graphs"),
 }
-OWED = {
+TARGETS = {
     "cpu": {"float32": 1.25, "bfloat16": 1.8},
     "cuda": {"bfloat16, graphs": 3.0},
 }
 
 
-def cases(device: Device, quick: bool) -> list[Callable[[], Iterable[Case]]]:
+def list_cases(device: Device, quick: bool) -> list[Callable[[], Iterable[Case]]]:
     options = OPTIONS | (GRAPHS if device.kind == "cuda" else {})
     if quick:  # compilers take their minute
         options = {name: chosen for name, chosen in options.items() if "compile" not in str(chosen)}
@@ -69,23 +69,23 @@ def _case(
     eager = plain()
     if device.kind == "cpu":
         makes = {OURS: own} | ({"eager, kept heap": plain} if name == "float32" else {})
-        runs = apart().runs(list(makes.values()), like=eager())
+        runs = apart().prepare(list(makes.values()), like=eager())
         contenders = {key: [run] for key, run in zip(makes, runs, strict=True)}
     else:
         contenders = {OURS: [own()]}
     contenders["eager"] = [eager]
     image = batch.slices().batch(batch.places)[0].to(place)
-    owed = OWED[device.kind].get(name)
+    target = TARGETS[device.kind].get(name)
     yield Case(
         op="train_step",
         work=work,
-        shape=shape_name(image),
+        shape=name_shape(image),
         dtype=name,
         contenders=contenders,
         read=(image,),
         written=(image,),
         tolerance=0.2 if "bfloat16" in name else 2e-3,
-        owed=() if owed is None or quick else (Owed("eager", owed),),
+        targets=() if target is None or quick else (Target("eager", target),),
         rounds=5,
     )
 
@@ -207,7 +207,7 @@ def main() -> None:
         [part, *(f"{100 * column[part]:.1f} %" for column in columns.values())]
         for part in [*PARTS, "rest"]
     ]
-    print(report.table(["part", *columns], rows))
+    print(report.format_table(["part", *columns], rows))
 
 
 if __name__ == "__main__":

@@ -7,17 +7,17 @@ import torch
 from torch import Tensor
 
 from benchmarks.devices import Device
-from benchmarks.harness import OURS, Case, Owed, compiled
+from benchmarks.harness import OURS, Case, Target, compile_static
 from benchmarks.passes import (
     APART,
     BACKWARD,
+    BANDWIDTH_TARGET,
     FORWARD,
-    OWED_BANDWIDTH,
     Inputs,
-    Plan,
-    input_sets,
-    pass_cases,
-    plans,
+    PassPlan,
+    choose_plans,
+    make_input_sets,
+    make_pass_cases,
 )
 from ichfast import ops
 from ichfast.ops import reference
@@ -25,25 +25,29 @@ from ichfast.ops import reference
 LARGE, TWICE_AS_LARGE = (64, 1, 1024, 1024), (128, 1, 1024, 1024)
 PLANS = {
     "cpu": (
-        Plan((8, 1, 256, 256), torch.float32),
-        Plan((32, 1, 512, 512), torch.float32, owed=(Owed("eager", 3.0), Owed("compile", 1.1))),
-        Plan((32, 1, 512, 512), torch.bfloat16),
+        PassPlan((8, 1, 256, 256), torch.float32),
+        PassPlan(
+            (32, 1, 512, 512), torch.float32, targets=(Target("eager", 3.0), Target("compile", 1.1))
+        ),
+        PassPlan((32, 1, 512, 512), torch.bfloat16),
     ),
     "cuda": (
-        Plan((8, 1, 256, 256), torch.float32, in_graph=True),
-        Plan((32, 1, 256, 256), torch.float32, in_graph=True),
-        Plan(LARGE, torch.float32, APART, owed_apart=OWED_BANDWIDTH),
-        Plan(TWICE_AS_LARGE, torch.bfloat16, APART, owed_apart=OWED_BANDWIDTH),
-        Plan(TWICE_AS_LARGE, torch.float16, (FORWARD, BACKWARD), owed_apart=OWED_BANDWIDTH),
+        PassPlan((8, 1, 256, 256), torch.float32, in_graph=True),
+        PassPlan((32, 1, 256, 256), torch.float32, in_graph=True),
+        PassPlan(LARGE, torch.float32, APART, targets_apart=BANDWIDTH_TARGET),
+        PassPlan(TWICE_AS_LARGE, torch.bfloat16, APART, targets_apart=BANDWIDTH_TARGET),
+        PassPlan(
+            TWICE_AS_LARGE, torch.float16, (FORWARD, BACKWARD), targets_apart=BANDWIDTH_TARGET
+        ),
     ),
 }
 
 
-def cases(device: Device, quick: bool) -> list[Callable[[], Iterable[Case]]]:
-    return [partial(_cases, device, plan) for plan in plans(PLANS[device.kind], quick)]
+def list_cases(device: Device, quick: bool) -> list[Callable[[], Iterable[Case]]]:
+    return [partial(_make_cases, device, plan) for plan in choose_plans(PLANS[device.kind], quick)]
 
 
-def _cases(device: Device, plan: Plan) -> Iterator[Case]:
+def _make_cases(device: Device, plan: PassPlan) -> Iterator[Case]:
     def inputs(generator: torch.Generator) -> Inputs:
         logits = torch.randn(plan.size, generator=generator).to(plan.dtype).requires_grad_()
         target = (torch.rand(plan.size, generator=generator) > 0.9).to(plan.dtype)
@@ -52,12 +56,12 @@ def _cases(device: Device, plan: Plan) -> Iterator[Case]:
     implementations: dict[str, Callable[..., Tensor]] = {
         OURS: partial(ops.tversky, sigmoid=True),
         "eager": partial(reference.tversky, sigmoid=True),
-        "compile": partial(compiled(reference.tversky), sigmoid=True),
+        "compile": partial(compile_static(reference.tversky), sigmoid=True),
     }
     # MONAI sums in the dtype of its input: half types lose digits, and float16 overflows.
     if device.kind == "cuda" and plan.dtype == torch.float32:
         implementations["monai"] = monai_dice
-    yield from pass_cases("tversky", plan, input_sets(inputs, device), implementations)
+    yield from make_pass_cases("tversky", plan, make_input_sets(inputs, device), implementations)
 
 
 def monai_dice(logits: Tensor, target: Tensor) -> Tensor:

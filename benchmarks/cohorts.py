@@ -21,7 +21,7 @@ from typing import Any
 
 from scipy import stats
 
-from benchmarks.machine import commit, machine, versions
+from benchmarks.machine import describe_commit, describe_machine, describe_versions
 from ichfast.errors import IchfastError
 from ichfast.evaluation.thresholds import threshold_baselines
 from ichfast.reproduce.cells import run_cells
@@ -173,9 +173,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         },
         "band": [band_of_hu(made("supervised, total", c, base), options.out) for c in cohorts],
         "recipe": recipe.to_toml(base),
-        "machine": machine(1),
-        "versions": versions("cpu"),
-        **commit(),
+        "machine": describe_machine(1),
+        "versions": describe_versions("cpu"),
+        **describe_commit(),
     }
     result["differences"] = differences(result["rows"])
     options.results.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ LOW, HIGH = np.float32(HU_RANGE[0]), np.float32(HU_RANGE[1])
 ZERO, ONE = np.float32(0), np.float32(1)
 
 
-def runs(
+def make_runs(
     stored: Tensor, slope: Tensor, intercept: Tensor, line: tuple[float, float]
 ) -> dict[str, Run]:
     """By name. ``line``: scale and shift from the sum of four HU to the window.
@@ -32,7 +32,7 @@ def runs(
 
     @cache
     def arrays() -> list[Any]:
-        return [_cupy().from_dlpack(tensor) for tensor in (stored, slope, intercept)]
+        return [_import_cupy().from_dlpack(tensor) for tensor in (stored, slope, intercept)]
 
     def run(expression: Callable[..., Any]) -> Run:
         return lambda: (from_dlpack(expression(*arrays(), scale, shift)),)
@@ -42,7 +42,7 @@ def runs(
 
 def plain(stored: Any, slope: Any, intercept: Any, scale: np.float32, shift: np.float32) -> Any:
     """What one writes: an average between two fused functions."""
-    fused = _fused()
+    fused = _fuse()
     hu = fused.rescale(stored, slope[:, None, None], intercept[:, None, None])
     images, height, width = hu.shape
     mean = hu.reshape(images, height // 2, 2, width // 2, 2).mean((2, 4))
@@ -54,28 +54,28 @@ def tight(stored: Any, slope: Any, intercept: Any, scale: np.float32, shift: np.
     byte moves once."""
     four = (stored[:, row::2, column::2] for row in (0, 1) for column in (0, 1))
     slope, intercept = slope[:, None, None], intercept[:, None, None]
-    return _fused().window_of_four(*four, slope, intercept, scale, shift)[:, None]
+    return _fuse().window_of_four(*four, slope, intercept, scale, shift)[:, None]
 
 
 def kernel(stored: Any, slope: Any, intercept: Any, scale: np.float32, shift: np.float32) -> Any:
     """C++ inside an ElementwiseKernel: 4-byte loads of two pixels."""
     images, height, width = stored.shape
-    out = _cupy().empty((images, 1, height // 2, width // 2), np.float16)
+    out = _import_cupy().empty((images, 1, height // 2, width // 2), np.float16)
     lines = (LOW, HIGH, scale, shift)
-    _elementwise_kernel()(stored, slope, intercept, height // 2, width // 2, *lines, out)
+    _compile_kernel()(stored, slope, intercept, height // 2, width // 2, *lines, out)
     return out
 
 
 @cache
-def _cupy() -> Any:
+def _import_cupy() -> Any:
     import cupy
 
     return cupy
 
 
 @cache
-def _fused() -> SimpleNamespace:
-    cupy = _cupy()
+def _fuse() -> SimpleNamespace:
+    cupy = _import_cupy()
 
     def limit(x: Any, low: np.float32, high: np.float32) -> Any:
         return cupy.minimum(cupy.maximum(x, low), high)
@@ -96,8 +96,8 @@ def _fused() -> SimpleNamespace:
 
 
 @cache
-def _elementwise_kernel() -> Any:
-    return _cupy().ElementwiseKernel(
+def _compile_kernel() -> Any:
+    return _import_cupy().ElementwiseKernel(
         "raw int16 stored, raw float32 slope, raw float32 intercept, int64 height, int64 width, "
         "float32 low, float32 high, float32 scale, float32 shift",
         "float16 out",

@@ -27,7 +27,7 @@ class Cpu:
     place = torch.device("cpu")
     sample_seconds = 3e-3  # stands clear of the clock's own noise
 
-    def sets(self, nbytes: int) -> int:
+    def count_sets(self, nbytes: int) -> int:
         """How many input sets of this size the runs go through in turn."""
         return 1
 
@@ -41,9 +41,9 @@ class Cpu:
             seconds += time.perf_counter() - start
         return seconds
 
-    def peak_extra(self, run: Run) -> int:
+    def measure_peak(self, run: Run) -> int:
         """The most bytes that one call holds beyond what was held before it, results included."""
-        return memory.peak_extra(run)
+        return memory.measure_peak(run)
 
 
 class Cuda:
@@ -51,7 +51,7 @@ class Cuda:
 
     kind = "cuda"
     # What the device idles before the first launch of a sample arrives, tens of microseconds, is
-    # to be far below what a promise allows.
+    # to be far below what a target allows.
     sample_seconds = 10e-3
 
     def __init__(self, place: torch.device) -> None:
@@ -59,7 +59,7 @@ class Cuda:
         self._cache = cuda.get_device_properties(cuda.current_device()).L2_cache_size
         self._scratch = torch.empty(3 * self._cache, dtype=torch.uint8, device=place)
 
-    def sets(self, nbytes: int) -> int:
+    def count_sets(self, nbytes: int) -> int:
         """Enough that twice the cache is read before a set comes again."""
         return 1 + 2 * self._cache // nbytes
 
@@ -82,7 +82,7 @@ class Cuda:
         cuda.synchronize()
         return float(sum(start.elapsed_time(end) for start, end in spans)) / 1e3
 
-    def captured(self, runs: Sequence[Run]) -> Run:
+    def capture(self, runs: Sequence[Run]) -> Run:
         """One CUDA graph of all the runs, one after the other; returns the results of all of them.
 
         The results lie in the graph's own memory, and every replay writes them anew.
@@ -103,8 +103,8 @@ class Cuda:
 
         return replay
 
-    def peak_extra(self, run: Run) -> int:
-        """As :meth:`Cpu.peak_extra`, by torch's caching allocator, which gives blocks of 512 B."""
+    def measure_peak(self, run: Run) -> int:
+        """As :meth:`Cpu.measure_peak`, by torch's caching allocator: blocks of 512 B."""
         run()
         cuda.synchronize()
         before = cuda.memory_allocated()

@@ -37,9 +37,9 @@ class Disagreement(Exception):
 
 
 @dataclass(frozen=True)
-class Owed:
-    """A promise: at least ``factor`` times faster than a contender; against the copy, within
-    ``factor`` times its time; against its bandwidth, at least ``factor`` of that."""
+class Target:
+    """At least ``factor`` times faster than a contender; against the copy, within ``factor`` times
+    its time; against its bandwidth, at least ``factor`` of that."""
 
     against: str
     factor: float
@@ -61,7 +61,7 @@ class Case:
     threads: int | None = None  # None: as many as the run was given
     in_graph: tuple[str, ...] = ()  # contenders to be timed as single calls and in a graph, too
     images: int | None = None  # per call, where their number per second says something
-    owed: tuple[Owed, ...] = ()
+    targets: tuple[Target, ...] = ()
     rounds: int = 11  # at least
 
     @property
@@ -70,15 +70,15 @@ class Case:
         return sum(tensor.nbytes for tensor in (*self.read, *self.written))
 
 
-def shape_name(tensor: Tensor) -> str:
+def name_shape(tensor: Tensor) -> str:
     return "×".join(map(str, tensor.shape))
 
 
-def dtype_name(dtype: torch.dtype) -> str:
+def name_dtype(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def compile_static(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """torch.compile at its best: shapes fixed, no graph breaks. It compiles at the first call.
 
     What was compiled before is forgotten, since torch keeps only so many versions of a function.
@@ -90,19 +90,21 @@ def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 def measure(case: Case, device: Device, *, threads: int, seconds: float) -> dict[str, Any]:
     """Times a case for about ``seconds``, after warm-up; a JSON-ready record."""
     torch.set_num_threads(case.threads or threads)
-    runs, unavailable, expected = _checked(case)
-    graphs, not_captured = _captured(case, device, runs, expected)
+    runs, unavailable, expected = _check(case)
+    graphs, not_captured = _capture(case, device, runs, expected)
     del expected
-    runs[COPY] = _copies(case, device)
-    timed = {(CALLS, name): _Timed(run) for name, run in runs.items()}
-    timed |= {(SINGLE, name): _Timed(runs[name], repeats=1) for name in case.in_graph & runs.keys()}
+    runs[COPY] = _make_copies(case, device)
+    timed = {(CALLS, name): _TimedRuns(run) for name, run in runs.items()}
+    timed |= {
+        (SINGLE, name): _TimedRuns(runs[name], repeats=1) for name in case.in_graph & runs.keys()
+    }
     timed |= {(GRAPH, name): graph for name, graph in graphs.items()}
-    samples, calls = _rounds(timed, device, seconds, case.rounds)
+    samples, calls = _run_rounds(timed, device, seconds, case.rounds)
     ours = samples[CALLS, OURS]
 
     def statistics(way: str) -> dict[str, Any]:
         return {
-            name: _statistics(times, case.traffic) | {"calls_per_round": calls[way, name]}
+            name: _summarise(times, case.traffic) | {"calls_per_round": calls[way, name]}
             for (its_way, name), times in samples.items()
             if its_way == way
         }
@@ -130,7 +132,7 @@ def measure(case: Case, device: Device, *, threads: int, seconds: float) -> dict
             if way == CALLS and name != OURS
         },
         "unavailable": unavailable,
-        "owed": [_verdict(owed, samples) for owed in case.owed],
+        "targets": [_judge(target, samples) for target in case.targets],
     }
     if case.in_graph:
         record |= {way: statistics(way) for way in (SINGLE, GRAPH)}
@@ -144,7 +146,9 @@ def measure_memory(case: Case, device: Device, names: set[str]) -> dict[str, int
     """Bytes of the results, and the peak of each of the named contenders."""
     results = sum(tensor.nbytes for tensor in case.contenders[OURS][0]())
     return {"results": results} | {
-        name: device.peak_extra(runs[0]) for name, runs in case.contenders.items() if name in names
+        name: device.measure_peak(runs[0])
+        for name, runs in case.contenders.items()
+        if name in names
     }
 
 
@@ -152,13 +156,13 @@ Results = list[Sequence[Tensor]]
 
 
 @dataclass(frozen=True)
-class _Timed:
+class _TimedRuns:
     runs: Sequence[Run]  # in turn
     calls: int = 1  # of the op, in one run
     repeats: int | None = None  # runs in a sample; None: as many as fill it
 
 
-def _checked(case: Case) -> tuple[dict[str, Sequence[Run]], dict[str, str], Results]:
+def _check(case: Case) -> tuple[dict[str, Sequence[Run]], dict[str, str], Results]:
     """The contenders that run, warmed up and compared with ours; why the others do not; and ours.
 
     Ours runs twice: the memory that the first results leave is likely what the second get, and
@@ -181,32 +185,32 @@ def _checked(case: Case) -> tuple[dict[str, Sequence[Run]], dict[str, str], Resu
     return checked, unavailable, expected
 
 
-def _captured(
+def _capture(
     case: Case, device: Device, runs: Mapping[str, Sequence[Run]], expected: Results
-) -> tuple[dict[str, _Timed], dict[str, str]]:
+) -> tuple[dict[str, _TimedRuns], dict[str, str]]:
     """Graphs of the contenders that can be captured, compared too; why the others cannot."""
-    graphs: dict[str, _Timed] = {}
+    graphs: dict[str, _TimedRuns] = {}
     not_captured: dict[str, str] = {}
     for name in case.in_graph:
         if name not in runs:
             continue
         assert isinstance(device, Cuda), "a CPU has no graphs"
         try:
-            graph = device.captured(runs[name])
+            graph = device.capture(runs[name])
         except Exception as error:
             not_captured[name] = type(error).__name__
             continue
         _poison(graph())
         flat = [tensor for results in expected for tensor in results]
         _compare(case, f"{name} in a graph", [graph()], [flat])
-        graphs[name] = _Timed([graph], calls=len(runs[name]))
+        graphs[name] = _TimedRuns([graph], calls=len(runs[name]))
     return graphs, not_captured
 
 
 def _compare(case: Case, name: str, results: Results, expected: Results) -> None:
     for result_set, expected_set in zip(results, expected, strict=True):
         for result, reference in zip(result_set, expected_set, strict=True):
-            distance = _distance(result, reference)
+            distance = _measure_distance(result, reference)
             if not distance <= case.tolerance:
                 raise Disagreement(
                     f"{case.op}, {case.shape} {case.dtype}: the result of {name} is {distance:.1e} "
@@ -220,14 +224,14 @@ def _poison(results: Sequence[Tensor]) -> None:
         result.fill_(float("nan") if result.is_floating_point() else -7)
 
 
-def _distance(result: Tensor, reference: Tensor) -> float:
+def _measure_distance(result: Tensor, reference: Tensor) -> float:
     """‖a − b‖ / ‖b‖; NaN where either holds one."""
     reference = reference.double()
     size = reference.norm().clamp(min=torch.finfo(torch.float64).tiny)
     return float((result.double() - reference).norm() / size)
 
 
-def _copies(case: Case, device: Device) -> list[Run]:
+def _make_copies(case: Case, device: Device) -> list[Run]:
     """Move as many bytes as the op, by copying into fresh tensors no larger than the op's own.
 
     On a CPU fresh is the point: pages that the system must clear first cost several times what
@@ -248,15 +252,15 @@ def _copies(case: Case, device: Device) -> list[Run]:
 Key = tuple[str, str]  # way and name
 
 
-def _rounds(
-    timed: Mapping[Key, _Timed], device: Device, seconds: float, least: int
+def _run_rounds(
+    timed: Mapping[Key, _TimedRuns], device: Device, seconds: float, least: int
 ) -> tuple[dict[Key, list[float]], dict[Key, int]]:
     """Seconds per call in each round, and the calls per round."""
     turns = {key: cycle(one.runs) for key, one in timed.items()}
 
     def sample(key: Key, repeats: int) -> float:
         runs = list(islice(turns[key], repeats))
-        return device.time(_groups(runs)) / repeats
+        return device.time(_group(runs)) / repeats
 
     once = {key: min(sample(key, 1) for _ in range(3)) for key in timed}
     repeats = {
@@ -281,7 +285,7 @@ def _rounds(
     return samples, {key: repeats[key] * timed[key].calls for key in timed}
 
 
-def _groups(runs: Sequence[Run]) -> Iterator[Sequence[Run]]:
+def _group(runs: Sequence[Run]) -> Iterator[Sequence[Run]]:
     """What is timed in one go: all runs, or each second half as soon as it has been prepared."""
     if not any(isinstance(run, Prepared) for run in runs):
         yield runs
@@ -291,7 +295,7 @@ def _groups(runs: Sequence[Run]) -> Iterator[Sequence[Run]]:
         yield [run.prepare()]
 
 
-def _statistics(times: Sequence[float], traffic: int) -> dict[str, float]:
+def _summarise(times: Sequence[float], traffic: int) -> dict[str, float]:
     deciles = quantiles(times, n=10, method="inclusive")
     middle = median(times)
     return {
@@ -302,15 +306,15 @@ def _statistics(times: Sequence[float], traffic: int) -> dict[str, float]:
     }
 
 
-def _verdict(owed: Owed, samples: Mapping[Key, Sequence[float]]) -> dict[str, Any]:
-    record: dict[str, Any] = {"against": owed.against, "factor": owed.factor}
-    if owed.graph:
+def _judge(target: Target, samples: Mapping[Key, Sequence[float]]) -> dict[str, Any]:
+    record: dict[str, Any] = {"against": target.against, "factor": target.factor}
+    if target.graph:
         record["graph"] = True
-    ours = samples.get((GRAPH if owed.graph else CALLS, OURS))
-    theirs = samples.get((CALLS, COPY if owed.against == BANDWIDTH else owed.against))
+    ours = samples.get((GRAPH if target.graph else CALLS, OURS))
+    theirs = samples.get((CALLS, COPY if target.against == BANDWIDTH else target.against))
     if ours is None or theirs is None:
         return record | {"measured": None, "holds": None}
     own, other = median(ours), median(theirs)
-    if owed.against == COPY:
-        return record | {"measured": round(own / other, 3), "holds": own <= owed.factor * other}
-    return record | {"measured": round(other / own, 3), "holds": other >= owed.factor * own}
+    if target.against == COPY:
+        return record | {"measured": round(own / other, 3), "holds": own <= target.factor * other}
+    return record | {"measured": round(other / own, 3), "holds": other >= target.factor * own}

@@ -15,31 +15,31 @@ from torch import cuda
 import ichfast
 
 
-def physical_cores() -> int:
+def count_physical_cores() -> int:
     """Cores that this process may use, hyper-threads counted once."""
     usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     count = len(usable) if usable else os.cpu_count() or 1
     cores = {
         (block.get("physical id"), block.get("core id"))
-        for block in _processors()
+        for block in _read_processors()
         if "core id" in block and (usable is None or int(block["processor"]) in usable)
     }
     return len(cores) or count
 
 
-def machine(threads: int) -> dict[str, Any]:
+def describe_machine(threads: int) -> dict[str, Any]:
     return {
-        "cpu": _cpu_model(),
-        "cores": physical_cores(),
+        "cpu": _read_cpu_model(),
+        "cores": count_physical_cores(),
         "threads": threads,
-        "memory_gib": _memory_gib(),
-        "os": _system(),
-        "transparent_huge_pages": _huge_pages(),
+        "memory_gib": _measure_memory_gib(),
+        "os": _name_system(),
+        "transparent_huge_pages": _read_huge_pages(),
         "load_average_before": [round(load, 2) for load in os.getloadavg()],
     }
 
 
-def gpu() -> dict[str, Any]:
+def describe_gpu() -> dict[str, Any]:
     """The current CUDA device."""
     device = cuda.get_device_properties(cuda.current_device())
     return {
@@ -48,17 +48,17 @@ def gpu() -> dict[str, Any]:
         "multiprocessors": device.multi_processor_count,
         "l2_mib": round(device.L2_cache_size / 2**20),
         "memory_gib": round(device.total_memory / 2**30),
-        "driver": _driver(),
+        "driver": _read_driver(),
     }
 
 
-def versions(kind: str) -> dict[str, str | None]:
+def describe_versions(kind: str) -> dict[str, str | None]:
     """``kind``: of the device, "cpu" or "cuda"."""
     build = ichfast.build_info()
     of_gpu: dict[str, str | None] = {}
     if kind == "cuda":
         of_gpu["cuda"] = torch.version.cuda
-        of_gpu |= {name: _version(name) for name in ("triton", "cupy", "monai")}
+        of_gpu |= {name: _read_version(name) for name in ("triton", "cupy", "monai")}
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -70,26 +70,26 @@ def versions(kind: str) -> dict[str, str | None]:
     }
 
 
-def commit() -> dict[str, Any]:
+def describe_commit() -> dict[str, Any]:
     """The checkout's commit, and whether files that git tracks differ from it."""
     try:
-        status = _git("status", "--porcelain", "--untracked-files=no")
-        return {"hash": _git("rev-parse", "HEAD"), "dirty": bool(status)}
+        status = _run_git("status", "--porcelain", "--untracked-files=no")
+        return {"hash": _run_git("rev-parse", "HEAD"), "dirty": bool(status)}
     except (OSError, subprocess.CalledProcessError):
         return {"hash": None, "dirty": None}
 
 
-def slug(kind: str) -> str:
+def make_slug(kind: str) -> str:
     """A file name: "amd-epyc-7742-2-cores", "nvidia-h100-80gb-hbm3"."""
     if kind == "cuda":
-        name = gpu()["name"].lower()
+        name = describe_gpu()["name"].lower()
     else:
-        model = re.sub(r"\((r|tm)\)|\bcpu\b|@.*", " ", _cpu_model().lower())
-        name = f"{model} {physical_cores()} cores"
+        model = re.sub(r"\((r|tm)\)|\bcpu\b|@.*", " ", _read_cpu_model().lower())
+        name = f"{model} {count_physical_cores()} cores"
     return re.sub(r"[^a-z0-9]+", "-", name).strip("-")
 
 
-def _processors() -> list[dict[str, str]]:
+def _read_processors() -> list[dict[str, str]]:
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -101,18 +101,18 @@ def _processors() -> list[dict[str, str]]:
     return blocks
 
 
-def _cpu_model() -> str:
-    for block in _processors():
+def _read_cpu_model() -> str:
+    for block in _read_processors():
         if "model name" in block:
             return block["model name"]
     return platform.processor() or platform.machine()
 
 
-def _memory_gib() -> int:
+def _measure_memory_gib() -> int:
     return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
 
 
-def _system() -> str:
+def _name_system() -> str:
     try:
         name = platform.freedesktop_os_release()["PRETTY_NAME"]
     except (OSError, KeyError):
@@ -120,7 +120,7 @@ def _system() -> str:
     return f"{name}, {platform.machine()}"
 
 
-def _huge_pages() -> str | None:
+def _read_huge_pages() -> str | None:
     """Decides what the first touch of a fresh tensor costs."""
     try:
         text = Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text()
@@ -130,7 +130,7 @@ def _huge_pages() -> str | None:
     return chosen[1] if chosen else None
 
 
-def _driver() -> str | None:
+def _read_driver() -> str | None:
     """Of the first GPU; all of a machine have the same."""
     query = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
     try:
@@ -140,7 +140,7 @@ def _driver() -> str | None:
     return done.stdout.partition("\n")[0].strip() or None
 
 
-def _version(package: str) -> str | None:
+def _read_version(package: str) -> str | None:
     try:
         version: str = import_module(package).__version__
     except ImportError:
@@ -148,7 +148,7 @@ def _version(package: str) -> str | None:
     return version
 
 
-def _git(*arguments: str) -> str:
+def _run_git(*arguments: str) -> str:
     done = subprocess.run(
         ["git", *arguments],
         cwd=Path(__file__).parent,

@@ -8,27 +8,27 @@ import torch
 from torch import Tensor
 
 from benchmarks.devices import Device, Prepared, Run
-from benchmarks.harness import BANDWIDTH, Case, Owed, dtype_name, shape_name
+from benchmarks.harness import BANDWIDTH, Case, Target, name_dtype, name_shape
 
 FORWARD, BACKWARD, BOTH = "forward", "backward", "forward + backward"
 APART = (FORWARD, BACKWARD, BOTH)
 QUICK_SIZE = (2, 1, 32, 32)
-OWED_BANDWIDTH = (Owed(BANDWIDTH, 0.85),)
+BANDWIDTH_TARGET = (Target(BANDWIDTH, 0.85),)
 
 
 @dataclass(frozen=True)
-class Plan:
+class PassPlan:
     """On what, and which of the passes."""
 
     size: tuple[int, ...]
     dtype: torch.dtype
     works: tuple[str, ...] = (BOTH,)
     in_graph: bool = False  # also as single calls and in a CUDA graph
-    owed: tuple[Owed, ...] = ()  # by forward and backward together
-    owed_apart: tuple[Owed, ...] = ()  # by each of them
+    targets: tuple[Target, ...] = ()  # by forward and backward together
+    targets_apart: tuple[Target, ...] = ()  # by each of them
 
-    def quick(self) -> "Plan":
-        return replace(self, size=QUICK_SIZE, owed=(), owed_apart=())
+    def quick(self) -> "PassPlan":
+        return replace(self, size=QUICK_SIZE, targets=(), targets_apart=())
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,11 +40,11 @@ class Inputs:
     incoming: Tensor = field(default_factory=lambda: torch.empty(0))  # the gradient that arrives
 
 
-def plans(table: Sequence[Plan], quick: bool) -> Sequence[Plan]:
+def choose_plans(table: Sequence[PassPlan], quick: bool) -> Sequence[PassPlan]:
     return list(dict.fromkeys(plan.quick() for plan in table)) if quick else table
 
 
-def input_sets(
+def make_input_sets(
     make: Callable[[torch.Generator], Inputs], device: Device, *, read: int | None = None
 ) -> list[Inputs]:
     """As many as the device wants to go through, each of other values.
@@ -59,13 +59,13 @@ def input_sets(
     first = one(0)
     if read is None:
         read = sum(argument.nbytes for argument in first.arguments)
-    count = device.sets(read)
+    count = device.count_sets(read)
     return [first, *(one(seed) for seed in range(1, count))]
 
 
-def pass_cases(
+def make_pass_cases(
     op: str,
-    plan: Plan,
+    plan: PassPlan,
     sets: Sequence[Inputs],
     implementations: Mapping[str, Callable[..., Tensor]],
     *,
@@ -89,8 +89,8 @@ def pass_cases(
         yield Case(
             op=op,
             work=work + note,
-            shape=shape_name(inputs.arguments[0]),
-            dtype=", ".join(dict.fromkeys(dtype_name(a.dtype) for a in inputs.arguments)),
+            shape=name_shape(inputs.arguments[0]),
+            dtype=", ".join(dict.fromkeys(name_dtype(a.dtype) for a in inputs.arguments)),
             contenders={
                 name: [_RUNS[work](partial(function, *one.arguments), one) for one in sets]
                 for name, function in implementations.items()
@@ -99,7 +99,7 @@ def pass_cases(
             written=written[work],
             tolerance=tolerance,
             in_graph=tuple(implementations) if plan.in_graph else (),
-            owed=plan.owed if work == BOTH else plan.owed_apart,
+            targets=plan.targets if work == BOTH else plan.targets_apart,
         )
 
 

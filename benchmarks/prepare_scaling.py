@@ -48,7 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # What starts the workers ends after the command and is not waited for by it: by us, then.
     ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 1)
     options.folder.mkdir(parents=True)
-    result: dict[str, Any] = {"machine": machine.machine(max(WORKERS)), "side": options.side}
+    result: dict[str, Any] = {
+        "machine": machine.describe_machine(max(WORKERS)),
+        "side": options.side,
+    }
     try:
         for slices in sizes:
             root = options.folder / f"set-{slices}"

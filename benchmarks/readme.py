@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import GRAPH, OURS
-from benchmarks.report import TITLES, input_of, name_of, origin, rival, share_of_copy, table, time
+from benchmarks.report import (
+    TITLES,
+    describe_origin,
+    format_rival,
+    format_share,
+    format_table,
+    format_time,
+    name_case,
+    name_input,
+)
 
 README = Path(__file__).parents[1] / "README.md"
 START, END = "<!-- benchmarks: cuda -->", "<!-- end -->"
@@ -28,38 +37,40 @@ def update(results: Mapping[str, Any]) -> None:
             f"{README.name} has no line {START} with a line {END} after it; "
             "add both where the GPU table is to stand"
         )
-    parts = [before + START, gpu_table(results), END + after]
+    parts = [before + START, make_gpu_table(results), END + after]
     README.write_text("\n".join(parts), encoding="utf-8")
 
 
-def gpu_table(results: Mapping[str, Any]) -> str:
-    """Of what owes something: each op and pass once, in the dtype that comes first."""
+def make_gpu_table(results: Mapping[str, Any]) -> str:
+    """Of what has a target: each op and pass once, in the dtype that comes first."""
     chosen: dict[tuple[str, str], Mapping[str, Any]] = {}
     for record in results["results"]:
-        if record["owed"]:
+        if record["targets"]:
             chosen.setdefault((record["op"], record["work"]), record)
     head = ["op", "input", OURS, "of a copy's bandwidth"]
     head += ["eager PyTorch", "`torch.compile`", "MONAI, CuPy"]
     rows = []
     for record in chosen.values():
-        own = f"**{time(record['contenders'][OURS]['median'])}**"
-        share = share_of_copy(record)
+        own = f"**{format_time(record['contenders'][OURS]['median'])}**"
+        share = format_share(record)
         if GRAPH in record:  # a small input, which the caches serve in part
             share = "–"
             if OURS in record[GRAPH]:
-                own += f", in a CUDA graph {time(record[GRAPH][OURS]['median'])}"
-        rivals = [rival(record, name) for name in ("eager", "compile")]
-        rows.append([name_of(record), input_of(record), own, share, *rivals, _best_other(record)])
-    return f"{origin(results)}:\n\n{table(head, rows)}\n"
+                own += f", in a CUDA graph {format_time(record[GRAPH][OURS]['median'])}"
+        rivals = [format_rival(record, name) for name in ("eager", "compile")]
+        rows.append(
+            [name_case(record), name_input(record), own, share, *rivals, _format_best_other(record)]
+        )
+    return f"{describe_origin(results)}:\n\n{format_table(head, rows)}\n"
 
 
-def _best_other(record: Mapping[str, Any]) -> str:
+def _format_best_other(record: Mapping[str, Any]) -> str:
     """Of those that not every op has; a kernel of one's own in CuPy is no library's."""
     others = [name for name in ("monai", "cupy", "cupy tight") if name in record["contenders"]]
     if not others:
         return "–"
     best = min(others, key=lambda name: float(record["contenders"][name]["median"]))
-    return f"{TITLES[best]} {rival(record, best)}"
+    return f"{TITLES[best]} {format_rival(record, best)}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from benchmarks import __main__ as command
 from benchmarks import bench_ct_window, bench_tversky, harness, machine, memory, report
 from benchmarks.devices import Cpu
-from benchmarks.harness import COPY, OURS, Case, Owed
+from benchmarks.harness import COPY, OURS, Case, Target
 
 COMMITTED = Path(command.__file__).parent / "results" / "amd-epyc-2-cores.json"
 
@@ -33,7 +33,12 @@ def case(**contenders: Callable[[], Sequence[Tensor]]) -> Case:
         read=(x,),
         written=(x,),
         tolerance=1e-6,
-        owed=(Owed("eager", 0.0), Owed("eager", 1e9), Owed(COPY, 0.0), Owed("compile", 1.0)),
+        targets=(
+            Target("eager", 0.0),
+            Target("eager", 1e9),
+            Target(COPY, 0.0),
+            Target("compile", 1.0),
+        ),
     )
 
 
@@ -49,13 +54,15 @@ def keep_threads():
 
 
 def test_command_writes_json_and_table(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(bench_tversky, "compiled", lambda function: function)  # saves its minute
+    monkeypatch.setattr(
+        bench_tversky, "compile_static", lambda function: function
+    )  # saves its minute
     ops = "tversky,overlap_counts"
     arguments = ["--quick", "--threads", "1", "--ops", ops, "--out", str(tmp_path)]
     assert command.main(arguments) == 0
     (path,) = tmp_path.glob("*.json")
     results = json.loads(path.read_text(encoding="utf-8"))
-    assert path.stem == machine.slug("cpu")
+    assert path.stem == machine.make_slug("cpu")
     assert results["complete"] is True
     assert {"cpu", "cores", "threads", "os"} <= results["machine"].keys()
     assert results["versions"]["torch"] == torch.__version__
@@ -77,7 +84,7 @@ def test_command_writes_json_and_table(monkeypatch, tmp_path, capsys):
 
 def test_part_of_a_run_does_not_replace_the_whole(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(command, "RESULTS", tmp_path)
-    monkeypatch.setattr(command, "_cases", lambda op, device, quick: [lambda: [case()]])
+    monkeypatch.setattr(command, "_list_cases", lambda op, device, quick: [lambda: [case()]])
     command.main(["--ops", "tversky", "--quick", "--threads", "1"])
     assert not list(tmp_path.iterdir())
     assert "Not written" in capsys.readouterr().out
@@ -87,7 +94,9 @@ def test_a_run_cut_short_keeps_what_it_measured(monkeypatch, tmp_path):
     def cut_short():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "_cases", lambda op, device, quick: [lambda: [case()], cut_short])
+    monkeypatch.setattr(
+        command, "_list_cases", lambda op, device, quick: [lambda: [case()], cut_short]
+    )
     with pytest.raises(KeyboardInterrupt):
         command.main(["--ops", "tversky", "--quick", "--threads", "1", "--out", str(tmp_path)])
     (path,) = tmp_path.iterdir()
@@ -100,7 +109,7 @@ def test_a_run_cut_short_keeps_what_it_measured(monkeypatch, tmp_path):
 def test_a_case_that_fails_is_named_and_the_rest_goes_on(monkeypatch, tmp_path, capsys):
     wrong = case(numpy=lambda: (torch.full((8,), 2.0),))
     makers = [lambda: [wrong], lambda: [case()]]
-    monkeypatch.setattr(command, "_cases", lambda op, device, quick: makers)
+    monkeypatch.setattr(command, "_list_cases", lambda op, device, quick: makers)
     arguments = ["--ops", "tversky", "--quick", "--threads", "1", "--out", str(tmp_path)]
     assert command.main(arguments) == 1
     assert "Failed: double, forward, 8 float32 (Disagreement)" in capsys.readouterr().err
@@ -117,15 +126,15 @@ def test_unknown_op_is_named(capsys):
 
 @pytest.mark.parametrize("op", [*command.OPS, *command.STEPS])
 def test_every_op_agrees_with_its_contenders(op):
-    for make in command._cases(op, Cpu(), quick=True):
+    for make in command._list_cases(op, Cpu(), quick=True):
         for quick in make():
             contenders = {n: r for n, r in quick.contenders.items() if n != "compile"}
             eager = Case(**{**vars(quick), "contenders": contenders})
-            assert OURS in harness._checked(eager)[0]
+            assert OURS in harness._check(eager)[0]
 
 
 def test_verdicts():
-    easy, impossible, copy, absent = measured(case())["owed"]
+    easy, impossible, copy, absent = measured(case())["targets"]
     assert easy["holds"] is True
     assert impossible["holds"] is False
     assert copy["holds"] is False
@@ -138,7 +147,7 @@ def test_missing_compiler_is_said_and_the_rest_goes_on():
 
     record = measured(case(compile=broken))
     assert record["unavailable"] == {"compile": "FileNotFoundError"}
-    assert "no compile (FileNotFoundError)" in report.line(record)
+    assert "no compile (FileNotFoundError)" in report.summarise(record)
     assert "somewhere" not in json.dumps(record)
 
 
@@ -164,8 +173,8 @@ def test_what_ours_leaves_unwritten_is_found():
 
 
 def test_copy_moves_the_traffic_of_the_op():
-    (quick,) = bench_ct_window.cases(Cpu(), quick=True)[0]()
-    (copy,) = harness._copies(quick, Cpu())
+    (quick,) = bench_ct_window.list_cases(Cpu(), quick=True)[0]()
+    (copy,) = harness._make_copies(quick, Cpu())
     copied = sum(2 * tensor.nbytes for tensor in copy())
     assert copied == pytest.approx(quick.traffic, abs=8)
 
@@ -177,11 +186,16 @@ def test_peak_counts_what_is_held_at_once():
         del large
         return (torch.ones(50_000, dtype=torch.uint8), small)
 
-    assert memory.peak_extra(run) == pytest.approx(100_000, abs=1_000)
+    assert memory.measure_peak(run) == pytest.approx(100_000, abs=1_000)
 
 
 def test_results_name_no_host_and_no_folder():
-    facts = [machine.machine(1), machine.versions("cuda"), machine.commit(), machine.slug("cpu")]
+    facts = [
+        machine.describe_machine(1),
+        machine.describe_versions("cuda"),
+        machine.describe_commit(),
+        machine.make_slug("cpu"),
+    ]
     text = json.dumps(facts)
     assert platform.node() not in text
     assert str(Path.home()) not in text
@@ -190,7 +204,7 @@ def test_results_name_no_host_and_no_folder():
 
 def test_committed_results_still_give_the_committed_table():
     results = json.loads(COMMITTED.read_text(encoding="utf-8"))
-    assert report.markdown(results) == COMMITTED.with_suffix(".md").read_text(encoding="utf-8")
+    assert report.to_markdown(results) == COMMITTED.with_suffix(".md").read_text(encoding="utf-8")
 
 
 def test_cuda_without_a_gpu_is_one_sentence(monkeypatch, capsys):

@@ -25,7 +25,7 @@ from benchmarks import (
     report,
 )
 from benchmarks.devices import Cuda, Prepared
-from benchmarks.harness import BANDWIDTH, COPY, GRAPH, OURS, SINGLE, Case, Owed
+from benchmarks.harness import BANDWIDTH, COPY, GRAPH, OURS, SINGLE, Case, Target
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def nothing_is_compiled(monkeypatch):
     """Compiling takes a minute a function."""
     for op in command.OPS:
         module = import_module(f"benchmarks.bench_{op}")
-        monkeypatch.setattr(module, "compiled", lambda function: function, raising=False)
+        monkeypatch.setattr(module, "compile_static", lambda function: function, raising=False)
 
 
 @pytest.fixture
@@ -64,13 +64,15 @@ def numpy_as_cupy(monkeypatch):
         fuse=lambda function: function,
         from_dlpack=lambda tensor: tensor.numpy(),
     )
-    monkeypatch.setattr(cupy_window, "_cupy", lambda: library)
-    cupy_window._fused.cache_clear()
+    monkeypatch.setattr(cupy_window, "_import_cupy", lambda: library)
+    cupy_window._fuse.cache_clear()
     yield
-    cupy_window._fused.cache_clear()
+    cupy_window._fuse.cache_clear()
 
 
-def case(double: Callable[[Tensor], Tensor], sets: int = 3, owed: tuple[Owed, ...] = ()) -> Case:
+def case(
+    double: Callable[[Tensor], Tensor], sets: int = 3, targets: tuple[Target, ...] = ()
+) -> Case:
     inputs = [torch.arange(1.0, 9.0) + seed for seed in range(sets)]
 
     def runs(function: Callable[[Tensor], Tensor]) -> list[devices.Run]:
@@ -86,7 +88,7 @@ def case(double: Callable[[Tensor], Tensor], sets: int = 3, owed: tuple[Owed, ..
         written=inputs[:1],
         tolerance=1e-6,
         in_graph=(OURS, "eager"),
-        owed=owed,
+        targets=targets,
     )
 
 
@@ -115,7 +117,7 @@ def test_only_the_second_half_of_a_prepared_run_is_timed(cuda, device):
         cuda.log.append("prepare")
         return lambda: cuda.log.append("run") or ()
 
-    device.time(harness._groups([Prepared(prepare), Prepared(prepare)]))
+    device.time(harness._group([Prepared(prepare), Prepared(prepare)]))
     half = ["prepare", "record", "run", "record"]
     assert cuda.log == ["synchronize", *half, *half, "synchronize"]
 
@@ -124,11 +126,11 @@ def test_input_sets_outgrow_the_cache_and_differ(device):
     def inputs(generator: torch.Generator) -> passes.Inputs:
         return passes.Inputs((torch.rand(1000, generator=generator),))
 
-    sets = passes.input_sets(inputs, device)
+    sets = passes.make_input_sets(inputs, device)
     values = [one.arguments[0] for one in sets]
     assert sum(value.nbytes for value in values) > 2 * L2
     assert not torch.equal(values[0], values[1])
-    assert device.sets(3 * L2) == 1
+    assert device.count_sets(3 * L2) == 1
 
 
 def test_a_graph_is_captured_after_warm_up_and_replays(cuda, device):
@@ -138,7 +140,7 @@ def test_a_graph_is_captured_after_warm_up_and_replays(cuda, device):
         calls.append(cuda.streams[-1])
         return (x * 2,)
 
-    replay = device.captured([run])
+    replay = device.capture([run])
     assert calls == ["side", "side"]
     assert cuda.streams == ["default"]
     x += 1
@@ -147,26 +149,28 @@ def test_a_graph_is_captured_after_warm_up_and_replays(cuda, device):
 
 
 def test_small_cases_are_called_in_three_ways(device):
-    owed = (Owed("eager", 0.0, graph=True), Owed(BANDWIDTH, 0.0), Owed(BANDWIDTH, 1e9))
-    record = harness.measure(case(lambda x: x * 2, owed=owed), device, threads=1, seconds=0.01)
+    targets = (Target("eager", 0.0, graph=True), Target(BANDWIDTH, 0.0), Target(BANDWIDTH, 1e9))
+    record = harness.measure(
+        case(lambda x: x * 2, targets=targets), device, threads=1, seconds=0.01
+    )
     for way in (SINGLE, GRAPH):
         assert record[way].keys() == {OURS, "eager"}
         assert record[way][OURS]["median"] > 0
     assert record[SINGLE][OURS]["calls_per_round"] == 1
     assert record[GRAPH][OURS]["calls_per_round"] % 3 == 0
     assert record["not_captured"] == {}
-    assert [verdict["holds"] for verdict in record["owed"]] == [True, True, False]
-    assert record["owed"][0]["graph"] is True
+    assert [verdict["holds"] for verdict in record["targets"]] == [True, True, False]
+    assert record["targets"][0]["graph"] is True
 
 
 def test_what_cannot_be_captured_is_said(device):
     def double(x: Tensor) -> Tensor:
         return x * 2 if x.sum().item() else x
 
-    owed = (Owed("eager", 0.0, graph=True),)
-    record = harness.measure(case(double, owed=owed), device, threads=1, seconds=0.01)
+    targets = (Target("eager", 0.0, graph=True),)
+    record = harness.measure(case(double, targets=targets), device, threads=1, seconds=0.01)
     assert record["not_captured"] == {OURS: "RuntimeError"}
-    assert record["owed"][0]["holds"] is None
+    assert record["targets"][0]["holds"] is None
 
 
 def test_a_replay_that_does_nothing_is_refused(monkeypatch, device):
@@ -182,21 +186,21 @@ def test_peak_is_what_the_allocator_saw_beyond_what_was_held(cuda, device):
         cuda.peak = 1600
         return ()
 
-    assert device.peak_extra(run) == 600
+    assert device.measure_peak(run) == 600
 
 
 def test_monai_is_the_same_loss(device):
     pytest.importorskip("monai")
     (plan,) = (plan for plan in bench_tversky.PLANS["cuda"] if plan.in_graph and plan.size[0] == 8)
-    (one,) = bench_tversky._cases(device, plan.quick())
-    assert "monai" in harness._checked(one)[0]
+    (one,) = bench_tversky._make_cases(device, plan.quick())
+    assert "monai" in harness._check(one)[0]
 
 
 @pytest.mark.usefixtures("numpy_as_cupy")
 def test_cupy_expressions_are_the_same_window(device):
-    (one,) = bench_ct_window.cases(device, quick=True)[0]()
+    (one,) = bench_ct_window.list_cases(device, quick=True)[0]()
     del one.contenders["cupy kernel"]  # C++ for a GPU
-    assert {"cupy", "cupy tight"} <= harness._checked(one)[0].keys()
+    assert {"cupy", "cupy tight"} <= harness._check(one)[0].keys()
 
 
 def test_what_owes_a_share_of_bandwidth_moves_512_megabytes(device):
@@ -209,9 +213,9 @@ def test_what_owes_a_share_of_bandwidth_moves_512_megabytes(device):
     for op, values in per_voxel.items():
         tables = __import__(f"benchmarks.bench_{op}", fromlist=["PLANS"]).PLANS
         plans = [p for key, table in tables.items() if "cuda" in key for p in table]
-        assert any(plan.owed_apart for plan in plans)
+        assert any(plan.targets_apart for plan in plans)
         for plan in plans:
-            for work in plan.works if plan.owed_apart else ():
+            for work in plan.works if plan.targets_apart else ():
                 if work in values:
                     voxels = torch.Size(plan.size).numel()
                     assert values[work] * voxels * plan.dtype.itemsize >= 512e6
@@ -246,7 +250,7 @@ def test_the_whole_of_it(monkeypatch, device, tmp_path, capsys):
     assert table.startswith("NVIDIA H100 80GB HBM3")
     assert "CUDA graph" in table
     assert "of the copy" in table
-    assert "KiB beyond the gradients" not in table  # a promise of the CPU kernels
+    assert "KiB beyond the gradients" not in table  # a target of the CPU kernels
 
 
 RECORD = {
@@ -257,7 +261,7 @@ RECORD = {
     "contenders": {n: {"median": 1e-3, "gb_per_s": 9.0} for n in (OURS, "eager", "monai", COPY)},
     "speedup": {n: {"of_medians": 1.0} for n in ("eager", "monai", COPY)},
     "unavailable": {"compile": "ImportError"},
-    "owed": [{"against": BANDWIDTH, "factor": 0.85, "measured": 1.0, "holds": True}],
+    "targets": [{"against": BANDWIDTH, "factor": 0.85, "measured": 1.0, "holds": True}],
 }
 
 
@@ -267,9 +271,9 @@ def results(cuda):
         "complete": True,
         "date": "2026-01-02T03:04:05+00:00",
         "commit": {"hash": "0123456789abcdef", "dirty": False},
-        "machine": {"gpu": machine.gpu()},
-        "versions": machine.versions("cuda"),
-        "results": [RECORD, RECORD | {"dtype": "bfloat16"}, RECORD | {"op": "conv", "owed": []}],
+        "machine": {"gpu": machine.describe_gpu()},
+        "versions": machine.describe_versions("cuda"),
+        "results": [RECORD, RECORD | {"dtype": "bfloat16"}, RECORD | {"op": "conv", "targets": []}],
     }
 
 
@@ -299,9 +303,9 @@ def test_readme_table_replaces_what_stood_between_the_markers(results, page, tmp
 
 def test_a_whole_run_writes_the_readme(monkeypatch, cuda, device, page, tmp_path, capsys):
     monkeypatch.setattr(command, "RESULTS", tmp_path / "results")
-    owed = (Owed(BANDWIDTH, 0.85),)
-    makers = [lambda: [case(lambda x: x * 2, owed=owed)]]
-    monkeypatch.setattr(command, "_cases", lambda op, device, quick: makers)
+    targets = (Target(BANDWIDTH, 0.85),)
+    makers = [lambda: [case(lambda x: x * 2, targets=targets)]]
+    monkeypatch.setattr(command, "_list_cases", lambda op, device, quick: makers)
     monkeypatch.setitem(command.SECONDS, "cuda", 0.01)
     assert run_all(monkeypatch, device) == 0
     assert "`double` forward" in page.read_text(encoding="utf-8")
@@ -325,4 +329,4 @@ def test_readme_takes_whole_gpu_runs_only(results, page):
 
 
 def test_incomplete_results_say_so(results):
-    assert "Incomplete" in report.markdown(results | {"complete": False})
+    assert "Incomplete" in report.to_markdown(results | {"complete": False})
