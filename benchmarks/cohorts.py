@@ -150,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"no row {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
     cohorts = list(range(options.cohorts[0], options.cohorts[1] + 1))
     try:
-        base = recipe.merged(PRESETS["demo"], SHARED)
+        base = recipe.merge(PRESETS["demo"], SHARED)
         base = recipe.with_settings(base, options.set)
         cells = {(row, c): cell(row, c, base) for c in cohorts for row in options.rows}
         todo = [one for one in cells.values() if not has_ended(one, options.out)]
@@ -194,11 +194,11 @@ def cell(row: str, cohort: int, base: Recipe) -> Cell:
 def made(row: str, cohort: int, base: Recipe) -> Recipe:
     """The recipe of a row on a cohort, whose number is the seed of everything."""
     seeds = ("training.seed", "data.split_seed", "phantom.seed")
-    chosen = recipe.merged(base, ROWS[row].overrides(base) | dict.fromkeys(seeds, cohort))
+    chosen = recipe.merge(base, ROWS[row].overrides(base) | dict.fromkeys(seeds, cohort))
     if twin := ROWS[row].epochs_of:
         other = made(twin, cohort, base)
         drawn = [strategy_of(other).draw(epoch).step for epoch in range(other.training.epochs)]
-        chosen = recipe.merged(chosen, {"training.epochs": drawn.count("supervised")})
+        chosen = recipe.merge(chosen, {"training.epochs": drawn.count("supervised")})
     return chosen
 
 

@@ -12,7 +12,7 @@ import torch
 from ichfast._native import NO_CUDA
 from ichfast.errors import IchfastError, RecipeError, TeamError
 from ichfast.team import ALONE, Team, complain, joined, one_voice
-from ichfast.training import PRESETS, Recipe, RunFolder, checkpoint, recipe, run
+from ichfast.training import PRESETS, Recipe, RunFolder, checkpoint, presets, recipe, run
 from ichfast.training.folder import CHECKPOINT, RECIPE, held_by
 
 DESCRIPTION = """\
@@ -82,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m ichfast.train",
         description=DESCRIPTION,
-        epilog=EPILOG + recipe.listing(),
+        epilog=EPILOG + presets.format_help(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     data = parser.add_argument_group("data")
@@ -136,7 +136,7 @@ def chosen_recipe(options: argparse.Namespace) -> Recipe:
         for name in ("preset", "recipe", "out"):
             if getattr(options, name) is not None:
                 raise RecipeError(f"--{name} does not go with --resume: the run has its own.")
-        chosen = recipe.read(options.resume / RECIPE, PRESETS["paper"])
+        chosen = recipe.read(options.resume / RECIPE, Recipe())
     else:
         chosen = PRESETS[options.preset or "demo"]
         if options.recipe:

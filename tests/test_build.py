@@ -24,6 +24,8 @@ HEAVY = (
     "safetensors",
     "tqdm",
     "cupy",
+    "pydantic",
+    "tomli_w",
 )
 OPS = (
     "attention_mask",

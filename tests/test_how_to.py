@@ -105,4 +105,4 @@ def test_the_recipe_on_the_page_is_one(folder):
     from ichfast.training import PRESETS, recipe
 
     (text,) = blocks("ct-ich-rsna.md", "toml")
-    assert recipe.parsed(text, PRESETS["demo"]).training.epochs == 20
+    assert recipe.parse(text, PRESETS["demo"]).training.epochs == 20

@@ -17,7 +17,7 @@ from ichfast.reproduce.overview import Progress, check_room, overview
 from ichfast.reproduce.plan import PRESETS, chosen, has_ended, limited, make_plan
 from ichfast.training import Recipe, RunFolder
 from ichfast.training.parts import Load
-from ichfast.training.recipe import merged, with_folders, with_settings
+from ichfast.training.recipe import merge, with_folders, with_settings
 
 DESCRIPTION = """\
 Train every strategy of the table on every fold of the 20, 50 and 80 % schemes, each in a run folder
@@ -87,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
 
 def base_recipe(options: argparse.Namespace) -> Recipe:
     """Preset, folders and settings; the cells' own keys come on top."""
-    base = merged(PRESETS[options.preset], {"data.scheme": 80})
+    base = merge(PRESETS[options.preset], {"data.scheme": 80})
     return with_settings(with_folders(base, options.labelled, options.unlabelled), options.set)
 
 

@@ -12,7 +12,7 @@ from ichfast import models
 from ichfast.losses import JaccardLoss
 from ichfast.reproduce.plan import Cell
 from ichfast.training import Recipe
-from ichfast.training.recipe import Model
+from ichfast.training.settings import ModelSettings
 from ichfast.training.strategies import strategy_of
 
 LINE_SEARCH = 1.2
@@ -85,7 +85,7 @@ def _steps(recipe: Recipe) -> Mapping[str, int]:
 
 
 @cache
-def _measured(model: Model, size: int) -> tuple[float, int]:
+def _measured(model: ModelSettings, size: int) -> tuple[float, int]:
     """Seconds of one core for a slice forward and backward, and the number of parameters."""
     net = models.build("unet", model.channels, 0, model.convolutions)
     image = torch.rand(4, 1, size, size)

@@ -14,13 +14,13 @@ from ichfast.training import PRESETS as TRAINING_PRESETS
 from ichfast.training import Recipe
 from ichfast.training.checkpoint import MAY_CHANGE
 from ichfast.training.folder import METRICS, RECIPE
-from ichfast.training.recipe import differences, merged, read
+from ichfast.training.recipe import compare, merge, read
 
 SHARED: dict[str, Any] = {"data.test_slices": "all"}
 """of every cell: slices without blood are tested on too, or there would be no specificity"""
 
 PRESETS = {
-    "demo": merged(
+    "demo": merge(
         TRAINING_PRESETS["demo"],
         {
             # All rows by Adam: in so few passes L-BFGS gets less far (benchmarks/cohorts.py).
@@ -88,7 +88,7 @@ def make_plan(preset: str, base: Recipe, seeds: int, rows: Sequence[Row] | None 
     """All cells, seed by seed and fold by fold, so that an early stop leaves whole comparisons."""
     if seeds < 1:
         raise RecipeError(f"--seeds {seeds} must be at least 1.")
-    base = merged(base, SHARED)
+    base = merge(base, SHARED)
     rows = tuple(rows or ROWS)
     return Plan(preset, base, seeds, rows, tuple(_cells(base, seeds, rows)))
 
@@ -99,7 +99,7 @@ def _cells(base: Recipe, seeds: int, rows: tuple[Row, ...]) -> Iterator[Cell]:
             for fold in range(folds):
                 place = {"training.seed": seed, "data.scheme": scheme, "data.fold": fold}
                 for row in rows:
-                    recipe = merged(base, row.overrides(base) | place)
+                    recipe = merge(base, row.overrides(base) | place)
                     yield Cell(scheme, fold, row.name, seed, recipe)
                     if scheme == AMOUNT_SCHEME and row.name == METHOD:
                         for amount in AMOUNTS:
@@ -110,7 +110,7 @@ def limited(cell: Cell, pool: int) -> Cell:
     if cell.unlabelled == 100:
         return cell
     limit = max(1, round(pool * cell.unlabelled / 100))
-    return replace(cell, recipe=merged(cell.recipe, {"data.unlabelled_limit": limit}))
+    return replace(cell, recipe=merge(cell.recipe, {"data.unlabelled_limit": limit}))
 
 
 def chosen(cells: Sequence[Cell], only: Sequence[str]) -> list[Cell]:
@@ -148,10 +148,8 @@ def has_ended(cell: Cell, out: Path) -> bool:
     folder = out / cell.path
     if not (folder / RECIPE).is_file():
         return False
-    former = read(folder / RECIPE, TRAINING_PRESETS["paper"])
-    changed = [
-        text for text in differences(former, cell.recipe) if text.split(" ")[0] not in MAY_CHANGE
-    ]
+    former = read(folder / RECIPE, Recipe())
+    changed = [str(one) for one in compare(former, cell.recipe) if one.key not in MAY_CHANGE]
     if changed:
         raise OutputError(
             f"{folder} was run with another recipe: {', '.join(changed)}. Take another --out, or "

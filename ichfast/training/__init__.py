@@ -2,6 +2,7 @@
 
 from ichfast.training.folder import RunFolder
 from ichfast.training.pipeline import run
-from ichfast.training.recipe import PRESETS, Recipe
+from ichfast.training.presets import PRESETS
+from ichfast.training.recipe import Recipe
 
 __all__ = ["PRESETS", "Recipe", "RunFolder", "run"]

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from ichfast.data import Warp
 from ichfast.ops import augmentation
-from ichfast.training.recipe import Augmentation, Recipe
+from ichfast.training.recipe import Recipe
+from ichfast.training.settings import AugmentationSettings
 from ichfast.training.streams import stream
 
 
@@ -20,7 +21,7 @@ def draw(recipe: Recipe, step: str, epoch: int, count: int) -> Warp | None:
     Angle, shifts and level are uniform within their limits either way, zoom and the window's width
     uniform in their logarithm.
     """
-    if recipe.augmentation == Augmentation():
+    if recipe.augmentation == AugmentationSettings():
         return None
     limits, (level, width) = recipe.augmentation, recipe.data.window
     random = stream(recipe.training.seed, f"augmentation {step}", epoch)

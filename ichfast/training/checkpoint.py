@@ -12,7 +12,7 @@ from ichfast.errors import CheckpointError, RecipeError
 from ichfast.models import ReducedUNet
 from ichfast.team import ALONE, Team
 from ichfast.training.folder import CHECKPOINT, RunFolder
-from ichfast.training.recipe import PRESETS, Recipe, differences, parsed, to_toml
+from ichfast.training.recipe import Recipe, compare, parse, to_toml
 from ichfast.training.steps import Step
 
 FORMAT = 2
@@ -98,13 +98,13 @@ def read(folder: RunFolder) -> dict[str, Any] | None:
 def check_recipe(folder: RunFolder, content: dict[str, Any], recipe: Recipe) -> None:
     """Raise unless ``recipe`` continues the checkpoint's: the same, but for more epochs."""
     try:
-        former = parsed(content["recipe"], PRESETS["paper"])
+        former = parse(content["recipe"], Recipe())
     except RecipeError as error:
         raise CheckpointError(f"{folder / CHECKPOINT}: {error}") from error
     allowed: tuple[str, ...] = MAY_CHANGE
     if recipe.training.epochs >= former.training.epochs:
         allowed += ("training.epochs",)
-    changed = [text for text in differences(former, recipe) if text.split(" ")[0] not in allowed]
+    changed = [str(one) for one in compare(former, recipe) if one.key not in allowed]
     if changed:
         raise CheckpointError(
             f"{folder.path} was run with another recipe: {', '.join(changed)}. Only "

@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +26,8 @@ from ichfast.data import (
 from ichfast.data.problems import Problems
 from ichfast.errors import RecipeError
 from ichfast.team import ALONE, Team
-from ichfast.training.recipe import Data, Phantom, Recipe
+from ichfast.training.recipe import Recipe
+from ichfast.training.settings import DataSettings, PhantomSettings
 from ichfast.training.strategies import strategy_of
 
 
@@ -112,7 +113,7 @@ def load_parts(
     )
 
 
-def split(labelled: SliceSet, data: Data) -> dict[str, list[int]]:
+def split(labelled: SliceSet, data: DataSettings) -> dict[str, list[int]]:
     """Indices of the slices of train, validation and test. All slices of the test patients where
     ``data.test_slices`` says so, which moves nobody who has haemorrhage to another part."""
     if data.slices == "all" or data.test_slices == "positive":
@@ -128,14 +129,14 @@ def split(labelled: SliceSet, data: Data) -> dict[str, list[int]]:
     return parts | {"test": [i for i, unit in enumerate(units) if unit in tested]}
 
 
-def _units(slices: SliceSet, data: Data) -> list[str]:
+def _units(slices: SliceSet, data: DataSettings) -> list[str]:
     """What is dealt out, for each slice: its patient, or the slice itself."""
     if data.split_by == "slice":
         return [str(row) for row in slices.rows.tolist()]
     return list(slices.patients)
 
 
-def _tested(healthy: Collection[str], data: Data) -> set[str]:
+def _tested(healthy: Collection[str], data: DataSettings) -> set[str]:
     """Those of the units without haemorrhage that are tested on, as large a share as of the others.
     Nobody trains on the rest, and with folds each is tested as often."""
     order = shuffle(healthy, data.split_seed)
@@ -145,7 +146,7 @@ def _tested(healthy: Collection[str], data: Data) -> set[str]:
     return set(order) - own if data.scheme == 20 else own
 
 
-def _split(labelled: SliceSet, data: Data) -> dict[str, list[int]]:
+def _split(labelled: SliceSet, data: DataSettings) -> dict[str, list[int]]:
     """One split, or a fold of the scheme whose training side gives up its share for validation.
     Folds have the subtypes evenly."""
     if not data.scheme:
@@ -186,7 +187,7 @@ def _load(
     return slices, problems.failed
 
 
-def shared_phantom(phantom: Phantom, parent: Path, team: Team) -> Path:
+def shared_phantom(phantom: PhantomSettings, parent: Path, team: Team) -> Path:
     """The phantom, written by one process of each machine that does not see it yet."""
     path = team.lead(lambda: phantom_folder(phantom, parent))
     if team.local_rank == 0 and not team.leads:
@@ -195,12 +196,12 @@ def shared_phantom(phantom: Phantom, parent: Path, team: Team) -> Path:
     return path
 
 
-def phantom_folder(phantom: Phantom, parent: Path) -> Path:
+def phantom_folder(phantom: PhantomSettings, parent: Path) -> Path:
     """The phantom of these parameters below ``parent``, written unless it is complete there."""
     # Here, as this needs nibabel and pydicom, which real data may not.
     from ichfast.data.phantom import cohort, write_phantom
 
-    parameters = asdict(phantom) | {"version": cohort.VERSION}
+    parameters = phantom.model_dump() | {"version": cohort.VERSION}
     digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:8]
     out = parent / f"phantom-{digest}"
     write_phantom(

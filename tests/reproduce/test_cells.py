@@ -17,7 +17,7 @@ from ichfast.reproduce.__main__ import main
 from ichfast.reproduce.cells import Worker, run_cells
 from ichfast.reproduce.plan import PRESETS, has_ended, make_plan
 from ichfast.training import RunFolder
-from ichfast.training.recipe import merged, with_settings
+from ichfast.training.recipe import merge, with_settings
 
 TWO_ROWS = ("--only=scheme=50,row=supervised", "--only=scheme=50,row=curriculum")
 
@@ -28,7 +28,7 @@ def plan(phantom, small):
         "data.labelled": f"{phantom}/labelled",
         "data.unlabelled": f"{phantom}/unlabelled",
     }
-    base = with_settings(merged(PRESETS["demo"], folders | {"data.scheme": 80}), small)
+    base = with_settings(merge(PRESETS["demo"], folders | {"data.scheme": 80}), small)
     return make_plan("demo", base, seeds=1)
 
 

@@ -12,7 +12,7 @@ from ichfast.data.problems import Problems
 from ichfast.errors import DataError, IchfastError
 from ichfast.reproduce.checks import check
 from ichfast.reproduce.plan import PRESETS, Plan, make_plan
-from ichfast.training.recipe import merged
+from ichfast.training.recipe import merge
 
 
 def slices(prefix: str, patients: int, *, blood: int = 99, kinds=SUBTYPES, masks=True) -> SliceSet:
@@ -29,7 +29,7 @@ def slices(prefix: str, patients: int, *, blood: int = 99, kinds=SUBTYPES, masks
 def plan(phantom) -> Plan:
     folders = {f"data.{name}": f"{phantom}/{name}" for name in ("labelled", "unlabelled")}
     small = {"data.size": 16, "data.scheme": 80, "data.window": list(WINDOW)}
-    return make_plan("demo", merged(PRESETS["demo"], folders | small), seeds=1)
+    return make_plan("demo", merge(PRESETS["demo"], folders | small), seeds=1)
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_too_few_patients(patients, blood, scheme, message, checked) -> None:
 
 def test_a_fold_without_blood(plan, tmp_path, phantom) -> None:
     """Which can only be where slices without blood are trained on, too."""
-    everything = merged(plan.base, {"data.slices": "all"})
+    everything = merge(plan.base, {"data.slices": "all"})
     cells = make_plan("demo", everything, seeds=1).of("supervised", 80)
     own = replace(slices("p", 20, blood=2), subtypes=())
     with pytest.raises(DataError, match=r"no \w+ slice has blood, .*data\.split_seed=1"):

@@ -16,7 +16,7 @@ from ichfast.reproduce.plan import (
 )
 from ichfast.reproduce.rows import ROWS
 from ichfast.training import Recipe
-from ichfast.training.recipe import merged, to_toml
+from ichfast.training.recipe import merge, to_toml
 from ichfast.training.strategies import strategy_of
 
 
@@ -99,7 +99,7 @@ def test_a_cell_has_ended_only_by_its_own_recipe(plan, tmp_path) -> None:
     assert not has_ended(cell, tmp_path)
     folder.mkdir(parents=True)
     (folder / "recipe.toml").write_text(
-        to_toml(merged(cell.recipe, {"data.labelled": "elsewhere", "data.unlabelled": "moved"}))
+        to_toml(merge(cell.recipe, {"data.labelled": "elsewhere", "data.unlabelled": "moved"}))
     )
     assert not has_ended(cell, tmp_path)
     for text, expected in (
@@ -110,13 +110,13 @@ def test_a_cell_has_ended_only_by_its_own_recipe(plan, tmp_path) -> None:
     ):
         (folder / "metrics.json").write_text(text)
         assert has_ended(cell, tmp_path) == expected
-    other = merged(cell.recipe, {"adam.learning_rate": 7.0})
+    other = merge(cell.recipe, {"adam.learning_rate": 7.0})
     (folder / "recipe.toml").write_text(to_toml(other))
     with pytest.raises(OutputError, match=r"adam\.learning_rate \(7\.0, now .*another --out"):
         has_ended(cell, tmp_path)
 
 
-SMALL = merged(
+SMALL = merge(
     PRESETS["demo"],
     {
         "model.channels": [2, 3, 4],

@@ -10,7 +10,7 @@ from ichfast.training.strategies import strategy_of
 
 @pytest.fixture
 def base() -> Recipe:
-    return recipe.merged(PRESETS["demo"], cohorts.SHARED)
+    return recipe.merge(PRESETS["demo"], cohorts.SHARED)
 
 
 def test_a_cohort_is_a_phantom_of_its_own_and_shared_by_all_rows(base) -> None:

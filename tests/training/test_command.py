@@ -149,7 +149,7 @@ def test_help_names_every_key(capsys) -> None:
 
 
 def test_a_labelled_folder_needs_an_unlabelled_one(tmp_path) -> None:
-    real = recipe.merged(PRESETS["demo"], {"data.labelled": "somewhere"})
+    real = recipe.merge(PRESETS["demo"], {"data.labelled": "somewhere"})
     with pytest.raises(RecipeError, match="--unlabelled DIR"):
         parts.load_parts(real, tmp_path)
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from ichfast.errors import RecipeError
 from ichfast.training import PRESETS, Recipe, recipe
 from ichfast.training.curriculum import supervised_probability as probability
+from ichfast.training.settings import choices
 from ichfast.training.strategies import STRATEGIES, Curriculum, strategy_of
 
 PAPER = {0: 0.975610, 40: 0.936367, 80: 0.844077, 100: 0.766541, 140: 0.547080, 147: 0.503470}
@@ -69,8 +70,8 @@ def test_strategies_by_name() -> None:
     assert isinstance(strategy_of(PRESETS["paper"]), Curriculum)
     strategy = strategy_of(demo("supervised"))
     assert strategy.draw(10**6) == ("supervised", 1.0)
-    field = type(PRESETS["demo"].training).__dataclass_fields__["strategy"]
-    assert set(field.metadata["choices"]) == set(STRATEGIES)
+    field = type(PRESETS["demo"].training).model_fields["strategy"]
+    assert set(choices(field)) == set(STRATEGIES)
 
 
 def test_alternation() -> None:

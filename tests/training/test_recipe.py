@@ -1,5 +1,6 @@
 """Recipes: there and back through TOML, and every refusal says what to do."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ichfast.errors import RecipeError
-from ichfast.training import PRESETS, Recipe, recipe
+from ichfast.training import PRESETS, Recipe, presets, recipe
 
 DOCS = Path(__file__).parents[2] / "docs" / "training.md"
 
@@ -30,15 +31,15 @@ settings = st.fixed_dictionaries(
 
 @given(settings, st.sampled_from(list(PRESETS)))
 def test_there_and_back_through_toml(values: dict, preset: str) -> None:
-    chosen = recipe.merged(PRESETS[preset], values)
-    assert recipe.parsed(recipe.to_toml(chosen), Recipe()) == chosen
+    chosen = recipe.merge(PRESETS[preset], values)
+    assert recipe.parse(recipe.to_toml(chosen), Recipe()) == chosen
 
 
 @given(settings)
 def test_differences_name_what_was_changed(values: dict) -> None:
     base = PRESETS["demo"]
-    changed = recipe.merged(base, values)
-    named = {text.split(" ")[0] for text in recipe.differences(base, changed)}
+    changed = recipe.merge(base, values)
+    named = {one.key for one in recipe.compare(base, changed)}
     before = {name: value for name, _, value in recipe.keys(base)}
     after = {name: value for name, _, value in recipe.keys(changed)}
     assert named == {name for name in before if before[name] != after[name]}
@@ -72,6 +73,14 @@ def test_settings_over_a_file_over_a_preset(tmp_path) -> None:
         ("training.epochs=many", "whole number"),
         ("training.strategy=supervise", "cps or pseudo_label"),
         ("training.strategy=3", "must be a string"),
+        ("data.scheme=true", r"data\.scheme = True must be a whole number"),
+        ("data.scheme=20.0", r"data\.scheme = 20\.0 must be a whole number"),
+        ("data.scheme=30", r"data\.scheme = 30 must be 0, 20, 50 or 80"),
+        ("data.slices=3", "must be positive or all"),
+        ("data.labelled=3", "must be a string"),
+        ("adam.learning_rate=true", r"adam\.learning_rate = True must be a number"),
+        ('adam.learning_rate="1"', "must be a number"),
+        ('training.epochs="3"', r"training\.epochs = '3' must be a whole number"),
         ("adam.learning_rate=0", "must be above 0"),
         ("adam.learning_rate=nan", "must be finite"),
         ("adam.learning_rate=inf", "must be finite"),
@@ -81,6 +90,10 @@ def test_settings_over_a_file_over_a_preset(tmp_path) -> None:
         ("model.channels=[8, 0]", "must be at least 1"),
         ("model.channels=[8, 1.5]", "whole number"),
         ("data.window=[40]", "list of 2 numbers"),
+        ("data.window=[40, 120, 3]", r"\[40, 120, 3\] must be a list of 2 numbers"),
+        ("data.window=[40, true]", r"data\.window = True must be a number"),
+        ("curiculum.k=3", r"did you mean curriculum\.k\?"),
+        ("training.epochs.x=3", r"unknown recipe key training\.epochs\.x; did you mean"),
         ("data.window=[40, 1]", "width 1.0 must be above 1 HU"),
         ("data.size=100", r"no multiple of 8.*take 104"),
         ("data.train=0.9", "add up to"),
@@ -101,6 +114,15 @@ def test_bad_files_are_named(tmp_path, text: str) -> None:
         recipe.read(tmp_path / "none.toml", PRESETS["demo"])
 
 
+def test_a_stored_recipe_of_the_first_format_is_read() -> None:
+    """As written before a library wrote them: every list in one line."""
+    text = recipe.to_toml(PRESETS["demo"])
+    lists = re.compile(r"\[\n(.*?),\n\]", re.DOTALL)
+    one_line = lists.sub(lambda found: "[" + " ".join(found[1].split()) + "]", text)
+    assert "channels = [8, 16, 32, 64]" in one_line
+    assert recipe.parse(one_line, Recipe()) == PRESETS["demo"]
+
+
 def test_paper_preset_is_the_paper_s() -> None:
     paper = PRESETS["paper"]
     assert (paper.data.size, paper.model.channels) == (256, (64, 128, 256, 512))
@@ -111,4 +133,4 @@ def test_paper_preset_is_the_paper_s() -> None:
 
 
 def test_the_reference_in_the_docs_is_current() -> None:
-    assert recipe.reference() in DOCS.read_text(encoding="utf-8")
+    assert presets.format_table() in DOCS.read_text(encoding="utf-8")

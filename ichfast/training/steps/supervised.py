@@ -8,7 +8,7 @@ from ichfast.models import ReducedUNet
 from ichfast.team import ALONE, Team
 from ichfast.training import augmentation
 from ichfast.training.forward import Forward
-from ichfast.training.recipe import Recipe, merged
+from ichfast.training.recipe import Recipe, merge
 from ichfast.training.steps.base import (
     Batch,
     Optimizing,
@@ -55,7 +55,7 @@ class SupervisedLBFGS(Supervised):
 
     def made(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         self.batches = micro_batches(self.labelled, self.recipe)
-        self.forward = Forward(merged(self.recipe, {"compute.precision": "float32"}), self.device)
+        self.forward = Forward(merge(self.recipe, {"compute.precision": "float32"}), self.device)
         settings = self.recipe.lbfgs
         return torch.optim.LBFGS(
             parameters,

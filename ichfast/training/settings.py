@@ -1,0 +1,206 @@
+"""The sections of a recipe: every key with its default, meaning and range."""
+
+from collections.abc import Collection, Sequence
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
+
+from ichfast.data import SCHEMES
+
+
+class Settings(BaseModel):
+    """A section. Strict: True is no number, "3" neither, and a whole number may stand for a real
+    one."""
+
+    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False, extra="forbid")
+
+
+def key(default: Any, meaning: str, **limits: Any) -> Any:
+    """A key; ``limits`` as those of :func:`pydantic.Field`: ge ≤ value ≤ le, value > gt."""
+    return Field(default, description=meaning, **limits)
+
+
+class OneOf:
+    """The rule that a value is one of ``choices``, for those that a Literal cannot list."""
+
+    def __init__(self, choices: Collection[Any]) -> None:
+        self.choices = choices
+
+    def __call__(self, value: Any) -> Any:
+        if value not in self.choices:
+            raise PydanticCustomError("literal_error", "")
+        return value
+
+
+def choices(field: FieldInfo) -> Sequence[Any]:
+    """What a key may be, where it is a choice."""
+    if get_origin(field.annotation) is Literal:
+        return get_args(field.annotation)
+    rules = [rule.func for rule in field.metadata if isinstance(rule, AfterValidator)]
+    return [choice for rule in rules if isinstance(rule, OneOf) for choice in rule.choices]
+
+
+STRATEGIES = (
+    *("supervised", "pretrained", "curriculum", "alternating"),
+    *("joint", "mean_teacher", "cps", "pseudo_label"),
+)
+
+
+class TrainingSettings(Settings):
+    strategy: Annotated[str, AfterValidator(OneOf(STRATEGIES))] = key(
+        "curriculum", "which step an epoch takes"
+    )
+    turn: Literal["epoch", "step"] = key(
+        "epoch", "what curriculum and alternating choose a step for: a whole epoch, or each update"
+    )
+    epochs: int = key(4000, "epochs in all; the one key that may grow on resume", ge=1)
+    seed: int = key(0, "seed of weights, schedule, shuffling and sampling", ge=0)
+    validate_every: int = key(1, "epochs between validations; the best of them is kept", ge=1)
+    checkpoint_every: int = key(1, "epochs between checkpoints", ge=1)
+    divergence: float = key(
+        100.0,
+        "diverged when a loss exceeds this many times the best of its step, or the weights' norm "
+        "this many times its start",
+        gt=1,
+    )
+    grace: int = key(5, "epochs of a step before its loss is held against its best", ge=1)
+
+
+class ModelSettings(Settings):
+    channels: tuple[Annotated[int, Field(ge=1)], ...] = key(
+        (64, 128, 256, 512),
+        "feature maps per level; poolings between them",
+        min_length=1,
+        strict=False,  # TOML has lists
+    )
+    convolutions: int = key(
+        1, "3×3 convolutions per level: 1 in the reduced U-Net, 2 in the classic one", ge=1
+    )
+
+
+class SupervisedSettings(Settings):
+    optimizer: Literal["lbfgs", "adam"] = key("lbfgs", "optimizer of the supervised step")
+    alpha: float = key(1.0, "weight of false positives in its Tversky loss", ge=0)
+    beta: float = key(1.0, "that of false negatives; both 1: soft Jaccard, both ½: Dice", ge=0)
+    batch_size: int = key(16, "slices per batch (Adam) or micro-batch (L-BFGS, at most)", ge=1)
+
+
+class UnsupervisedSettings(Settings):
+    batch_size: int = key(16, "slices per batch of the unsupervised step (Adam)", ge=1)
+    attention_gradient: Literal["stop", "encoder", "full"] = key(
+        "stop",
+        "gradient of L_u through the mask: none, into the encoder, or into the segmentation "
+        "decoder too",
+    )
+
+
+class CurriculumSettings(Settings):
+    k: float = key(40.0, "how slowly the supervised probability falls", gt=0)
+    floor: float = key(0.5, "the lowest supervised probability", ge=0, le=1)
+    decay: Literal["paper", "exponential", "linear"] = key(
+        "paper", "how it falls with epoch x: k/(k + exp(x/k)), exp(−x/k), or 1 − x/k"
+    )
+
+
+class PretrainingSettings(Settings):
+    epochs: int = key(20, "first epochs of pretrained: passes over the unlabelled set", ge=1)
+
+
+class TogetherSettings(Settings):
+    """Of joint, mean_teacher, cps and pseudo_label."""
+
+    weight: float = key(1.0, "weight of the unlabelled loss beside the supervised one", ge=0)
+    ramp: int = key(40, "epochs in which it rises to that; 0: at once", ge=0)
+    noise: float = key(
+        0.1, "standard deviation of the noise on images, of the window's width", ge=0
+    )
+    ema: float = key(0.99, "what the mean teacher keeps of itself per update", ge=0, le=1)
+    confidence: float = key(0.95, "how sure a pseudo label must be", ge=0.5, le=1)
+
+
+class LBFGSSettings(Settings):
+    learning_rate: float = key(1.0, "first trial step, or the step itself", gt=0)
+    line_search: Literal["strong_wolfe", "none"] = key("strong_wolfe", "line search")
+    max_iter: int = key(20, "iterations per epoch", ge=1)
+    history: int = key(10, "curvature pairs kept", ge=1)
+
+
+class AdamSettings(Settings):
+    learning_rate: float = key(1e-4, "learning rate of Adam, in either step", gt=0)
+
+
+class AugmentationSettings(Settings):
+    """Drawn anew for each slice and epoch; the defaults change nothing."""
+
+    flip: float = key(0.0, "probability of mirroring left to right", ge=0, le=1)
+    rotation: float = key(0.0, "largest turn either way, in degrees", ge=0, le=180)
+    scale: float = key(1.0, "largest zoom, in or out, as a factor", ge=1)
+    shift: float = key(0.0, "largest shift, as a share of the side", ge=0, le=1)
+    level: float = key(0.0, "largest change of the window's level, in HU", ge=0)
+    width: float = key(1.0, "largest change of the window's width, as a factor", ge=1)
+
+
+class DataSettings(Settings):
+    labelled: str = key("", "folder with CT and masks, or its pool; empty: the phantom")
+    unlabelled: str = key(
+        "", "folder with CT, or its pool; empty: the phantom's, where labelled is empty too"
+    )
+    size: int = key(256, "side of the square slices", ge=1)
+    window: tuple[float, float] = key(
+        (40.0, 120.0), "level and width in HU; width above 1", strict=False
+    )
+    slices: Literal["positive", "all"] = key(
+        "positive", "slices with haemorrhage only (masks, CSV), or all"
+    )
+    test_slices: Literal["positive", "all"] = key(
+        "positive", "slices tested on, where data.slices is positive; all gives a specificity"
+    )
+    unlabelled_limit: int = key(0, "at most so many unlabelled slices; 0: all", ge=0)
+    scheme: Annotated[int, AfterValidator(OneOf((0, *sorted(SCHEMES))))] = key(
+        0,
+        "percentage of the patients in the folds' training sides, as in the paper's Table 1: 5, 2 "
+        "and 5 folds; 0: one split, by the shares below",
+    )
+    fold: int = key(0, "the scheme's fold, from 0", ge=0)
+    split_by: Literal["patient", "slice"] = key(
+        "patient", "what folds are made of; slices of one patient on both sides flatter the result"
+    )
+    train: float = key(0.7, "share of the patients trained on", gt=0, le=1)
+    validation: float = key(
+        0.1,
+        "share of the patients, or of a fold's training side, that chooses the best epoch",
+        gt=0,
+        le=1,
+    )
+    test: float = key(0.2, "share of the patients tested on", gt=0, le=1)
+    split_seed: int = key(0, "seed of the split; seeds compared share it", ge=0)
+
+
+class PhantomSettings(Settings):
+    patients: int = key(75, "labelled patients", ge=3)
+    unlabelled: int = key(300, "unlabelled patients", ge=1)
+    slices: int = key(30, "slices per patient", ge=3)
+    size: int = key(512, "side of its slices", ge=64, le=512)
+    seed: int = key(0, "seed of the phantom", ge=0)
+
+
+class ComputeSettings(Settings):
+    """Of training; validation and test are always plain float32."""
+
+    precision: Literal["float32", "bfloat16"] = key(
+        "float32",
+        "of the layers in Adam's steps; weights, optimizers, losses and all of L-BFGS stay float32",
+    )
+    memory_format: Literal["channels_last", "contiguous"] = key(
+        "channels_last", "layout of the feature maps"
+    )
+    compile: Literal["off", "on", "cuda_graphs"] = key(
+        "off", "torch.compile the networks; cuda_graphs: and replay them as CUDA graphs, on a GPU"
+    )
+
+
+class EvaluationSettings(Settings):
+    threshold: float = key(0.5, "a pixel is haemorrhage above this", ge=0, le=1)
+    batch_size: int = key(16, "slices per batch", ge=1)
