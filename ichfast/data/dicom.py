@@ -15,7 +15,7 @@ from pydicom.uid import (
 from ichfast.data import decoders
 from ichfast.data.headers import NATIVE, header_of, open_file
 from ichfast.data.image import Header, Image
-from ichfast.data.problems import Refused, quietly, refusing
+from ichfast.data.problems import Refused, refuse_failures, silence
 from ichfast.data.streams import Stream, read_stream
 
 REWRITTEN = (ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
@@ -107,7 +107,7 @@ def _native_pixels(file: FileIO, header: Header) -> np.ndarray:
 
 def _rewritten_pixels(data: bytes, header: Header) -> np.ndarray:
     """Big endian, and whole files that are deflated."""
-    with refusing("damaged DICOM file"), quietly("pydicom"):
+    with refuse_failures("damaged DICOM file"), silence("pydicom"):
         element = dcmread(BytesIO(data))["PixelData"]
         value = bytes(element.value)
     width = header.bits_allocated // 8
@@ -123,7 +123,7 @@ def _rewritten_pixels(data: bytes, header: Header) -> np.ndarray:
 
 
 def _stream(data: bytes, header: Header) -> Stream:
-    with refusing("compressed pixel data is damaged"):
+    with refuse_failures("compressed pixel data is damaged"):
         return read_stream(data, header)
 
 

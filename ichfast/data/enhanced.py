@@ -18,7 +18,7 @@ from pydicom.uid import ImplicitVRLittleEndian
 from ichfast.data import decoders, dicom, headers
 from ichfast.data.elements import Elements
 from ichfast.data.image import Header, Image
-from ichfast.data.problems import Refused, quietly, refusing
+from ichfast.data.problems import Refused, refuse_failures, silence
 from ichfast.data.streams import Stream, check_stream, find_frames
 
 _SHARED, _PER_FRAME = 0x52009229, 0x52009230
@@ -83,7 +83,7 @@ class EnhancedFile:
         """`Refused` where the file as a whole is: damaged, cut short, or no frame of use."""
         self.path = path
         with BufferedReader(headers.open_file(path)) as file:
-            with refusing("damaged DICOM header"), quietly("pydicom"):
+            with refuse_failures("damaged DICOM header"), silence("pydicom"):
                 dataset = dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS))
                 offset = file.tell()
                 found = list(_headers(dataset, offset))
@@ -121,7 +121,7 @@ class EnhancedFile:
         data = b""
         with (
             BufferedReader(headers.open_file(self.path)) as file,
-            refusing("pixel data cannot be read"),
+            refuse_failures("pixel data cannot be read"),
         ):
             for start, length in self.places[number - 1]:
                 file.seek(start)
@@ -132,7 +132,7 @@ class EnhancedFile:
 
 
 def _stream(data: bytes, header: Header) -> Stream:
-    with refusing("compressed pixel data is damaged"):
+    with refuse_failures("compressed pixel data is damaged"):
         return check_stream(data, header)
 
 

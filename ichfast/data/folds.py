@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from ichfast.data.problems import printable
+from ichfast.data.problems import make_printable
 from ichfast.data.sampling import shuffle, shuffle_key
 from ichfast.errors import DataError, SplitError
 
@@ -153,7 +153,7 @@ def check_apart(names: Mapping[str, Collection[str]]) -> None:
                 more = f" and {len(shared) - 5} more" if len(shared) > 5 else ""
                 raise DataError(
                     f"patients or studies in both {one!r} and {other!r}: "
-                    f"{', '.join(map(printable, shared[:5]))}{more}. The result would be "
+                    f"{', '.join(map(make_printable, shared[:5]))}{more}. The result would be "
                     f"flattered; split by patient, or take them out of one of the two"
                 )
 

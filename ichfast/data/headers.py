@@ -21,7 +21,7 @@ from pydicom.uid import (
 
 from ichfast.data.elements import Elements, elements
 from ichfast.data.image import Header, LookUpTable
-from ichfast.data.problems import Refused, quietly, refusing
+from ichfast.data.problems import Refused, refuse_failures, silence
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 MAX_SIDE = 4096  # beyond any CT: a corrupt header must not ask for gigabytes
@@ -123,7 +123,7 @@ def open_file(path: Path) -> FileIO:
 
 
 def _parse(file: BinaryIO, path: Path) -> Header:
-    with refusing("damaged DICOM header"), quietly("pydicom"):
+    with refuse_failures("damaged DICOM header"), silence("pydicom"):
         try:
             dataset = dcmread(file, stop_before_pixels=True, specific_tags=list(TAGS))
         except InvalidDicomError:

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 
 from ichfast.data import quirks
-from ichfast.data.problems import Refused, quietly, refusing
+from ichfast.data.problems import Refused, refuse_failures, silence
 from ichfast.data.series import Series
 from ichfast.data.stacks import MIN_AXIAL, tilt
 
@@ -74,7 +74,7 @@ def read_nifti(
 
 
 def _load(path: Path, what: str) -> Any:
-    with refusing(f"the {what} is not a readable NIfTI file"), quietly("nibabel.global"):
+    with refuse_failures(f"the {what} is not a readable NIfTI file"), silence("nibabel.global"):
         image: Any = nib.load(path)
     if len(image.shape) != 3 or 0 in image.shape:
         raise Refused(f"the {what} is not a volume of three axes")
@@ -98,7 +98,7 @@ def _aligned(scan: np.ndarray, mask: np.ndarray, shape: tuple[int, ...]) -> bool
 
 
 def _voxels(image: Any, what: str, *, scaled: bool) -> np.ndarray:
-    with refusing(f"the {what} is damaged or truncated"):
+    with refuse_failures(f"the {what} is damaged or truncated"):
         array: np.ndarray = np.asarray(
             image.get_fdata(dtype=np.float32) if scaled else image.dataobj.get_unscaled()
         )

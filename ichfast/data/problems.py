@@ -1,4 +1,6 @@
-"""What could not be read: a bad file is named with its reason, the rest goes on, too many stop."""
+"""What could not be read: a bad file is named with its reason and the rest goes on, until there are
+too many.
+"""
 
 import logging
 import warnings
@@ -14,7 +16,7 @@ class Refused(DataError):
     """One file (or one scan) is not usable; the message is the reason, without the file's name.
 
     ``skip`` marks what a healthy tree may well hold (localizers, other modalities, notes): it is
-    listed, but does not count towards "too many".
+    listed, but does not count towards too many.
     """
 
     def __init__(self, reason: str, *, skip: bool = False):
@@ -23,9 +25,9 @@ class Refused(DataError):
 
 
 @contextmanager
-def refusing(reason: str) -> Iterator[None]:
-    """Around a parser or decoder that may fail in any way on a damaged file. Only the kind of
-    failure is told: the parser's own message may quote the patient.
+def refuse_failures(reason: str) -> Iterator[None]:
+    """`Refused` for whatever a parser or decoder raises on a damaged file. The message has only the
+    type of the error: the parser's own message may quote the patient.
     """
     try:
         yield
@@ -36,8 +38,10 @@ def refusing(reason: str) -> Iterator[None]:
 
 
 @contextmanager
-def quietly(logger_name: str) -> Iterator[None]:
-    """Parsers warn and log with the values they find odd, which may be the patient's."""
+def silence(logger_name: str) -> Iterator[None]:
+    """No warnings and nothing from this logger: parsers quote the values they find odd, which may be
+    the patient's.
+    """
     logger = logging.getLogger(logger_name)
     before, logger.disabled = logger.disabled, True
     try:
@@ -56,8 +60,8 @@ class Problem:
 
 
 class Problems:
-    """Collects them. Files fail in `add`, are left out on purpose in `skip`, and `expect` says how
-    many there are, so that 21 bad files among a hundred thousand do not stop the work.
+    """Collects them. `add` takes files that failed, `skip` those left out on purpose, and `expect`
+    the number of files, so that 21 bad ones among a hundred thousand do not stop the work.
     """
 
     MAX_FILES = 20
@@ -72,18 +76,18 @@ class Problems:
         self.expected += files
 
     def add(self, source: str, reason: str) -> None:
-        """A file that should have been read and was not. DataError when that is too many."""
-        self.items.append(Problem(printable(source), reason))
+        """A file that should have been read and was not. DataError when there are too many."""
+        self.items.append(Problem(make_printable(source), reason))
         self.failed += 1
         if self.failed > self.MAX_FILES and self.failed > self.MAX_SHARE * self.expected:
             raise DataError(
-                f"too many unreadable files, so the folder is probably damaged or not what was "
-                f"expected: {self.summary()}"
+                f"too many unreadable files, so the folder is probably damaged or not the one that "
+                f"was meant: {self.summary()}"
             )
 
     def skip(self, source: str, reason: str) -> None:
         """A file that was left out, or something odd about one that was read."""
-        self.items.append(Problem(printable(source), reason, skip=True))
+        self.items.append(Problem(make_printable(source), reason, skip=True))
 
     def record(self, source: str, refused: Refused) -> None:
         (self.skip if refused.skip else self.add)(source, str(refused))
@@ -103,7 +107,7 @@ class Problems:
         return f"{count} ({'; '.join(clauses)})" if clauses else "no problems"
 
 
-def printable(name: str) -> str:
-    """File names come from elsewhere: no control characters or lone surrogates in messages."""
+def make_printable(name: str) -> str:
+    """The name without control characters or lone surrogates, for messages."""
     text = name.encode("utf-8", "backslashreplace").decode()
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

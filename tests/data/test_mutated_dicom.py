@@ -31,7 +31,7 @@ from pydicom.uid import (
 
 from ichfast.data import Problems, headers, quirks, read_series
 from ichfast.data.dicom import decoders_agree, read_image
-from ichfast.data.problems import Refused, quietly
+from ichfast.data.problems import Refused, silence
 
 SIZE = 32
 EACH = 320  # mutants of each base: 2,560 in all
@@ -162,7 +162,7 @@ def mutate(base: Base, rng: np.random.Generator) -> tuple[str, bytes]:
 
 def as_it_says(data: bytes, base: Base) -> np.ndarray:
     """HU of a file whose rescale or padding was hit, by pydicom's reading of its header."""
-    with quietly("pydicom"):
+    with silence("pydicom"):
         dataset = dcmread(BytesIO(data), stop_before_pixels=True)
         slope, intercept = float(dataset.RescaleSlope), float(dataset.RescaleIntercept)
         padding = dataset.get("PixelPaddingValue")

@@ -21,7 +21,7 @@ from ichfast.data.audit.look import look
 from ichfast.data.enhanced import EnhancedFile, read_pictures
 from ichfast.data.headers import quick_header
 from ichfast.data.image import Image
-from ichfast.data.problems import Refused, quietly
+from ichfast.data.problems import Refused, silence
 
 EACH = 160
 FRAMES = 4
@@ -73,7 +73,7 @@ def hu(image: Image) -> np.ndarray:
 
 def as_it_says(data: bytes, stored: np.ndarray, number: int) -> np.ndarray:
     """HU of a frame whose rescale or padding was hit, by pydicom's reading of its header."""
-    with quietly("pydicom"):
+    with silence("pydicom"):
         dataset = dcmread(BytesIO(data), stop_before_pixels=True)
         places = [
             dataset.PerFrameFunctionalGroupsSequence[number - 1],

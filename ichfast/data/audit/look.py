@@ -17,7 +17,7 @@ from ichfast.data.enhanced import EnhancedFile, Picture
 from ichfast.data.headers import NATIVE, EnhancedCT, quick_header
 from ichfast.data.image import Header, Image
 from ichfast.data.layouts import find_unaudited
-from ichfast.data.problems import Refused, refusing
+from ichfast.data.problems import Refused, refuse_failures
 from ichfast.data.series import AIR_HU
 from ichfast.data.stacks import Frame, frame
 
@@ -46,7 +46,7 @@ def look(path: Path, *, pixels: bool) -> list[tuple[int, Look | Refused]]:
     if kind := find_unaudited(path.name):
         raise Refused(f"{kind}, not looked into", skip=True)
     file: EnhancedFile | None = None
-    with refusing("damaged DICOM file"):
+    with refuse_failures("damaged DICOM file"):
         try:
             header, size = quick_header(path)
             frame(header.orientation)
@@ -58,7 +58,7 @@ def look(path: Path, *, pixels: bool) -> list[tuple[int, Look | Refused]]:
     found: list[tuple[int, Look | Refused]] = []
     for picture in pictures:
         try:
-            with refusing("damaged DICOM file"):
+            with refuse_failures("damaged DICOM file"):
                 found.append((picture.number, _look(path, file, picture, pixels)))
         except Refused as refused:
             if file is None:

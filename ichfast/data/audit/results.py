@@ -12,7 +12,7 @@ import numpy as np
 from ichfast.data import quirks
 from ichfast.data.audit.look import present, unread
 from ichfast.data.audit.tally import NAMED, Scan, Tally, word
-from ichfast.data.problems import printable
+from ichfast.data.problems import make_printable
 from ichfast.data.series import Series
 from ichfast.data.stacks import tilt
 
@@ -38,7 +38,7 @@ class Shown:
 
     def name(self, kind: str, text: str) -> str:
         if self.identify or not text:
-            return printable(text)
+            return make_printable(text)
         secret = f"{kind}:{text}".encode("utf-8", "surrogatepass")
         digest = hashlib.blake2b(secret, key=self.salt, digest_size=5).digest()
         return f"{kind}-{base64.b32encode(digest).decode().lower()}"
@@ -46,7 +46,7 @@ class Shown:
     def file(self, source: str) -> str:
         if self.pieces and not self.identify:
             source = "/".join(self.pieces.get(piece, piece) for piece in source.split("/"))
-        return printable(source)
+        return make_printable(source)
 
 
 def results(
@@ -104,7 +104,7 @@ def _set(part: int, name: str, tally: Tally, scans: Sequence[Scan]) -> dict[str,
     own = [scan for scan in scans if scan.set == part]
     slices = sum(len(scan.positions) for scan in own)
     return {
-        "name": printable(name),
+        "name": make_printable(name),
         "files": tally.files[part],
         "slices": slices,
         "series": len(own),
@@ -140,7 +140,7 @@ def _series(scan: Scan, parts: int, shown: Shown, sets: Sequence[str]) -> dict[s
     own = {MISSING: missing > 0, SINGLE: n == 1}
     found += [name for name, there in own.items() if there]
     return {
-        "set": printable(sets[scan.set]),
+        "set": make_printable(sets[scan.set]),
         "patient": shown.name("patient", header.patient),
         "study": shown.name("study", header.study),
         "series": shown.name("series", header.series),
@@ -194,7 +194,7 @@ def _shared(scans: Sequence[Scan], sets: Sequence[str], shown: Shown) -> list[di
     }
     pairs = []
     for one, other in combinations(range(len(sets)), 2):
-        pair: dict[str, Any] = {"sets": [printable(sets[one]), printable(sets[other])]}
+        pair: dict[str, Any] = {"sets": [make_printable(sets[one]), make_printable(sets[other])]}
         for kind, of in kinds.items():
             names = [{of(scan) for scan in scans if scan.set == part} for part in (one, other)]
             both = sorted((names[0] & names[1]) - {""})
@@ -247,11 +247,11 @@ def _listed(
     # One line for each id and set, not for each series of a patient.
     single = {(part, kind, own): source for part, kind, own, source in reversed(hits)}
     return {
-        "list": printable(name),
+        "list": make_printable(name),
         "ids": len(ids),
         "present": len(met),
         "found": [
-            {"set": printable(sets[part]), "kind": kind, "id": own, "file": shown.file(source)}
+            {"set": make_printable(sets[part]), "kind": kind, "id": own, "file": shown.file(source)}
             for (part, kind, own), source in reversed(single.items())
         ],
     }
@@ -274,7 +274,10 @@ def _identical(tally: Tally, sets: Sequence[str], shown: Shown) -> dict[str, Any
         "groups_across_sets": len(across),
         "files": sum(map(len, groups.values())),
         "named": [
-            [{"set": printable(sets[part]), "file": shown.file(source)} for part, source in group]
+            [
+                {"set": make_printable(sets[part]), "file": shown.file(source)}
+                for part, source in group
+            ]
             for group in named
         ],
     }
@@ -289,7 +292,7 @@ def _findings(tally: Tally, sets: Sequence[str], shown: Shown) -> list[dict[str,
             "files": finding.files,
             "possible": finding.possible,
             "named": [
-                {"set": printable(sets[part]), "file": shown.file(source), "detail": detail}
+                {"set": make_printable(sets[part]), "file": shown.file(source), "detail": detail}
                 for part, source, detail in finding.named
             ],
         }

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from ichfast.data.audit.look import Look
-from ichfast.data.problems import Refused, printable
+from ichfast.data.problems import Refused, make_printable
 from ichfast.data.stacks import Stack
 
 NAMED = 10_000  # files that a finding names
@@ -87,7 +87,7 @@ class Tally:
         stem = PurePosixPath(source).stem
         if stem in listed:
             self.listed.append((stem, part, source))
-        if header.patient and header.patient in printable(source):
+        if header.patient and header.patient in make_printable(source):
             for piece in source.split("/"):
                 if word(header.patient).search(piece):
                     self.telling[piece] = header.patient

@@ -16,7 +16,7 @@ from ichfast.data import quirks
 from ichfast.data.files import list_by_name, list_folder, relative
 from ichfast.data.layouts.base import ScanLayout
 from ichfast.data.layouts.ct_ich import OTHER_TABLES, attach_labels, find_labels
-from ichfast.data.problems import Problems, Refused, refusing
+from ichfast.data.problems import Problems, Refused, refuse_failures
 from ichfast.data.series import Series
 from ichfast.errors import DataError
 
@@ -150,7 +150,7 @@ def _read_grey(path: Path) -> np.ndarray:
     except ModuleNotFoundError:
         raise DataError(f"{path}: JPEG needs a decoder: pip install ichfast[decode]") from None
     with (
-        refusing(f"{path.name} is not a readable JPEG picture"),
+        refuse_failures(f"{path.name} is not a readable JPEG picture"),
         Image.open(path, formats=["JPEG"]) as picture,
     ):
         return np.asarray(picture.convert("L"))

@@ -15,7 +15,7 @@ import ichfast
 from ichfast.data.files import find_files, relative
 from ichfast.data.layouts.base import Unit
 from ichfast.data.prepare.durable import whole
-from ichfast.data.problems import Problem, Problems, printable
+from ichfast.data.problems import Problem, Problems, make_printable
 from ichfast.errors import DataError, OutputError
 
 FORMAT = 3
@@ -67,7 +67,7 @@ class Plan:
                 appeared = new is not None and new[0] == name
                 what = "changed" if changed else "appeared" if appeared else "disappeared"
                 raise DataError(
-                    f"{root}: {printable(name)} has {what} since the work on the pool began; put "
+                    f"{root}: {make_printable(name)} has {what} since the work on the pool began; put "
                     f"it back as it was, or delete {work} and start again"
                 )
 
