@@ -26,18 +26,18 @@ def read_image(path: Path) -> Image:
     with open_file(path) as file:
         header = header_of(file, path)
         if header.transfer_syntax in NATIVE:
-            return image_of(header, _native_pixels(file, header), None)
-        data = _whole(file)
+            return make_image(header, _read_native_pixels(file, header), None)
+        data = _read_whole(file)
     if header.transfer_syntax in REWRITTEN:
-        return image_of(header, _rewritten_pixels(data, header), None)
+        return make_image(header, _read_rewritten_pixels(data, header), None)
     name = decoders.available(header.transfer_syntax)[0]  # first: it names what is not read at all
-    return decoded(_stream(data, header), header, name)
+    return decode_image(_read_stream(data, header), header, name)
 
 
-def decoded(stream: Stream, header: Header, name: str) -> Image:
-    """By the decoder of this name."""
-    pixels = _stored(decoders.decode(stream, header, name), stream, header)
-    return image_of(header, pixels, stream.signed)
+def decode_image(stream: Stream, header: Header, name: str) -> Image:
+    """The image of a compressed stream, by the decoder of this name."""
+    pixels = _restore_stored(decoders.decode(stream, header, name), stream, header)
+    return make_image(header, pixels, stream.signed)
 
 
 def decoders_agree(path: Path) -> bool | None:
@@ -54,16 +54,16 @@ def compare_decoders(path: Path) -> list[list[str]]:
         header = header_of(file, path)
         if header.transfer_syntax in NATIVE + REWRITTEN:
             return []
-        data = _whole(file)
-    return decoders.compare(_stream(data, header), header)
+        data = _read_whole(file)
+    return decoders.compare(_read_stream(data, header), header)
 
 
-def _whole(file: FileIO) -> bytes:
+def _read_whole(file: FileIO) -> bytes:
     file.seek(0)
     return file.read()
 
 
-def pixels_begin(start: bytes, size: int, header: Header, frames: int, needs: str) -> int:
+def find_pixels(start: bytes, size: int, header: Header, frames: int, needs: str) -> int:
     """Where in a file of this size the uncompressed pixels of so many frames begin. `start` is the
     first 12 bytes of the PixelData element; refused unless it holds the frames, and nothing but.
     """
@@ -84,17 +84,17 @@ def pixels_begin(start: bytes, size: int, header: Header, frames: int, needs: st
     return begin
 
 
-def native_pixels(data: bytes | np.ndarray, header: Header) -> np.ndarray:
+def view_native_pixels(data: bytes | np.ndarray, header: Header) -> np.ndarray:
     """Uncompressed little-endian pixels in place: no copy."""
     kind = np.dtype(f"<{'i' if header.signed else 'u'}{header.bits_allocated // 8}")
     return np.frombuffer(data, kind).reshape(header.rows, header.columns)
 
 
-def _native_pixels(file: FileIO, header: Header) -> np.ndarray:
+def _read_native_pixels(file: FileIO, header: Header) -> np.ndarray:
     """Straight from the file to where they stay."""
     size = os.fstat(file.fileno()).st_size
     file.seek(header.data_offset)
-    begin = pixels_begin(file.read(12), size, header, 1, "Rows x Columns needs")
+    begin = find_pixels(file.read(12), size, header, 1, "Rows x Columns needs")
     file.seek(begin)
     data = np.empty(header.rows * header.columns * header.bits_allocated // 8, np.uint8)
     rest = data.data
@@ -102,10 +102,10 @@ def _native_pixels(file: FileIO, header: Header) -> np.ndarray:
         rest = rest[count:]
     if rest:
         raise Refused("pixel data is truncated since its header was read")
-    return native_pixels(data, header)
+    return view_native_pixels(data, header)
 
 
-def _rewritten_pixels(data: bytes, header: Header) -> np.ndarray:
+def _read_rewritten_pixels(data: bytes, header: Header) -> np.ndarray:
     """Big endian, and whole files that are deflated."""
     with refuse_failures("damaged DICOM file"), silence("pydicom"):
         element = dcmread(BytesIO(data))["PixelData"]
@@ -122,18 +122,18 @@ def _rewritten_pixels(data: bytes, header: Header) -> np.ndarray:
     return pixels.astype(kind.newbyteorder("=")).reshape(header.rows, header.columns)
 
 
-def _stream(data: bytes, header: Header) -> Stream:
+def _read_stream(data: bytes, header: Header) -> Stream:
     with refuse_failures("compressed pixel data is damaged"):
         return read_stream(data, header)
 
 
-def image_of(header: Header, pixels: np.ndarray, signed: bool | None) -> Image:
+def make_image(header: Header, pixels: np.ndarray, signed: bool | None) -> Image:
     if pixels.itemsize == 4 and pixels.max() >= 2**31:
         raise Refused("pixel values do not fit into 32 bits with a sign")
     return Image(header, pixels, header.slope, header.intercept, stream_signed=signed)
 
 
-def _stored(unsigned: np.ndarray, stream: Stream, header: Header) -> np.ndarray:
+def _restore_stored(unsigned: np.ndarray, stream: Stream, header: Header) -> np.ndarray:
     """From a stream's bits to stored values. Streams know no sign (JPEG 2000's may be wrong): the
     header says. RLE has whole words, with all that uncompressed ones may have in them.
     """

@@ -86,7 +86,7 @@ class EnhancedFile:
             with refuse_failures("damaged DICOM header"), silence("pydicom"):
                 dataset = dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS))
                 offset = file.tell()
-                found = list(_headers(dataset, offset))
+                found = list(_make_headers(dataset, offset))
             reasons = {str(header) for header in found if isinstance(header, Refused)}
             good = [header for header in found if isinstance(header, Header)]
             if not good and len(reasons) == 1:
@@ -95,24 +95,24 @@ class EnhancedFile:
             self.pictures = [Picture(i, header) for i, header in enumerate(found, 1)]
             self.places: list[list[tuple[int, int]]] = []  # by frame: where its bytes lie
             if good:
-                self.places = _places(file, dataset, good[0], len(found))
+                self.places = _find_places(file, dataset, good[0], len(found))
 
-    def image(self, number: int) -> Image:
+    def read_image(self, number: int) -> Image:
         """As `ichfast.data.dicom.read_image`, of the frame with this number (from 1)."""
-        header, data = self._read(number)
+        header, data = self._read_frame(number)
         if header.transfer_syntax in headers.NATIVE:
-            return dicom.image_of(header, dicom.native_pixels(data, header), None)
-        stream = _stream(data, header)
-        return dicom.decoded(stream, header, decoders.available(header.transfer_syntax)[0])
+            return dicom.make_image(header, dicom.view_native_pixels(data, header), None)
+        stream = _check_stream(data, header)
+        return dicom.decode_image(stream, header, decoders.available(header.transfer_syntax)[0])
 
     def compare_decoders(self, number: int) -> list[list[str]]:
         """As `ichfast.data.dicom.compare_decoders`, of one frame."""
-        header, data = self._read(number)
+        header, data = self._read_frame(number)
         if header.transfer_syntax in headers.NATIVE:
             return []
-        return decoders.compare(_stream(data, header), header)
+        return decoders.compare(_check_stream(data, header), header)
 
-    def _read(self, number: int) -> tuple[Header, bytes]:
+    def _read_frame(self, number: int) -> tuple[Header, bytes]:
         if number > len(self.pictures):
             raise Refused("the file has changed since its header was read")
         header = self.pictures[number - 1].header
@@ -131,7 +131,7 @@ class EnhancedFile:
         return header, data
 
 
-def _stream(data: bytes, header: Header) -> Stream:
+def _check_stream(data: bytes, header: Header) -> Stream:
     with refuse_failures("compressed pixel data is damaged"):
         return check_stream(data, header)
 
@@ -139,7 +139,7 @@ def _stream(data: bytes, header: Header) -> Stream:
 # Headers
 
 
-def _headers(dataset: Dataset, offset: int) -> Iterator[Header | Refused]:
+def _make_headers(dataset: Dataset, offset: int) -> Iterator[Header | Refused]:
     """Of each frame in its order, or why it has none."""
     top = headers.Tags(dataset)
     syntax = dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)
@@ -152,9 +152,9 @@ def _headers(dataset: Dataset, offset: int) -> Iterator[Header | Refused]:
     for tag in headers.TAGS:
         if tag in dataset and tag not in _OF_A_FRAME:
             common[tag], common.vrs[tag] = top.raw(tag), top.vr(tag).encode()
-    outside = [*_own(top, _OF_A_FRAME)]
-    shared = _items(dataset, _SHARED)
-    frames = _items(dataset, _PER_FRAME)
+    outside = [*_read_values(top, _OF_A_FRAME)]
+    shared = _get_items(dataset, _SHARED)
+    frames = _get_items(dataset, _PER_FRAME)
     if len(shared) > 1 or _SHARED not in dataset or not frames:
         raise Refused("enhanced CT without its shared and per-frame functional groups")
     count = common.get(headers._FRAMES, b"").strip(b" \0")
@@ -169,35 +169,35 @@ def _headers(dataset: Dataset, offset: int) -> Iterator[Header | Refused]:
             values |= common
             values.vrs = common.vrs
             for tag, value in (*_gather(item), *outside):
-                if not _same(values.setdefault(tag, value), value) and tag not in _MAY_DIFFER:
+                if not _are_equal(values.setdefault(tag, value), value) and tag not in _MAY_DIFFER:
                     raise Refused("functional groups contradict each other")
-            values[headers._IMAGE_TYPE] = _frame_type(values, image_type)
+            values[headers._IMAGE_TYPE] = _check_frame_type(values, image_type)
             yield headers.make_header(headers.PlainTags(values), offset)
         except Refused as refused:
             yield refused
 
 
-def _items(dataset: Dataset, tag: int) -> list[Dataset]:
+def _get_items(dataset: Dataset, tag: int) -> list[Dataset]:
     return list(dataset[tag].value or ()) if tag in dataset else []
 
 
 def _gather(item: Dataset) -> Iterator[tuple[int, bytes]]:
     """What the functional groups in an item of the shared or per-frame sequence say."""
     for group, tags in (*_GROUPS.items(), *_UNASSIGNED.items()):
-        inner = _items(item, group)
+        inner = _get_items(item, group)
         if len(inner) > 1:
             raise Refused("a functional group has more than one item")
         for one in inner:
-            yield from _own(headers.Tags(one), tags)
+            yield from _read_values(headers.Tags(one), tags)
 
 
-def _own(tags: headers.Tags, wanted: tuple[int, ...]) -> Iterator[tuple[int, bytes]]:
+def _read_values(tags: headers.Tags, wanted: tuple[int, ...]) -> Iterator[tuple[int, bytes]]:
     for tag in wanted:
         if value := tags.raw(tag).strip(b" \0"):
             yield tag, value
 
 
-def _same(a: bytes, b: bytes) -> bool:
+def _are_equal(a: bytes, b: bytes) -> bool:
     if a == b:
         return True
     try:
@@ -207,7 +207,7 @@ def _same(a: bytes, b: bytes) -> bool:
     return numbers[0] == numbers[1]
 
 
-def _frame_type(values: Elements, image_type: bytes) -> bytes:
+def _check_frame_type(values: Elements, image_type: bytes) -> bytes:
     """Frame Type, where it is missing Image Type; refused where the frame is no slice in HU."""
     kind = values.get(_FRAME_TYPE, image_type.strip(b" \0"))
     parts = [part.strip(b" \0") for part in kind.split(b"\\")]
@@ -225,7 +225,7 @@ def _frame_type(values: Elements, image_type: bytes) -> bytes:
 # Pixels
 
 
-def _places(
+def _find_places(
     file: BinaryIO, dataset: Dataset, header: Header, frames: int
 ) -> list[list[tuple[int, int]]]:
     """Offset and length in the file of each frame's bytes."""
@@ -234,6 +234,6 @@ def _places(
         return find_frames(file, header, frames, top.raw(_OFFSETS), top.raw(_LENGTHS))
     file.seek(header.data_offset)
     start, size = file.read(12), file.seek(0, 2)
-    begin = dicom.pixels_begin(start, size, header, frames, "its frames need")
+    begin = dicom.find_pixels(start, size, header, frames, "its frames need")
     one = header.rows * header.columns * header.bits_allocated // 8
     return [[(begin + i * one, one)] for i in range(frames)]

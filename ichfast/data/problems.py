@@ -39,8 +39,8 @@ def refuse_failures(reason: str) -> Iterator[None]:
 
 @contextmanager
 def silence(logger_name: str) -> Iterator[None]:
-    """No warnings and nothing from this logger: parsers quote the values they find odd, which may be
-    the patient's.
+    """No warnings and nothing from this logger: parsers quote the values they find odd, which may
+    be the patient's.
     """
     logger = logging.getLogger(logger_name)
     before, logger.disabled = logger.disabled, True

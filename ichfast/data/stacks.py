@@ -207,7 +207,7 @@ def _image(path: Path, number: int, opened: dict[Path, EnhancedFile]) -> Image:
         return read_image(path)
     if path not in opened:
         opened[path] = EnhancedFile(path)
-    return opened[path].image(number)
+    return opened[path].read_image(number)
 
 
 def _common(

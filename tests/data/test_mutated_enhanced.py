@@ -95,7 +95,7 @@ def as_it_says(data: bytes, stored: np.ndarray, number: int) -> np.ndarray:
 
 def judge(name: str, where: str, data: bytes, base: Base, file: EnhancedFile, number: int) -> str:
     try:
-        found = hu(file.image(number))
+        found = hu(file.read_image(number))
     except Refused:
         return "refused"
     assert base.hu is not None
@@ -125,7 +125,7 @@ def test_refused_or_right(name: str, tmp_path: Path, head: Any, need_decoder: An
     path = tmp_path / "base.dcm"
     base = make_base(name, path, head, need_decoder)
     whole = EnhancedFile(path)
-    base.hu = np.stack([hu(whole.image(number)) for number in range(1, FRAMES + 1)])
+    base.hu = np.stack([hu(whole.read_image(number)) for number in range(1, FRAMES + 1)])
     outcomes: Counter[tuple[str, str]] = Counter()
     for seed in range(EACH):
         where, data = mutate(base, np.random.default_rng(seed))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ichfast.data import dicom, load_slices, read_window
-from ichfast.data.dicom import pixels_begin, read_image
+from ichfast.data.dicom import find_pixels, read_image
 from ichfast.data.problems import Refused
 from ichfast.errors import DataError
 
@@ -65,11 +65,11 @@ def test_a_file_cut_while_it_is_read(tmp_path, write_dicom, head, monkeypatch) -
     size = path.stat().st_size
 
     def cut(*arguments: Any) -> int:
-        begin = pixels_begin(*arguments)
+        begin = find_pixels(*arguments)
         os.truncate(path, size - 100)
         return begin
 
-    monkeypatch.setattr(dicom, "pixels_begin", cut)
+    monkeypatch.setattr(dicom, "find_pixels", cut)
     with pytest.raises(DataError, match=r"a\.dcm: pixel data is truncated since"):
         read_window(path, 16, BRAIN)
 

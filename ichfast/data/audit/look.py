@@ -76,7 +76,7 @@ def _look(path: Path, file: EnhancedFile | None, picture: Picture, pixels: bool)
     if not pixels:
         image = Image(header, unread(), header.slope, header.intercept)
         return Look(header, own, position, *present(quirks.IMAGE_QUIRKS, image))
-    image = file.image(picture.number) if file else read_image(path)
+    image = file.read_image(picture.number) if file else read_image(path)
     found = list(quirks.correct(image))
     code = _hash(image, own)
     groups: list[list[str]] = []

@@ -67,8 +67,8 @@ class Plan:
                 appeared = new is not None and new[0] == name
                 what = "changed" if changed else "appeared" if appeared else "disappeared"
                 raise DataError(
-                    f"{root}: {make_printable(name)} has {what} since the work on the pool began; put "
-                    f"it back as it was, or delete {work} and start again"
+                    f"{root}: {make_printable(name)} has {what} since the work on the pool began; "
+                    f"put it back as it was, or delete {work} and start again"
                 )
 
     def source_digest(self) -> str:
