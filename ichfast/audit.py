@@ -16,9 +16,9 @@ exit status:
 """
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, prog: str = "python -m ichfast.audit") -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m ichfast.audit",
+        prog=prog,
         description="Look through folders of CT and write audit.html and audit.json: files that "
         "cannot be read, quirks, tilt, spacing, missing and repeated slices, and what the folders "
         "share. Reads headers only, unless --pixels.",

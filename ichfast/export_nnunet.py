@@ -9,9 +9,11 @@ from ichfast.data import Problems
 from ichfast.errors import IchfastError
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(
+    arguments: Sequence[str] | None = None, prog: str = "python -m ichfast.export_nnunet"
+) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m ichfast.export_nnunet",
+        prog=prog,
         description="Write a labelled set as a data set of nnU-Net v2 (imagesTr, labelsTr, "
         "dataset.json), in HU, upright, haemorrhage of every type as label 1. Exit status: 0, or 1 "
         "where scans could not be exported, or 2 where nothing was.",

@@ -8,9 +8,9 @@ from ichfast.data.phantom import write_phantom
 from ichfast.errors import IchfastError
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, prog: str = "python -m ichfast.phantom") -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m ichfast.phantom",
+        prog=prog,
         description="Write synthetic head CT with haemorrhages: a labelled set in the layout of "
         "CT-ICH v1.3.1 (DIR/labelled) and an unlabelled set in that of RSNA 2019 "
         "(DIR/unlabelled). The same arguments give the same files.",

@@ -18,9 +18,9 @@ on several processes or machines with one shared folder:
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m ichfast.prepare") -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m ichfast.prepare",
+        prog=prog,
         description="Make a pool of a data set (CT-ICH, RSNA, or a folder of NIfTI or DICOM): "
         "every slice as int16 HU at one size, in one memory-mapped file with an index.",
         epilog=EPILOG,

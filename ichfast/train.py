@@ -15,6 +15,8 @@ from ichfast.team import ALONE, Team, complain, joined, one_voice
 from ichfast.training import PRESETS, Recipe, RunFolder, checkpoint, presets, recipe, run
 from ichfast.training.folder import CHECKPOINT, RECIPE, held_by
 
+PROG = "python -m ichfast.train"
+
 DESCRIPTION = """\
 Train the semi-supervised U-Net on head CT, evaluate it on patients it has not seen, write a report.
 Without arguments: the demo, on a phantom that is made first, in a few minutes on two cores.
@@ -32,9 +34,9 @@ recipe keys for --set and --recipe files (in brackets: the paper preset's value,
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
     with one_voice():
-        return command(parser().parse_args(arguments))
+        return command(parser(prog).parse_args(arguments))
 
 
 def command(options: argparse.Namespace) -> int:
@@ -78,9 +80,9 @@ def command(options: argparse.Namespace) -> int:
         return 130
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(prog: str = PROG) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m ichfast.train",
+        prog=prog,
         description=DESCRIPTION,
         epilog=EPILOG + presets.format_help(),
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -8,9 +8,9 @@ from ichfast.errors import IchfastError
 from ichfast.report import write_report
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, prog: str = "python -m ichfast.report") -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m ichfast.report",
+        prog=prog,
         description="Write report.html into a run folder, from the files in it. A run that is "
         "still going on can be looked at too.",
     )

@@ -19,6 +19,8 @@ from ichfast.training import Recipe, RunFolder
 from ichfast.training.parts import Load
 from ichfast.training.recipe import merge, with_folders, with_settings
 
+PROG = "python -m ichfast.reproduce"
+
 DESCRIPTION = """\
 Train every strategy of the table on every fold of the 20, 50 and 80 % schemes, each in a run folder
 of its own, and write one page and one JSON: scores with intervals beside the paper's, differences,
@@ -34,8 +36,8 @@ examples:
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    options = parser().parse_args(arguments)
+def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
+    options = parser(prog).parse_args(arguments)
     try:
         out: Path = options.out or Path("runs") / f"table1-{options.preset}"
         if options.jobs < 1:
@@ -51,9 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(prog: str = PROG) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m ichfast.reproduce",
+        prog=prog,
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
