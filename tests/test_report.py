@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 import ichfast.report
 from ichfast.errors import DataError, IchfastError, OutputError
+from ichfast.files import PARTIAL
 from ichfast.report import write_report
 from ichfast.report.__main__ import main
 from ichfast.report.figures import outline, picture
@@ -122,7 +123,7 @@ def run(tmp_path: Path) -> Path:
 def page(run: Path) -> Page:
     path = write_report(run)
     assert path == run / "report.html"
-    assert not list(run.glob("*.partial"))
+    assert not list(run.glob(f"{PARTIAL}*"))
     return Page(path.read_text(encoding="utf-8"))
 
 
@@ -348,10 +349,10 @@ def test_a_failed_write_keeps_the_former_page(run, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.replace", full)
-    with pytest.raises(OutputError, match=r"report\.html cannot be written: No space left"):
+    with pytest.raises(OutputError, match=r"report\.html could not be written: No space left"):
         write_report(run)
     assert (run / "report.html").read_bytes() == former
-    assert not list(run.glob("*.partial"))
+    assert not list(run.glob(f"{PARTIAL}*"))
 
 
 def test_command(run, capsys):

@@ -10,12 +10,13 @@ import numpy as np
 
 from ichfast.data import quirks
 from ichfast.data.layouts import detect_layout
-from ichfast.data.phantom.files import whole
 from ichfast.data.problems import Problems, Refused
 from ichfast.data.series import Series
 from ichfast.errors import DataError, OutputError
+from ichfast.files import replace_whole, write_whole
 
 LABELS = {"background": 0, "haemorrhage": 1}
+FIX = "Free space or choose another folder with --out."
 
 
 def export(root: Path, out: Path, problems: Problems, *, progress: bool = False) -> int:
@@ -45,13 +46,10 @@ def export(root: Path, out: Path, problems: Problems, *, progress: bool = False)
             "numTraining": len(names),
             "file_ending": ".nii.gz",
         }
-        with whole(out / "dataset.json") as temporary:
-            temporary.write_text(json.dumps(description, indent=2) + "\n")
+        text = json.dumps(description, indent=2) + "\n"
+        write_whole(out / "dataset.json", text.encode(), lasting=False, fix=FIX)
     except OSError as error:
-        raise OutputError(
-            f"{error.filename or out}: {error.strerror or error}. Free space or choose another "
-            f"folder with --out."
-        ) from error
+        raise OutputError(f"{error.filename or out}: {error.strerror or error}. {FIX}") from error
     return len(names)
 
 
@@ -74,7 +72,7 @@ def _write(out: Path, series: Series) -> None:
     ):
         image = nib.Nifti1Image(voxels.transpose(2, 1, 0), affine)  # type: ignore[no-untyped-call]
         image.header.set_xyzt_units("mm")  # type: ignore[no-untyped-call]
-        with whole(path) as temporary:
+        with replace_whole(path, lasting=False) as temporary:
             nib.save(image, temporary)
 
 

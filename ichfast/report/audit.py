@@ -9,7 +9,8 @@ from typing import Any
 
 from ichfast.data.audit import DISAGREE, Options, audit
 from ichfast.errors import OutputError
-from ichfast.report.page import template, write_whole
+from ichfast.files import write_whole
+from ichfast.report.page import template
 
 SALT = "audit.salt"
 FILES_SHOWN = 8  # of a finding
@@ -43,8 +44,9 @@ def run(
     found = audit(sets, options)
     trouble = troubles(found)
     fix = "Make room or choose another folder with --out."
-    write_whole(out / "audit.json", json.dumps(found, indent=1) + "\n", fix)
-    write_whole(out / "audit.html", render(found), fix)
+    text = json.dumps(found, indent=1) + "\n"
+    for name, content in (("audit.json", text), ("audit.html", render(found))):
+        write_whole(out / name, content.encode(), lasting=False, fix=fix)
     for part in found["sets"]:
         print(
             f"{part['name']}: {_many(part['files'], 'file')}, "

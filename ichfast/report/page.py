@@ -1,7 +1,6 @@
 """From a run folder to its page: how each number is written, and what must be said with it."""
 
 import math
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,7 +10,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template, UndefinedError
 
-from ichfast.errors import DataError, OutputError
+from ichfast.errors import DataError
+from ichfast.files import write_whole
 from ichfast.metrics import AGGREGATIONS
 from ichfast.report.figures import outline, picture, plots
 from ichfast.report.run import Run, number, read_run
@@ -48,19 +48,8 @@ def write_report(run: Path) -> Path:
             "another version of ichfast? Delete it to see the curves alone."
         ) from error
     fix = f"Make room or allow writing there, then run python -m ichfast.report {run}."
-    write_whole(path, html, fix)
+    write_whole(path, html.encode(), lasting=False, fix=fix)
     return path
-
-
-def write_whole(path: Path, text: str, fix: str) -> None:
-    """The file, whole or as it was before; OutputError that ends with the fix."""
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(f"{path} cannot be written: {error.strerror}. {fix}") from error
 
 
 def render(run: Run) -> str:

@@ -7,8 +7,9 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from ichfast.files import write_whole
 from ichfast.report.figures import outline, picture
-from ichfast.report.page import NO_NUMBER, score, template, write_whole
+from ichfast.report.page import NO_NUMBER, score, template
 from ichfast.report.run import number
 from ichfast.report.table1_figures import label_curve, training_curves, unlabelled_curve
 
@@ -51,7 +52,7 @@ class Shown:
 def write_table(result: dict[str, Any], pictures: Examples | None, folder: Path) -> Path:
     path = folder / PAGE
     fix = "Make room or allow writing there, then give the same command again."
-    write_whole(path, render(result, pictures), fix)
+    write_whole(path, render(result, pictures).encode(), lasting=False, fix=fix)
     return path
 
 

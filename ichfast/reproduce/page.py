@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ichfast.report.page import write_whole
+from ichfast.files import write_whole
 from ichfast.report.table1 import write_table
 from ichfast.reproduce.examples import examples
 from ichfast.reproduce.plan import Plan
@@ -17,5 +17,5 @@ def write_result(result: dict[str, Any], plan: Plan, out: Path, load: Load) -> P
     """Both files; the path of the page."""
     fix = "Make room or allow writing there, then give the same command again."
     text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
-    write_whole(out / RESULT, text + "\n", fix)
+    write_whole(out / RESULT, f"{text}\n".encode(), lasting=False, fix=fix)
     return write_table(result, examples(plan, out, load), out)

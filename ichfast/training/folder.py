@@ -1,16 +1,23 @@
 """The run folder: who may use it, and files that are written whole or not at all."""
 
-import errno
-import fcntl
 import json
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ichfast.errors import CheckpointError, OutputError
+from ichfast.files import (
+    PARTIAL,
+    DiskFull,
+    WriteError,
+    append,
+    find_partials,
+    lock,
+    report_errors,
+    write_whole,
+)
 from ichfast.team import Team
 
 if TYPE_CHECKING:
@@ -19,6 +26,8 @@ if TYPE_CHECKING:
 RECIPE, LOG, CHECKPOINT = "recipe.toml", "log.jsonl", "checkpoint.pt"
 METRICS, WEIGHTS, EXAMPLES = "metrics.json", "model.safetensors", "examples.safetensors"
 SLICES, EVENTS = "slices.json", "events"
+LOCK = ".lock"
+FILES = {RECIPE, LOG, CHECKPOINT, METRICS, WEIGHTS, EXAMPLES, SLICES}
 
 
 class RunFolder:
@@ -35,23 +44,16 @@ class RunFolder:
             )
 
     def __enter__(self) -> Self:
-        self._writing("", lambda: self.path.mkdir(parents=True, exist_ok=True))
-        self._writing("", self._lock)
+        with ExitStack() as stack, self._advise():
+            with report_errors(self.path):
+                self.path.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(lock(self.path / LOCK))
+            with report_errors(self.path):
+                for partial, name in find_partials(self.path):
+                    if name in FILES:
+                        partial.unlink()
+            self._held = stack.pop_all()
         return self
-
-    def _lock(self) -> None:
-        # The kernel drops the lock with the process, however that ends: no stale locks.
-        self._held = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            owner = os.read(self._held, 32).decode(errors="replace").strip()
-            os.close(self._held)
-            raise OutputError(
-                f"{self.path} is in use by process {owner or '?'}; wait or take another --out."
-            ) from error
-        os.ftruncate(self._held, 0)
-        os.write(self._held, f"{os.getpid()}\n".encode())
 
     def __exit__(
         self,
@@ -61,13 +63,13 @@ class RunFolder:
     ) -> None:
         if self.events:
             self.events.close()
-        os.close(self._held)
+        self._held.close()
 
     def claim(self) -> None:
         """Raise unless the folder is free for a new run. A run that was killed before its first
         checkpoint has left nothing that is worth keeping."""
-        others = {file.name for file in self.path.iterdir()} - {".lock", RECIPE, LOG, EVENTS}
-        others = {name for name in others if not name.endswith(PARTIAL)}
+        others = {file.name for file in self.path.iterdir()} - {LOCK, RECIPE, LOG, EVENTS}
+        others = {name for name in others if not name.startswith(PARTIAL)}
         if CHECKPOINT in others:
             raise OutputError(
                 f"{self.path} already holds a run; go on with --resume {self.path}, or take "
@@ -82,32 +84,12 @@ class RunFolder:
     def write(self, name: str, data: bytes) -> None:
         """``data`` under ``name``, whole or not at all: whatever happens on the way, the name holds
         the former file or the new one."""
-        partial = self.path / (name + PARTIAL)
-
-        def write_and_rename() -> None:
-            with open(partial, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, self.path / name)
-            folder = os.open(self.path, os.O_RDONLY)
-            try:
-                os.fsync(folder)  # the rename itself
-            finally:
-                os.close(folder)
-
-        try:
-            self._writing(name, write_and_rename)
-        except OutputError:
-            partial.unlink(missing_ok=True)
-            raise
+        with self._advise():
+            write_whole(self.path / name, data)
 
     def log(self, record: dict[str, Any]) -> None:
-        def append() -> None:
-            with open(self.path / LOG, "a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
-
-        self._writing(LOG, append)
+        with self._advise():
+            append(self.path / LOG, f"{json.dumps(record)}\n".encode())
         if self.events:
             self.events.write(record)
 
@@ -120,26 +102,24 @@ class RunFolder:
             kept = path.read_bytes().splitlines(keepends=True)[:epochs]
             self.write(LOG, b"".join(kept))
 
-    def _writing(self, name: str, action: Callable[[], None]) -> None:
+    @contextmanager
+    def _advise(self) -> Iterator[None]:
+        """How to go on where a file could not be written."""
         try:
-            action()
-        except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            yield
+        except WriteError as error:
             kept = (self.path / CHECKPOINT).exists()
             raise OutputError(
-                f"{self.path / name} could not be written: {error.strerror or error}. "
-                + ("Make room" if full else "Mend that")
+                f"{error}. "
+                + ("Make room" if isinstance(error, DiskFull) else "Mend that")
                 + (f" and go on with --resume {self.path}." if kept else " and start again.")
-            ) from error
+            ) from error.__cause__
 
 
 def event_writer() -> "type[Events]":
     from ichfast.training.events import Events  # TensorBoard is loaded by those who ask for it
 
     return Events
-
-
-PARTIAL = ".partial"
 
 
 class FollowedFolder(RunFolder):

@@ -1,6 +1,7 @@
 """From a set to a pool: what is in it, bad input, several processes."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,11 +18,12 @@ from published import ct_ich_100
 from ichfast import prepare
 from ichfast.data import Pool, Problems, load_slices, read_series
 from ichfast.data.layouts.base import Unit
-from ichfast.data.prepare import assemble, durable, job, plan, prepare_pool
+from ichfast.data.prepare import assemble, job, plan, prepare_pool
 from ichfast.data.resize import resize_hu
 from ichfast.data.sampling import choose
 from ichfast.data.series import Series
 from ichfast.errors import DataError, OutputError
+from ichfast.files import lock
 
 WINDOW = (40.0, 80.0)
 
@@ -275,7 +277,10 @@ def test_folders_in_the_way(tmp_path: Path, some_set: Path) -> None:
 def test_one_at_a_time(some_set: Path, tmp_path: Path) -> None:
     work = tmp_path / "pool.partial"
     work.mkdir()
-    with durable.held(work / ".lock-0"), pytest.raises(OutputError, match="in use by another"):
+    with (
+        lock(work / ".lock-0"),
+        pytest.raises(OutputError, match=f"in use by process {os.getpid()}"),
+    ):
         make(some_set, tmp_path / "pool")
 
 

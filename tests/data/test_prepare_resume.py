@@ -67,12 +67,12 @@ def kill_at_random_moments(root: Path, tmp_path: Path, kills: int) -> None:
     for _ in range(kills):
         process = start(root, out, *options)
         parts, work = tmp_path / "out.partial" / "parts", tmp_path / "out.partial"
-        before = len(list(parts.glob("*.json"))) if parts.exists() else 0
+        before = len(list(parts.glob("[0-9]*.json"))) if parts.exists() else 0
         # Until one more part, two more, ... is there, or the pool is being put together; and then
         # a little longer.
         wanted = before + choice.choice([0, 0, 1, 1, 2, 99])
         while process.poll() is None and not out.exists():
-            there = len(list(parts.glob("*.json"))) if parts.exists() else 0
+            there = len(list(parts.glob("[0-9]*.json"))) if parts.exists() else 0
             if (work.exists() and there >= wanted) or (work / "pool" / "index.jsonl").exists():
                 break
             time.sleep(0.001)
@@ -104,7 +104,7 @@ def test_killed_a_hundred_times_by_signal(larger_set: Path, tmp_path: Path) -> N
 
 def test_workers_end_with_a_parent_that_is_killed(larger_set: Path, tmp_path: Path) -> None:
     process = start(larger_set, tmp_path / "out", "--size", "32", "--workers", "2")
-    while not list(tmp_path.glob("out.partial/parts/*.json")):
+    while not list(tmp_path.glob("out.partial/parts/[0-9]*.json")):
         time.sleep(0.01)
         assert process.poll() is None
     process.kill()
@@ -183,7 +183,7 @@ def test_another_version_and_damage_are_refused_or_mended(
     out, work = tmp_path / "pool", tmp_path / "pool.partial"
     expected = contents(make(some_set, tmp_path / "undisturbed").path)
     stop_half_way(some_set, out, die_at)
-    assert len(list((work / "parts").glob("*.json"))) == 1
+    assert len(list((work / "parts").glob("[0-9]*.json"))) == 1
     first = next((work / "parts").glob("*.slices"), work / "pool" / "pool.npy")
     with first.open("r+b") as file:  # a part that the disk lost some of is made again
         file.seek(300)
@@ -222,7 +222,7 @@ def test_a_full_disk_keeps_what_is_done(
         with pytest.raises(OutputError, match="No space left on device"):
             make(some_set, out)
         assert not out.exists()
-    assert list((tmp_path / "pool.partial" / "parts").glob("*.json"))
+    assert list((tmp_path / "pool.partial" / "parts").glob("[0-9]*.json"))
     with pytest.raises(OutputError, match=r"About .* MiB are needed there.*what is done is kept"):
         make(some_set, out)
     left[0] = 1000
@@ -246,7 +246,7 @@ def test_a_real_full_disk(larger_set: Path, tiny_disk: Path, tmp_path: Path) -> 
     with pytest.raises(OutputError, match=r"About [1-9] MiB are needed there and 0 MiB are free"):
         make(larger_set, tiny_disk / "pool", size=32)
     subprocess.run(["mount", "-o", "remount,size=16m", str(tiny_disk)], check=True)
-    done = {path.name: path.stat().st_mtime_ns for path in tiny_disk.glob("*/parts/*.json")}
+    done = {path.name: path.stat().st_mtime_ns for path in tiny_disk.glob("*/parts/[0-9]*.json")}
     assert done
     pool = make(larger_set, tiny_disk / "pool", size=32)
     assert contents(pool.path) == contents(make(larger_set, tmp_path / "pool", size=32).path)

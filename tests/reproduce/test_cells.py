@@ -16,7 +16,6 @@ from ichfast.reproduce import cells, worker
 from ichfast.reproduce.__main__ import main
 from ichfast.reproduce.cells import Worker, run_cells
 from ichfast.reproduce.plan import PRESETS, has_ended, make_plan
-from ichfast.training import RunFolder
 from ichfast.training.recipe import merge, with_settings
 
 TWO_ROWS = ("--only=scheme=50,row=supervised", "--only=scheme=50,row=curriculum")
@@ -89,14 +88,11 @@ def test_a_full_disk_in_words(plan, tmp_path, monkeypatch) -> None:
     assert worker.answer(one, tmp_path, load)[0] == "finished"
     kept = {file: file.read_bytes() for file in (tmp_path / one.path).iterdir()}
 
-    def full(self: RunFolder, name: str, data: bytes) -> None:
-        def fail() -> None:
-            raise OSError(28, "No space left on device")
-
-        self._writing(name, fail)
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "write", full)
+        patch.setattr("os.replace", full)
         status, text = worker.answer(other, tmp_path, load)
     assert status == "no output"
     assert "recipe.toml could not be written: No space left on device. Make room" in text

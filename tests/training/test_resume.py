@@ -1,5 +1,6 @@
 """Exactness: a run that is stopped in whatever way and resumed ends where one left alone ends."""
 
+import io
 import json
 import multiprocessing
 import os
@@ -15,10 +16,10 @@ import tiny_runs
 import torch
 from tiny_runs import log_of, same, state_of, tiny
 
-from ichfast import models
+from ichfast import files, models
 from ichfast.errors import CheckpointError, OutputError
+from ichfast.files import PARTIAL
 from ichfast.training import RunFolder, checkpoint, loop, run
-from ichfast.training.folder import PARTIAL
 from ichfast.training.strategies import strategy_of
 
 ADAM = ("supervised.optimizer=adam",)
@@ -115,7 +116,7 @@ def test_killed_at_random_moments_and_resumed(start, tmp_path) -> None:
     assert kills >= 2
     start(killed, *settings)
     assert_same_end(tmp_path / "whole", killed)
-    assert not list(killed.glob(f"*{PARTIAL}"))
+    assert not list(killed.glob(f"{PARTIAL}*"))
 
 
 @pytest.mark.parametrize("settings", KINDS.values(), ids=KINDS)
@@ -139,22 +140,22 @@ def test_a_full_disk_leaves_the_former_checkpoint(failing, start, tmp_path, monk
     def fail(*_: object) -> None:
         raise full
 
-    def torn(self: RunFolder, name: str, data: bytes) -> None:
-        if name == "checkpoint.pt":
-            (self.path / (name + PARTIAL)).write_bytes(data[:100])
-            self._writing(name, fail)
-        else:
-            write(self, name, data)
+    class Torn(io.BufferedWriter):
+        def write(self, data) -> int:
+            super().write(data[:100])
+            fail()
 
-    write = RunFolder.write
+    def open_torn(path: Path, mode: str):
+        return Torn(io.FileIO(path, mode)) if "checkpoint" in path.name else open(path, mode)
+
     with monkeypatch.context() as patch:
         if failing == "write":
-            patch.setattr(RunFolder, "write", torn)
+            patch.setattr(files, "open", open_torn, raising=False)
         else:
             real = getattr(os, failing)
 
             def only_checkpoints(*arguments) -> None:
-                if (folder / f"checkpoint.pt{PARTIAL}").exists():
+                if list(folder.glob(f"{PARTIAL}*.checkpoint.pt")):
                     fail()
                 real(*arguments)
 
@@ -162,6 +163,7 @@ def test_a_full_disk_leaves_the_former_checkpoint(failing, start, tmp_path, monk
         with pytest.raises(OutputError, match=r"checkpoint\.pt could not be written: No space"):
             start(folder)
     assert (folder / "checkpoint.pt").read_bytes() == former
+    assert not list(folder.glob(f"{PARTIAL}*"))
     start(folder)
     start(tmp_path / "whole")
     assert_same_end(tmp_path / "whole", folder)

@@ -15,14 +15,15 @@ import numpy as np
 from tqdm import tqdm
 
 from ichfast.data.phantom import ct_ich, rsna
-from ichfast.data.phantom.files import whole
 from ichfast.data.phantom.patient import make_scan
 from ichfast.errors import OutputError, RecipeError
+from ichfast.files import find_partials, write_whole
 from ichfast.processes import available_cores, ignore_interrupt
 
 VERSION = 1  # raised whenever the same parameters give other files
 MANIFEST = "phantom.json"
 PARTIAL = "phantom.partial.json"
+FIX = "Free space or choose another folder with --out."
 
 LABELLED, UNLABELLED = 0, 1  # the two streams of seeds
 
@@ -83,9 +84,7 @@ def write_phantom(
         ) from error
     except OSError as error:
         where = error.filename or out
-        raise OutputError(
-            f"{where}: {error.strerror or error}. Free space or choose another folder with --out."
-        ) from error
+        raise OutputError(f"{where}: {error.strerror or error}. {FIX}") from error
 
 
 def patient_stream(seed: int, stream: int, index: int) -> np.random.Generator:
@@ -114,6 +113,8 @@ def _prepare(out: Path, parameters: Parameters) -> bool:
                 )
             if name == MANIFEST:
                 return False
+            for left, _ in find_partials(out):
+                left.unlink()
             break
     else:
         if out.is_dir() and any(out.iterdir()):
@@ -121,8 +122,8 @@ def _prepare(out: Path, parameters: Parameters) -> bool:
                 f"{out} holds files that are no phantom. Choose an empty or new folder with --out."
             )
         out.mkdir(parents=True, exist_ok=True)
-        with whole(out / PARTIAL) as temporary:
-            temporary.write_text(json.dumps(asdict(parameters), indent=2) + "\n")
+        text = json.dumps(asdict(parameters), indent=2) + "\n"
+        write_whole(out / PARTIAL, text.encode(), lasting=False, fix=FIX)
     for folder in ("labelled/ct_scans", "labelled/masks", f"unlabelled/{rsna.FOLDER}"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     return True

@@ -8,9 +8,9 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
-from ichfast.data.phantom.files import whole
 from ichfast.data.phantom.lesions import SUBTYPES
 from ichfast.data.phantom.patient import Scan
+from ichfast.files import replace_whole
 
 # The published order of the columns, which is not that of SUBTYPES.
 COLUMNS = ("intraventricular", "intraparenchymal", "subarachnoid", "epidural", "subdural")
@@ -59,7 +59,7 @@ def _write_volume(path: Path, slices: np.ndarray, scan: Scan) -> None:
     header = image.header
     header.set_data_dtype(np.int16)  # type: ignore[no-untyped-call]
     header.set_xyzt_units("mm")  # type: ignore[no-untyped-call]
-    with whole(path) as temporary:
+    with replace_whole(path, lasting=False) as temporary:
         nibabel.save(image, temporary)
 
 
@@ -88,7 +88,7 @@ def _demographics(records: Sequence[Record]) -> Iterable[Sequence[object]]:
 
 def _write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
     with (
-        whole(path) as temporary,
+        replace_whole(path, lasting=False) as temporary,
         open(temporary, "w", newline="", encoding="utf-8-sig") as file,
     ):
         csv.writer(file).writerows(rows)

@@ -10,9 +10,9 @@ from pydicom import config
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
-from ichfast.data.phantom.files import whole
 from ichfast.data.phantom.lesions import SUBTYPES
 from ichfast.data.phantom.patient import Scan
+from ichfast.files import replace_whole
 
 TABLE = "stage_2_train.csv"
 FOLDER = "stage_2_train"
@@ -82,13 +82,13 @@ def _save(path: Path, data: Dataset) -> None:
     meta.ImplementationClassUID = UID("2.25.9202")
     meta.ImplementationVersionName = "ICHFAST_PHANTOM"
     file = FileDataset(str(path), data, file_meta=meta, preamble=b"\0" * 128)
-    with whole(path) as temporary:
+    with replace_whole(path, lasting=False) as temporary:
         file.save_as(temporary, enforce_file_format=True)
 
 
 def write_table(root: Path, labels: Iterable[tuple[str, tuple[bool, ...]]]) -> None:
     with (
-        whole(root / TABLE) as temporary,
+        replace_whole(root / TABLE, lasting=False) as temporary,
         open(temporary, "w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.writer(file)

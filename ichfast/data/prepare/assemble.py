@@ -11,12 +11,12 @@ from typing import Any
 import ichfast
 from ichfast.data.layouts.base import Map
 from ichfast.data.pool import FORMAT, HEADER, IMAGES, INDEX, MANIFEST, MASKS, npy_header
-from ichfast.data.prepare.durable import flush, flush_path, placed, writing
 from ichfast.data.prepare.part import POOL, Part
 from ichfast.data.prepare.plan import Plan
 from ichfast.data.problems import Problem
 from ichfast.data.sampling import choose
 from ichfast.errors import DataError
+from ichfast.files import flush, flush_path, open_at, report_errors
 
 COPY = "pool-copy"
 
@@ -58,7 +58,7 @@ def assemble(
         raise DataError("not one slice for the pool")
     folder = work / (POOL if settled else COPY)
     if not settled:
-        with writing(folder):
+        with report_errors(folder):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
         for _ in run(_move, moves):
@@ -67,12 +67,12 @@ def assemble(
     for name, kind, pixel in ((IMAGES, "<i2", 2), (MASKS, "|u1", 1)):
         if name == IMAGES or labelled:
             files[name] = {"bytes": HEADER + pixel * size**2 * slices}
-            with placed(folder / name, 0) as file:
+            with open_at(folder / name, 0) as file:
                 file.write(npy_header(kind, (slices, size, size)))
                 file.truncate(files[name]["bytes"])
                 flush(file)
     digest = hashlib.sha256()
-    with writing(folder / INDEX), (folder / INDEX).open("wb") as file:
+    with report_errors(folder / INDEX), (folder / INDEX).open("wb") as file:
         for part in parts:
             for row in _rows(part, chosen):
                 del row["hu_range"]  # told once, for the whole pool
@@ -99,10 +99,10 @@ def assemble(
             for problem in problems
         ],
     }
-    with writing(folder / MANIFEST), (folder / MANIFEST).open("wb") as file:
+    with report_errors(folder / MANIFEST), (folder / MANIFEST).open("wb") as file:
         file.write(json.dumps(content, indent=1).encode() + b"\n")
         flush(file)
-    with writing(folder):
+    with report_errors(folder):
         flush_path(folder)
     return folder
 
@@ -114,12 +114,12 @@ def _rows(part: Part, chosen: set[str] | None) -> list[dict[str, Any]]:
 
 def _move(move: Move) -> None:
     size, at = move.part.size, move.first
-    with placed(move.folder / IMAGES, HEADER + 2 * size**2 * at) as images:
+    with open_at(move.folder / IMAGES, HEADER + 2 * size**2 * at) as images:
         for row, (image, *masks) in move.part.slices():
             if move.sources is not None and row["source"] not in move.sources:
                 continue
             images.write(image)
             for mask in masks:  # where there is none, the file has a hole, which reads as zeros
-                with placed(move.folder / MASKS, HEADER + size**2 * at) as file:
+                with open_at(move.folder / MASKS, HEADER + size**2 * at) as file:
                     file.write(mask)
             at += 1

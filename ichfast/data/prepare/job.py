@@ -23,14 +23,15 @@ from ichfast.data.layouts.base import Layout, Map, Selection
 from ichfast.data.pool import MANIFEST, Pool
 from ichfast.data.prepare import plan as plans
 from ichfast.data.prepare.assemble import assemble
-from ichfast.data.prepare.durable import PARTIAL, DiskFull, flush_path, held, writing
 from ichfast.data.prepare.part import PARTS, POOL, Part, Task, make_part
 from ichfast.data.prepare.plan import Plan
 from ichfast.data.problems import Problem, Problems
 from ichfast.errors import DataError, OutputError
+from ichfast.files import PARTIAL, DiskFull, find_partials, flush_path, lock, report_errors
 from ichfast.processes import available_cores, end_with_parent, ignore_interrupt
 
 PLAN, LOCK = "plan.jsonl", ".lock"
+WORK = ".partial"  # behind the pool's name: the folder in which it is made
 MAX_SIZE = 4096  # beyond any CT
 FLUSH = 32  # parts after which the disk is given what it has not yet
 POLL = 0.5  # seconds between two looks at what other machines have done
@@ -51,7 +52,7 @@ class Job:
 
     @property
     def work(self) -> Path:
-        return self.out.with_name(self.out.name + PARTIAL)
+        return self.out.with_name(self.out.name + WORK)
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -119,10 +120,10 @@ def _lead(job: Job, workers: int) -> Pool | None:
         raise OutputError(f"{job.out} is a mount point; take a folder in it as --out")
     if foreign := _foreign(job.work):
         raise OutputError(f"{job.work} holds other things ({foreign}); take another --out")
-    with writing(job.work):
+    with report_errors(job.work):
         for folder in (PARTS, POOL):
             (job.work / folder).mkdir(parents=True, exist_ok=True)
-    with held(job.work / f"{LOCK}-0"), _workers(workers) as run:
+    with lock(job.work / f"{LOCK}-0"), _workers(workers) as run:
         if (job.work / PLAN).exists():
             plan = plans.read(job.work / PLAN)
             plan.check(layout.name, job.arguments, job.work)
@@ -141,7 +142,7 @@ def _lead(job: Job, workers: int) -> Pool | None:
                 pool = assemble(plan, parts, job.work, problems.items, run)
             except DataError as error:
                 raise DataError(f"{job.root}: {error}: {problems.summary()}") from None
-        with writing(job.out):
+        with report_errors(job.out):
             os.rename(pool, job.out)  # takes the place of an empty folder, too
             flush_path(job.out.parent)
     shutil.rmtree(job.work, ignore_errors=True)
@@ -162,7 +163,7 @@ def _follow(job: Job, workers: int) -> Pool | None:
         time.sleep(POLL)
     plan = plans.read(job.work / PLAN)
     plan.check(plan.layout, job.arguments, job.work)
-    with held(job.work / f"{LOCK}-{job.rank}"), _workers(workers) as run:
+    with lock(job.work / f"{LOCK}-{job.rank}"), _workers(workers) as run:
         _make_parts(job, plan, run)
     return None
 
@@ -184,7 +185,7 @@ def _finished(job: Job, layout: str, source: str) -> Pool:
 def _foreign(work: Path) -> str:
     """Something in the folder that is not of a pool's making."""
     names = sorted(os.listdir(work)) if work.is_dir() else []
-    ours = (PARTS, POOL, PLAN, LOCK)
+    ours = (PARTS, POOL, PLAN, LOCK, PARTIAL)
     return next((name for name in names if not name.startswith(ours)), "")
 
 
@@ -207,9 +208,9 @@ def _parts(job: Job, plan: Plan) -> list[Part]:
 
 def _make_parts(job: Job, plan: Plan, run: Map) -> None:
     """This rank's share: every `world`-th part, so far as it is not there yet."""
-    for path in (job.work / PARTS).iterdir():  # what a kill has left half-written
-        if path.name.endswith(PARTIAL) and int(path.name[:6]) % job.world == job.rank:
-            path.unlink(missing_ok=True)
+    for partial, name in find_partials(job.work / PARTS):
+        if int(name[:6]) % job.world == job.rank:
+            partial.unlink(missing_ok=True)
     mine = [part for part in _parts(job, plan) if part.number % job.world == job.rank]
     begun = [part for part in mine if part.rows.exists()]
     good = _shown(job, run(Part.done, begun), "done before", len(begun), "part")
@@ -229,7 +230,7 @@ def _flushed(tasks: Sequence[Task], made: Iterator[Any]) -> Iterator[Any]:
     """While the workers go on, the disk is kept busy, and a power cut does not cost much."""
     for n, (task, problems) in enumerate(zip(tasks, made, strict=True), 1):
         if task.part.first is not None and n % FLUSH == 0:
-            with writing(task.part.path):
+            with report_errors(task.part.path):
                 flush_path(task.part.path)
         yield problems
 

@@ -11,11 +11,11 @@ import numpy as np
 from ichfast.data.layouts import get_layout
 from ichfast.data.layouts.base import Unit
 from ichfast.data.pool import HEADER, IMAGES, checksum
-from ichfast.data.prepare.durable import placed, whole
 from ichfast.data.problems import Problem, Problems
 from ichfast.data.resize import positive_slices, resize_hu, resize_masks, resize_spacing
 from ichfast.data.series import Series
 from ichfast.errors import DataError
+from ichfast.files import open_at, write_whole
 
 PARTS, POOL = "parts", "pool"
 AT_ONCE = 8  # slices resized together; with 32, the larger buffers fragmented the heap
@@ -89,7 +89,7 @@ def make_part(task: Task) -> list[Problem]:
     rows: list[dict[str, Any]] = []
     layout = get_layout(task.layout)
     part, room = task.part, sum(unit.slices for unit in task.units)
-    with placed(part.path, part.begin) as file:
+    with open_at(part.path, part.begin) as file:
         for unit in task.units:
             for scan in layout.read_unit(task.root, unit, problems):
                 if part.first is not None and len(rows) + len(scan) > room:
@@ -99,8 +99,8 @@ def make_part(task: Task) -> list[Problem]:
                     )
                 rows += _write(scan, task, problems, file)
     listed = [(problem.source, problem.reason, problem.skip) for problem in problems.items]
-    with whole(part.rows, lasting=False) as file:
-        file.write(json.dumps({"rows": rows, "problems": listed}).encode())
+    content = json.dumps({"rows": rows, "problems": listed}).encode()
+    write_whole(part.rows, content, lasting=False)
     return problems.items
 
 

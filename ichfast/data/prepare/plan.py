@@ -14,9 +14,9 @@ from typing import Any
 import ichfast
 from ichfast.data.files import find_files, relative
 from ichfast.data.layouts.base import Unit
-from ichfast.data.prepare.durable import whole
 from ichfast.data.problems import Problem, Problems, make_printable
 from ichfast.errors import DataError, OutputError
+from ichfast.files import create_whole
 
 FORMAT = 3
 FILES = 64  # slices of one part: about two scans of RSNA, a tenth of a second of work
@@ -113,7 +113,7 @@ def write(plan: Plan, path: Path) -> None:
         "expected": plan.expected,
         "lines": [len(plan.sources), len(plan.units), len(plan.problems)],
     }
-    with whole(path) as file:
+    with create_whole(path) as file:
         for line in (
             head,
             *plan.sources,
