@@ -23,7 +23,7 @@ from scipy import stats
 
 from benchmarks.machine import describe_commit, describe_machine, describe_versions
 from ichfast.errors import IchfastError
-from ichfast.evaluation.thresholds import threshold_baselines
+from ichfast.evaluation.thresholds import tune_thresholds
 from ichfast.reproduce.cells import run_cells
 from ichfast.reproduce.plan import Cell, has_ended
 from ichfast.reproduce.rows import Overrides, adam, by_recipe
@@ -226,7 +226,7 @@ def band_of_hu(chosen: Recipe, out: Path) -> float:
     """Dice of the best band of HU, tuned on the test slices themselves."""
     test = load_parts(chosen, out).test
     assert test.masks is not None
-    baselines = threshold_baselines(test.hu[test.rows].numpy(), test.masks[test.rows].numpy())
+    baselines = tune_thresholds(test.hu[test.rows].numpy(), test.masks[test.rows].numpy())
     dice: float = baselines["band"]["dice"]
     return dice
 

@@ -63,7 +63,7 @@ def aggregate(
     }
 
 
-def detection(counts: Tensor) -> dict[str, int]:
+def count_detections(counts: Tensor) -> dict[str, int]:
     """Slices with blood and how many of them were missed entirely (no voxel of overlap); slices
     without blood and how many of them raised a false alarm (any voxel predicted)."""
     tp, fp, fn = _unbind(counts.cpu())
@@ -76,7 +76,7 @@ def detection(counts: Tensor) -> dict[str, int]:
     }
 
 
-def confusion(counts: Tensor, scans: Sequence[Hashable] | None = None) -> dict[str, int]:
+def count_confusion(counts: Tensor, scans: Sequence[Hashable] | None = None) -> dict[str, int]:
     """Slices (N, 3), or the scans that ``scans`` (N) names, that are called rightly and wrongly.
     One is called positive where it has any voxel predicted, and is positive where it has any."""
     tp, fp, fn = _unbind(counts.cpu() if scans is None else _sum_by(counts.cpu(), scans))
@@ -118,12 +118,12 @@ def _ratio(numerator: Tensor, denominator: Tensor, empty: EmptyRule) -> Tensor:
     return torch.where(denominator == 0, _EMPTY_VALUE[empty], ratio)
 
 
-def numbers(names: Sequence[Hashable], order: Sequence[Hashable]) -> list[int]:
+def number_names(names: Sequence[Hashable], order: Sequence[Hashable]) -> list[int]:
     """The place of each name among those of ``order``, counted once each."""
     place = {name: i for i, name in enumerate(dict.fromkeys(order))}
     return [place[name] for name in names]
 
 
 def _sum_by(counts: Tensor, names: Sequence[Hashable]) -> Tensor:
-    index = torch.tensor(numbers(names, names))
+    index = torch.tensor(number_names(names, names))
     return counts.new_zeros(len(set(names)), 3).index_add_(0, index, counts)

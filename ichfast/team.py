@@ -51,7 +51,7 @@ class Team:
     def group(self) -> "dist.ProcessGroup | None":
         return None if self.size == 1 else dist.group.WORLD
 
-    def device(self, device: torch.device) -> torch.device:
+    def choose_device(self, device: torch.device) -> torch.device:
         """The one of its kind that is this process's."""
         if device.type == "cuda" and self.size > 1:
             device = torch.device("cuda", self.local_rank)
@@ -95,7 +95,7 @@ class Team:
         """Whether it is true of any process."""
         return bool(self.sum(torch.tensor(int(flag))))
 
-    def alike(self, value: Any) -> bool:
+    def agree(self, value: Any) -> bool:
         """Whether all processes have the same."""
         if self.size == 1:
             return True
@@ -121,7 +121,7 @@ class Team:
         result: T = results[0]
         return result
 
-    def complaint(self, error: IchfastError) -> str | None:
+    def describe_error(self, error: IchfastError) -> str | None:
         """How this process tells its error: not at all where another one does."""
         if self.store is None:
             return str(error)
@@ -145,7 +145,7 @@ class Team:
 ALONE = Team()
 
 
-def launched() -> bool:
+def is_launched() -> bool:
     """Whether torchrun, or what sets the same variables, has started this process."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
     return all(name in os.environ for name in names)
@@ -154,7 +154,7 @@ def launched() -> bool:
 @contextlib.contextmanager
 def joined() -> Iterator[Team]:
     """The team that this process belongs to."""
-    if not launched():
+    if not is_launched():
         yield ALONE
         return
     environment = os.environ
@@ -194,7 +194,7 @@ def joined() -> Iterator[Team]:
 @contextlib.contextmanager
 def one_voice() -> Iterator[None]:
     """Every process but the first is silent, bars and warnings included."""
-    if not launched() or os.environ["RANK"] == "0":
+    if not is_launched() or os.environ["RANK"] == "0":
         yield
         return
     with (
@@ -207,7 +207,7 @@ def one_voice() -> Iterator[None]:
 
 def complain(line: str) -> None:
     """On standard error, whoever is silent."""
-    print(line, file=sys.__stderr__ if launched() else sys.stderr, flush=True)
+    print(line, file=sys.__stderr__ if is_launched() else sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

@@ -44,7 +44,7 @@ def command(options: argparse.Namespace) -> int:
     team = ALONE
     try:
         with joined() as team:
-            device = team.device(checked_device(options.device))
+            device = team.choose_device(checked_device(options.device))
             if options.threads is not None:
                 if options.threads < 1:
                     raise IchfastError(f"--threads {options.threads} must be at least 1.")
@@ -68,11 +68,11 @@ def command(options: argparse.Namespace) -> int:
             if team.restarts_left > 0
             else how_to_go_on(folder, team)
         )
-        if line := team.complaint(type(error)(f"{error} {fix}")):
+        if line := team.describe_error(type(error)(f"{error} {fix}")):
             complain(f"error: {line}")
         return 2
     except IchfastError as error:
-        if line := team.complaint(error):
+        if line := team.describe_error(error):
             complain(f"error: {line}")
         return 2
     except KeyboardInterrupt:

@@ -87,7 +87,7 @@ def test_aggregations_by_hand():
     assert scores["dice"]["per_slice"] == pytest.approx((1 + 0 + 10 / 15) / 3)
     assert scores["dice"]["per_patient"] == pytest.approx((20 / 30 + 10 / 15) / 2)
     assert scores["jaccard"]["pooled"] == 15 / 30
-    assert metrics.detection(counts) == {
+    assert metrics.count_detections(counts) == {
         "positive": 3,
         "missed": 1,
         "negative": 1,
@@ -146,8 +146,8 @@ def test_missing_more_never_looks_better(items, empty, data):
             a, b = after[name][key], before[name][key]
             assert a <= b + 1e-12 or (math.isnan(a) and math.isnan(b))
     assert (
-        metrics.detection(as_counts(worse))["missed"]
-        >= metrics.detection(as_counts(items))["missed"]
+        metrics.count_detections(as_counts(worse))["missed"]
+        >= metrics.count_detections(as_counts(items))["missed"]
     )
 
 
@@ -182,8 +182,8 @@ def test_calls_agree_with_scikit_learn(items, data):
         [counts[[own == scan for own in scans]].sum(0) for scan in sorted(set(scans))]
     )
     for found, each in (
-        (metrics.confusion(counts), counts),
-        (metrics.confusion(counts, scans), of_scans),
+        (metrics.count_confusion(counts), counts),
+        (metrics.count_confusion(counts, scans), of_scans),
     ):
         truth, called = (each[:, 0] + each[:, 2] > 0), (each[:, 0] + each[:, 1] > 0)
         (tn, fp), (fn, tp) = confusion_matrix(truth, called, labels=[False, True]).tolist()

@@ -1,7 +1,7 @@
 """What a trained model is worth on a set of slices, in numbers and in pictures."""
 
 from ichfast.evaluation.evaluate import Evaluation, evaluate
-from ichfast.evaluation.examples import examples
-from ichfast.evaluation.table import table
+from ichfast.evaluation.examples import pick_examples
+from ichfast.evaluation.table import tabulate
 
-__all__ = ["Evaluation", "evaluate", "examples", "table"]
+__all__ = ["Evaluation", "evaluate", "pick_examples", "tabulate"]

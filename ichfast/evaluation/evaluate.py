@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from ichfast import metrics, ops
 from ichfast.data import SliceSet
 from ichfast.errors import DataError
-from ichfast.evaluation.intervals import Rows, mean
+from ichfast.evaluation.intervals import Rows, average
 from ichfast.evaluation.surface import EMPTY_RULE as SURFACE_RULE
-from ichfast.evaluation.surface import TOLERANCES, Surface, by_tolerance, surface
+from ichfast.evaluation.surface import TOLERANCES, Surface, measure_surface, name_columns
 from ichfast.team import ALONE, Team
 
 EMPTY_RULE: metrics.EmptyRule = "nan"
@@ -82,7 +82,7 @@ def evaluate(
             own = slice(i * batch_size, i * batch_size + len(image))
             counts[own] = ops.overlap_counts(probability, target, threshold)[:, 0]
             if surfaces:
-                found = surface(
+                found = measure_surface(
                     (probability > threshold)[:, 0].numpy(force=True),
                     target[:, 0].numpy(force=True),
                     np.array(slices.spacings[own]),
@@ -97,8 +97,8 @@ def evaluate(
         whole = Surface(hd95, np.stack(nsd, 1))
     return Evaluation(
         counts=total,
-        metrics=_metrics(total, slices, threshold)
-        | ({} if whole is None else _surface(whole, total, slices)),
+        metrics=_compute_metrics(total, slices, threshold)
+        | ({} if whole is None else _average_surface(whole, total, slices)),
         loss=None if loss is None else team.sum(losses).sum().item() / len(slices),
         surface=whole,
     )
@@ -118,19 +118,20 @@ def inference(model: Segmenter) -> Iterator[None]:
             module.training = mode
 
 
-def _metrics(counts: Tensor, slices: SliceSet, threshold: float) -> dict[str, Any]:
+def _compute_metrics(counts: Tensor, slices: SliceSet, threshold: float) -> dict[str, Any]:
     positive = (counts[:, 0] + counts[:, 2] > 0).nonzero()[:, 0].tolist()
-    of_slices = metrics.confusion(counts)
-    of_scans = metrics.confusion(counts, list(zip(slices.patients, slices.series, strict=True)))
+    of_slices = metrics.count_confusion(counts)
+    scans = list(zip(slices.patients, slices.series, strict=True))
+    of_scans = metrics.count_confusion(counts, scans)
     return {
-        **_overlap(counts, slices.patients),
-        "positive": _overlap(counts[positive], [slices.patients[i] for i in positive]),
+        **_score_overlap(counts, slices.patients),
+        "positive": _score_overlap(counts[positive], [slices.patients[i] for i in positive]),
         "empty_rule": EMPTY_RULE,
         "empty_slices": int((counts.sum(1) == 0).sum()),
-        "detection": metrics.detection(counts),
+        "detection": metrics.count_detections(counts),
         "confusion": {"slices": of_slices, "scans": of_scans},
         **{
-            name: {"slices": _known(rate(of_slices)), "scans": _known(rate(of_scans))}
+            name: {"slices": _none_if_nan(rate(of_slices)), "scans": _none_if_nan(rate(of_scans))}
             for name, rate in (
                 ("sensitivity", metrics.sensitivity),
                 ("specificity", metrics.specificity),
@@ -140,35 +141,35 @@ def _metrics(counts: Tensor, slices: SliceSet, threshold: float) -> dict[str, An
     }
 
 
-def _overlap(counts: Tensor, patients: Sequence[str]) -> dict[str, Any]:
+def _score_overlap(counts: Tensor, patients: Sequence[str]) -> dict[str, Any]:
     """Dice and Jaccard in three aggregations; None where there is nothing to score."""
     if len(counts):
         scores = metrics.aggregate(counts, patients, empty=EMPTY_RULE)
     else:
         scores = dict.fromkeys(("dice", "jaccard"), dict.fromkeys(metrics.AGGREGATIONS, math.nan))
     return {
-        **{name: {key: _known(x) for key, x in row.items()} for name, row in scores.items()},
+        **{name: {key: _none_if_nan(x) for key, x in row.items()} for name, row in scores.items()},
         "n_slices": len(counts),
         "n_patients": len(set(patients)),
     }
 
 
-def _surface(found: Surface, counts: Tensor, slices: SliceSet) -> dict[str, Any]:
+def _average_surface(found: Surface, counts: Tensor, slices: SliceSet) -> dict[str, Any]:
     """Means over slices that have the score, and over patients of theirs; beside them, how many
     slices have a score by the rule for one empty mask alone."""
-    rows = Rows.of(metrics.numbers(slices.patients, slices.patients))
+    rows = Rows.from_patients(metrics.number_names(slices.patients, slices.patients))
 
     def means(values: ArrayLike) -> dict[str, float | None]:
         return {
-            "per_slice": mean(rows, values, "per_slice").estimate,
-            "per_patient": mean(rows, values, "per_patient").estimate,
+            "per_slice": average(rows, values, "per_slice").estimate,
+            "per_patient": average(rows, values, "per_patient").estimate,
         }
 
     tp, fp, fn = counts.unbind(1)
     measured = torch.from_numpy(~np.isnan(found.hd95))
     return {
         "hd95": means(found.hd95),
-        "nsd": {name: means(column) for name, column in by_tolerance(found.nsd).items()},
+        "nsd": {name: means(column) for name, column in name_columns(found.nsd).items()},
         "surface": {
             "n_slices": int(measured.sum()),
             "missed": int((measured & (tp + fp == 0)).sum()),
@@ -179,5 +180,5 @@ def _surface(found: Surface, counts: Tensor, slices: SliceSet) -> dict[str, Any]
     }
 
 
-def _known(value: float) -> float | None:
+def _none_if_nan(value: float) -> float | None:
     return None if math.isnan(value) else value

@@ -9,7 +9,7 @@ from ichfast.errors import DataError
 from ichfast.evaluation.evaluate import Evaluation, Segmenter, inference
 
 
-def examples(
+def pick_examples(
     model: Segmenter,
     slices: SliceSet,
     evaluation: Evaluation,
@@ -28,7 +28,7 @@ def examples(
     candidates = slices.positive.nonzero()[:, 0]
     if len(candidates) == 0:
         candidates = torch.arange(len(slices))
-    index, rank = evenly_ranked(candidates, evaluation.dice, n)
+    index, rank = rank_evenly(candidates, evaluation.dice, n)
 
     image, target = slices.to(device).batch(index)
     assert target is not None
@@ -49,7 +49,7 @@ def examples(
     return {name: tensor.cpu().contiguous() for name, tensor in pictures.items()}
 
 
-def evenly_ranked(candidates: Tensor, dice: Tensor, n: int) -> tuple[Tensor, Tensor]:
+def rank_evenly(candidates: Tensor, dice: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """Up to ``n`` of the candidates, evenly spaced over the ranks of their Dice, and these ranks (0
     = worst). ``candidates`` (K,) are places in ``dice`` (N,)."""
     order = candidates[dice[candidates].argsort(stable=True)]

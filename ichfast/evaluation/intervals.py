@@ -6,10 +6,10 @@ Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13; Daviso
 section 3.8.) Every score here is a ratio of two sums over patients, `Ratio`, so that a resample is
 two dot products, and 2,000 of them take milliseconds.
 
-    rows = Rows.of(patients)           # a number for each slice
-    dice = overlap(rows, counts, "dice", "pooled")
-    bootstrap(dice)                    # estimate with its 95 % interval
-    paired(dice, of_another_method)    # difference on the same patients, resampled together
+    rows = Rows.from_patients(patients)        # a number for each slice
+    dice = score_overlap(rows, counts, "dice", "pooled")
+    bootstrap(dice)                            # estimate with its 95 % interval
+    bootstrap_difference(dice, of_another)     # on the same patients, resampled together
 """
 
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Rows:
     cells: NDArray[np.int64]  # (N,)
 
     @classmethod
-    def of(cls, patients: ArrayLike, cells: ArrayLike | None = None) -> "Rows":
+    def from_patients(cls, patients: ArrayLike, cells: ArrayLike | None = None) -> "Rows":
         """Of (N,) numbers of patients and, where there are several runs, of the runs."""
         numbers = np.asarray(patients, np.int64)
         own = np.zeros_like(numbers) if cells is None else np.asarray(cells, np.int64)
@@ -76,7 +76,7 @@ class Difference(NamedTuple):
     reason: str | None = None
 
 
-def overlap(
+def score_overlap(
     rows: Rows,
     counts: ArrayLike,
     score: Literal["dice", "jaccard"],
@@ -89,14 +89,16 @@ def overlap(
     tp, fp, fn = np.asarray(counts, np.float64).reshape(len(rows.patients), 3).T
     above, below = (2 * tp, 2 * tp + fp + fn) if score == "dice" else (tp, tp + fp + fn)
     if aggregation == "pooled":
-        return _summed(rows.patients, above, below)
+        return _sum_by_patient(rows.patients, above, below)
     if aggregation == "per_patient":
-        rows, above, below = _by_patient_and_cell(rows, above, below)
+        rows, above, below = _sum_by_patient_and_cell(rows, above, below)
     with np.errstate(invalid="ignore"):  # 0/0: undefined
-        return mean(rows, above / below, aggregation)
+        return average(rows, above / below, aggregation)
 
 
-def mean(rows: Rows, values: ArrayLike, aggregation: Literal["per_slice", "per_patient"]) -> Ratio:
+def average(
+    rows: Rows, values: ArrayLike, aggregation: Literal["per_slice", "per_patient"]
+) -> Ratio:
     """The mean of values (N,) that are not NaN: over rows, or over patients of the mean of each of
     their cells, so that every patient weighs the same. HD95, NSD, and with 0 and 1 sensitivity.
     """
@@ -104,10 +106,10 @@ def mean(rows: Rows, values: ArrayLike, aggregation: Literal["per_slice", "per_p
     known = (~np.isnan(scores)).astype(np.float64)
     scores = np.where(known > 0, scores, 0)
     if aggregation == "per_slice":
-        return _summed(rows.patients, scores, known)
-    rows, scores, known = _by_patient_and_cell(rows, scores, known)
+        return _sum_by_patient(rows.patients, scores, known)
+    rows, scores, known = _sum_by_patient_and_cell(rows, scores, known)
     scores = np.divide(scores, known, out=np.zeros_like(scores), where=known > 0)
-    of_patients = _summed(rows.patients, scores, (known > 0).astype(np.float64))
+    of_patients = _sum_by_patient(rows.patients, scores, (known > 0).astype(np.float64))
     cells = np.maximum(of_patients.below, 1)
     return Ratio(of_patients.patients, of_patients.above / cells, of_patients.below / cells)
 
@@ -118,11 +120,13 @@ def bootstrap(score: Ratio, *, resamples: int = RESAMPLES, seed: int = 0) -> Int
     estimate = score.estimate
     if np.count_nonzero(score.below) < 2:
         return Interval(estimate, None, None, TOO_FEW)
-    low, high = _percentiles(_resampled(_draws(len(score.patients), resamples, seed), score))
+    low, high = _find_percentiles(_resample(_draw(len(score.patients), resamples, seed), score))
     return Interval(estimate, low, high)
 
 
-def paired(one: Ratio, other: Ratio, *, resamples: int = RESAMPLES, seed: int = 0) -> Difference:
+def bootstrap_difference(
+    one: Ratio, other: Ratio, *, resamples: int = RESAMPLES, seed: int = 0
+) -> Difference:
     """``one`` less ``other``, both with the same patients in every resample."""
     if not np.array_equal(one.patients, other.patients):
         lone = np.setxor1d(one.patients, other.patients)
@@ -131,42 +135,42 @@ def paired(one: Ratio, other: Ratio, *, resamples: int = RESAMPLES, seed: int = 
     estimate = None if first is None or second is None else first - second
     if np.count_nonzero(np.minimum(one.below, other.below)) < 2:
         return Difference(estimate, None, None, None, TOO_FEW)
-    draws = _draws(len(one.patients), resamples, seed)
-    differences = _resampled(draws, one) - _resampled(draws, other)
-    low, high = _percentiles(differences)
+    draws = _draw(len(one.patients), resamples, seed)
+    differences = _resample(draws, one) - _resample(draws, other)
+    low, high = _find_percentiles(differences)
     known = differences[~np.isnan(differences)]
     return Difference(estimate, low, high, float((known > 0).mean()))
 
 
-def _summed(patients: NDArray[np.int64], above: Floats, below: Floats) -> Ratio:
+def _sum_by_patient(patients: NDArray[np.int64], above: Floats, below: Floats) -> Ratio:
     names, places = np.unique(patients, return_inverse=True)
-    return Ratio(names, _sums(places, above, len(names)), _sums(places, below, len(names)))
+    return Ratio(names, _sum_at(places, above, len(names)), _sum_at(places, below, len(names)))
 
 
-def _by_patient_and_cell(rows: Rows, *values: Floats) -> tuple[Any, ...]:
+def _sum_by_patient_and_cell(rows: Rows, *values: Floats) -> tuple[Any, ...]:
     """Rows and values (N,), added up to one row for each patient and cell."""
     pairs, places = np.unique(np.stack([rows.patients, rows.cells]), axis=1, return_inverse=True)
     places = places.reshape(-1)  # NumPy 2.0 kept an axis
-    return Rows(pairs[0], pairs[1]), *(_sums(places, each, pairs.shape[1]) for each in values)
+    return Rows(pairs[0], pairs[1]), *(_sum_at(places, each, pairs.shape[1]) for each in values)
 
 
-def _sums(places: NDArray[np.intp], values: Floats, count: int) -> Floats:
+def _sum_at(places: NDArray[np.intp], values: Floats, count: int) -> Floats:
     return np.bincount(places, values, count).astype(np.float64)
 
 
-def _draws(patients: int, resamples: int, seed: int) -> Floats:
+def _draw(patients: int, resamples: int, seed: int) -> Floats:
     """(R, P): how often each resample has drawn each patient."""
     share = np.full(patients, 1 / patients)
     return np.random.default_rng(seed).multinomial(patients, share, resamples).astype(np.float64)
 
 
-def _resampled(draws: Floats, score: Ratio) -> Floats:
+def _resample(draws: Floats, score: Ratio) -> Floats:
     """(R,), NaN where nobody drawn has the score."""
     above, below = draws @ score.above, draws @ score.below
     nobody: Floats = np.full(len(below), np.nan)
     return np.divide(above, below, out=nobody, where=below > 0)
 
 
-def _percentiles(values: Floats) -> tuple[float, float]:
+def _find_percentiles(values: Floats) -> tuple[float, float]:
     low, high = np.nanquantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

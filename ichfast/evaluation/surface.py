@@ -34,7 +34,7 @@ class Surface(NamedTuple):
     nsd: NDArray[np.float64]  # (N, T), one column a tolerance
 
 
-def surface(
+def measure_surface(
     predictions: Mask,
     targets: Mask,
     spacings: NDArray[np.float64],
@@ -61,29 +61,33 @@ def surface(
             scores.hd95[i] = np.hypot(*((np.array(prediction.shape) - 1) * spacing))
             scores.nsd[i] = 0
             continue
-        box = _box(prediction | target)
+        box = _find_box(prediction | target)
         prediction, target = prediction[box], target[box]
-        ways = distances(prediction, target, spacing), distances(target, prediction, spacing)
+        ways = (
+            measure_distances(prediction, target, spacing),
+            measure_distances(target, prediction, spacing),
+        )
         scores.hd95[i] = max(np.quantile(way, 0.95) for way in ways)
         near = [np.concatenate(ways) <= tolerance + HAIR for tolerance in tolerances]
         scores.nsd[i] = [each.mean() for each in near]
     return scores
 
 
-def by_tolerance(nsd: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+def name_columns(nsd: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
     """The columns of (N, T) by the names that files give them, as "1 mm"."""
     return {f"{mm:g} mm": nsd[:, i] for i, mm in enumerate(TOLERANCES)}
 
 
-def distances(
+def measure_distances(
     one: NDArray[np.bool_], other: NDArray[np.bool_], spacing: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """mm from each boundary pixel of mask ``one`` (H, W) to the nearest of ``other``'s, neither
     empty. Exact: the nearest in each column lies straight above or below, so of K pixels only
     K·W pairs are looked at, however ragged the masks are.
     """
-    rows, columns = np.nonzero(boundary(one))
-    off = (_rows_to_nearest(boundary(other)) * spacing[0]) ** 2  # (H, W), infinite without any
+    rows, columns = np.nonzero(find_boundary(one))
+    off = _count_rows_to_nearest(find_boundary(other))  # (H, W), infinite without any
+    off = (off * spacing[0]) ** 2
     across = np.arange(one.shape[1])
     found = np.empty(len(rows))
     step = max(AT_ONCE // one.shape[1], 1)
@@ -94,20 +98,20 @@ def distances(
     return found
 
 
-def boundary(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def find_boundary(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The pixels of a mask (H, W) that have a neighbour (of four) outside of it."""
     padded = np.pad(mask, 1)
     inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     return mask & ~inside
 
 
-def _box(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
+def _find_box(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
     """What is all of a mask (H, W) that is not empty."""
     rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
-def _rows_to_nearest(points: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _count_rows_to_nearest(points: NDArray[np.bool_]) -> NDArray[np.float64]:
     """From each pixel (H, W) to the nearest point of its column, in rows; infinite without one."""
     row = np.arange(len(points), dtype=np.float64)[:, None]
     above = np.maximum.accumulate(np.where(points, row, -np.inf))

@@ -7,7 +7,7 @@ import numpy as np
 LOWEST, HIGHEST = 0, 400  # HU: the thresholds tried, in steps of one
 
 
-def threshold_baselines(hu: np.ndarray, masks: np.ndarray) -> dict[str, Any]:
+def tune_thresholds(hu: np.ndarray, masks: np.ndarray) -> dict[str, Any]:
     """Best Dice of one global HU threshold and of one HU band, tuned on the very slices given.
 
     `hu` and `masks` are (N, S, S); slices without blood are left out and Dice is pooled over the

@@ -21,14 +21,14 @@ def synchronise(model: nn.Module, team: Team) -> None:
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.BatchNorm2d:
-                setattr(parent, name, SyncedBatchNorm2d.of(child))
+                setattr(parent, name, SyncedBatchNorm2d.from_norm(child))
 
 
 class SyncedBatchNorm2d(nn.BatchNorm2d):
     """As torch's, but the images are those of all processes of the default group."""
 
     @classmethod
-    def of(cls, norm: nn.BatchNorm2d) -> "SyncedBatchNorm2d":
+    def from_norm(cls, norm: nn.BatchNorm2d) -> "SyncedBatchNorm2d":
         """With the parameters and statistics of ``norm``, the same tensors."""
         synced = cls(norm.num_features, norm.eps, norm.momentum)
         synced.__dict__.update(norm.__dict__)
@@ -38,7 +38,7 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
         if not self.training:
             return super().forward(input)
         self._check_input_dim(input)
-        mean, variance, count = moments(input.detach())
+        mean, variance, count = compute_moments(input.detach())
         if self.track_running_stats:
             self._track(mean, variance * count / (count - 1))
         wide = self.weight.dtype
@@ -60,7 +60,7 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
             running.lerp_(value.to(running.dtype), part)
 
 
-def moments(input: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def compute_moments(input: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and variance (C,) of each channel over all processes' images, and the number of values:
     float64, in which the difference of squares loses nothing that the values have."""
     wide = input.to(torch.promote_types(input.dtype, torch.float32))

@@ -15,16 +15,16 @@ from torch.nn import functional as F
 DEFAULT_CHANNELS = (64, 128, 256, 512)
 
 
-class Pool(nn.Module):
+class MaxPool(nn.Module):
     """2×2 max-pooling, of even sides."""
 
     def forward(self, x: Tensor) -> Tensor:
         if x.is_cuda and torch.are_deterministic_algorithms_enabled():
-            return deterministic_pool(x)  # torch's has no deterministic backward there
+            return max_pool_deterministic(x)  # torch's has no deterministic backward there
         return F.max_pool2d(x, 2)
 
 
-def deterministic_pool(x: Tensor) -> Tensor:
+def max_pool_deterministic(x: Tensor) -> Tensor:
     """``F.max_pool2d(x, 2)`` to the bit, with its gradient: of equal values the first gets it, of
     several NaN the last."""
     best = x[..., ::2, ::2]
@@ -50,7 +50,7 @@ class Encoder(nn.Module):
             return nn.Sequential(*layers)
 
         self.levels = nn.ModuleList(level(*pair) for pair in pairwise((1, *channels)))
-        self.pool = Pool()
+        self.pool = MaxPool()
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """The features of every level, finest first."""
@@ -95,12 +95,12 @@ class Decoder(nn.Module):
         x = features[-1]
         for up, mix, beside in zip(self.up, self.mix, reversed(features[:-1]), strict=True):
             x = up(x)
-            x = mix(_Joined.apply(beside, x) if self.skip else x)
+            x = mix(_Concatenate.apply(beside, x) if self.skip else x)
         maps: Tensor = self.out(x)
         return maps
 
 
-class _Joined(torch.autograd.Function):
+class _Concatenate(torch.autograd.Function):
     """``torch.cat([a, b], 1)``. The gradients of torch's are views into that of the whole; batch
     normalisation and convolutions have their fast paths for tensors without gaps only."""
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from ichfast import metrics, models
 from ichfast.data import SCHEMES
 from ichfast.evaluation.evaluate import inference
-from ichfast.evaluation.examples import evenly_ranked
+from ichfast.evaluation.examples import rank_evenly
 from ichfast.reproduce.collect import read_json
 from ichfast.reproduce.plan import Cell, Plan, has_ended
 from ichfast.reproduce.rows import BASELINE, METHOD
@@ -63,7 +63,7 @@ def _of_cells(cells: dict[str, Cell], out: Path, load: Load) -> Examples:
     method = cells[METHOD]
     tp, _, fn = counts[METHOD].unbind(1)
     with_blood = (tp + fn > 0).nonzero()[:, 0]
-    index, _ = evenly_ranked(with_blood, scores[METHOD], COUNT)
+    index, _ = rank_evenly(with_blood, scores[METHOD], COUNT)
     test = load_parts(method.recipe, out, load).test
     images, targets = test.batch(index)
     assert targets is not None

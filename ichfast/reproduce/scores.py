@@ -60,7 +60,7 @@ def ratios(slices: Slices) -> dict[str, tuple[Score, Ratio]]:
     """Every score as a ratio of sums over patients, by name."""
     found: dict[str, tuple[Score, Ratio]] = {}
     blood = slices.with_blood
-    rows = Rows.of(slices.patients[blood], slices.cells[blood])
+    rows = Rows.from_patients(slices.patients[blood], slices.cells[blood])
     counts = slices.counts[blood]
 
     def add(name: str, label: str, ratio: Ratio, unit: str = "", compared: bool = False) -> None:
@@ -71,19 +71,19 @@ def ratios(slices: Slices) -> dict[str, tuple[Score, Ratio]]:
             add(
                 f"{kind}.{way}",
                 f"{kind.capitalize()}, {_words(way)}",
-                intervals.overlap(rows, counts, kind, way),
+                intervals.score_overlap(rows, counts, kind, way),
                 compared=kind == "dice",
             )
-    every = Rows.of(slices.patients, slices.cells)
-    all_of_them = intervals.overlap(every, slices.counts, "dice", "pooled")
+    every = Rows.from_patients(slices.patients, slices.cells)
+    all_of_them = intervals.score_overlap(every, slices.counts, "dice", "pooled")
     add("dice.all", "Dice, pooled over slices with and without blood", all_of_them)
     ways: tuple[Means, ...] = get_args(Means)
     for mean in ways:
         way = _words(mean)
-        distance = intervals.mean(rows, slices.hd95[blood], mean)
+        distance = intervals.average(rows, slices.hd95[blood], mean)
         add(f"hd95.{mean}", f"HD95, {way}", distance, "mm", compared=mean == "per_patient")
         for tolerance, values in slices.nsd.items():
-            near = intervals.mean(rows, values[blood], mean)
+            near = intervals.average(rows, values[blood], mean)
             add(f"nsd{tolerance}.{mean}", f"NSD at {tolerance}, {way}", near)
     for unit, counted, owners in (
         ("slices", slices.counts, every),
@@ -95,7 +95,7 @@ def ratios(slices: Slices) -> dict[str, tuple[Score, Ratio]]:
             ("sensitivity", np.where(positive, called, np.nan)),
             ("specificity", np.where(positive, np.nan, 1 - called)),
         ):
-            rate = intervals.mean(owners, values, "per_slice")
+            rate = intervals.average(owners, values, "per_slice")
             add(f"{name}.{unit}", f"{name.capitalize()}, {unit}", rate)
     return found
 
@@ -106,7 +106,7 @@ def _scans(slices: Slices) -> tuple[NDArray[np.float64], Rows]:
     scans, places = np.unique(keys, axis=1, return_inverse=True)
     counts = np.zeros((scans.shape[1], 3))
     np.add.at(counts, places.reshape(-1), slices.counts)
-    return counts, Rows.of(scans[0], scans[2])
+    return counts, Rows.from_patients(scans[0], scans[2])
 
 
 def _words(way: str) -> str:
@@ -126,7 +126,7 @@ def differences(one: Slices, other: Slices) -> dict[str, dict[str, Any]]:
     base = ratios(other)
     return {
         name: {"label": score.label, "unit": score.unit}
-        | intervals.paired(ratio, base[name][1])._asdict()
+        | intervals.bootstrap_difference(ratio, base[name][1])._asdict()
         for name, (score, ratio) in ratios(one).items()
         if score.compared
     }

@@ -46,7 +46,7 @@ def train(
         strategy.steps, model, parts.train, parts.unlabelled, recipe, device, strategy.choose, team
     )
     fingerprints = parts.fingerprints
-    if not team.alike(fingerprints):
+    if not team.agree(fingerprints):
         raise DataError(
             "the processes do not read the same slices; give every machine the same folders."
         )
@@ -145,7 +145,7 @@ def check_divergence(
 
 def check_together(model: ReducedUNet, team: Team) -> None:
     """Raise where the processes, which share only sums, no longer have the same weights."""
-    if team.size > 1 and not team.alike(weight_norm(model)):
+    if team.size > 1 and not team.agree(weight_norm(model)):
         raise TeamError(
             "the processes' weights have drifted apart; run them on the same kind of processor or "
             "GPU, with the same versions and the same --threads."

@@ -17,7 +17,7 @@ from safetensors.torch import save as to_safetensors
 import ichfast
 from ichfast import models
 from ichfast.errors import DivergedError
-from ichfast.evaluation import Evaluation, evaluate, examples, table
+from ichfast.evaluation import Evaluation, evaluate, pick_examples, tabulate
 from ichfast.models import ReducedUNet
 from ichfast.team import ALONE, Team
 from ichfast.training import checkpoint
@@ -125,9 +125,9 @@ def assess(
         for part in (parts.validation, parts.test)
     )
     assert test.surface is not None
-    columns = table(parts.test, test.counts, test.surface, parts.whole)
+    columns = tabulate(parts.test, test.counts, test.surface, parts.whole)
     folder.write(SLICES, json.dumps(columns, allow_nan=False).encode())
-    folder.write(EXAMPLES, to_safetensors(examples(model, parts.test, test, device=device)))
+    folder.write(EXAMPLES, to_safetensors(pick_examples(model, parts.test, test, device=device)))
     return validation, test
 
 

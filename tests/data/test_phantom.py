@@ -17,7 +17,7 @@ from ichfast.data.phantom.geometry import Noise, blur
 from ichfast.data.phantom.lesions import SUBTYPES
 from ichfast.data.phantom.patient import BONE, Scan, make_scan
 from ichfast.errors import OutputError, RecipeError
-from ichfast.evaluation.thresholds import threshold_baselines
+from ichfast.evaluation.thresholds import tune_thresholds
 from ichfast.phantom import main
 
 SMALL = {"patients": 3, "unlabelled_patients": 2, "size": 64, "slices": 4, "seed": 5}
@@ -232,7 +232,7 @@ class TestLabels:
         assert not scan.subtypes.any()
 
     def test_thresholds_fail(self, scans: list[Scan]) -> None:
-        found = threshold_baselines(
+        found = tune_thresholds(
             np.concatenate([scan.hu for scan in scans]),
             np.concatenate([scan.mask for scan in scans]),
         )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ichfast import ops
 from ichfast.data import SliceSet
 from ichfast.errors import DataError
-from ichfast.evaluation import evaluate, examples
+from ichfast.evaluation import evaluate, pick_examples
 from ichfast.models import MultiTaskUNet, ReducedUNet
 
 SIDE = 16
@@ -139,7 +139,7 @@ def test_nothing_to_compare_with_is_an_error(model, data):
 def test_examples_go_from_worst_to_best(model):
     data = slices(30, empty=(0, 5))
     evaluation = evaluate(model, data, batch_size=8)
-    chosen = examples(model, data, evaluation, n=5)
+    chosen = pick_examples(model, data, evaluation, n=5)
     defined = evaluation.dice[data.positive.nonzero()[:, 0]]
     assert chosen["rank"].tolist() == [0, 7, 14, 20, 27]
     assert torch.equal(chosen["dice"], defined.sort().values[chosen["rank"]])
@@ -157,7 +157,7 @@ def test_examples_go_from_worst_to_best(model):
 def test_examples_of_the_two_decoder_model():
     torch.manual_seed(0)
     model, data = MultiTaskUNet((4, 8)), slices(4, empty=(3,))
-    chosen = examples(model, data, evaluate(model, data, batch_size=4), n=8)
+    chosen = pick_examples(model, data, evaluate(model, data, batch_size=4), n=8)
     assert len(chosen["image"]) == 3  # every slice with blood, and no more
     assert chosen["reconstruction"].shape == (3, 2, SIDE, SIDE)
     assert 0 <= chosen["reconstruction"].min() <= chosen["reconstruction"].max() <= 1
@@ -166,7 +166,7 @@ def test_examples_of_the_two_decoder_model():
 
 def test_examples_without_any_blood():
     model, data = ReducedUNet((4, 8)), slices(3, empty=(0, 1, 2))
-    chosen = examples(model, data, evaluate(model, data, batch_size=4), n=2)
+    chosen = pick_examples(model, data, evaluate(model, data, batch_size=4), n=2)
     assert len(chosen["image"]) == 2
 
 

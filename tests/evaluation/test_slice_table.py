@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from slice_sets import slice_set
 
-from ichfast.evaluation import evaluate, table
+from ichfast.evaluation import evaluate, tabulate
 from ichfast.models import ReducedUNet
 
 
@@ -23,7 +23,7 @@ def test_columns_of_a_selection() -> None:
     )
     some = whole.select([5, 3, 1])
     result = evaluate(ReducedUNet((4, 8)), some, batch_size=2, surfaces=True)
-    columns = table(some, result.counts, result.surface, whole)
+    columns = tabulate(some, result.counts, result.surface, whole)
     assert json.loads(json.dumps(columns, allow_nan=False)) == columns
     assert columns["patient"] == [1, 2, 0]
     assert columns["series"] == [2, 3, 1]  # s1 of Ann is not s1 of Zoe
@@ -40,6 +40,6 @@ def test_columns_of_a_selection() -> None:
     assert None not in columns["hd95"][1:]
     assert not any(name in json.dumps(columns) for name in ("Ann", "Bob", "Zoe", "s1", "s7"))
     assert (
-        table(replace(some, subtypes=()), result.counts, result.surface, whole)["subtypes"]
+        tabulate(replace(some, subtypes=()), result.counts, result.surface, whole)["subtypes"]
         == [None] * 3
     )

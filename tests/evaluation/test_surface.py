@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 from torchmetrics.functional.segmentation import hausdorff_distance
 
-from ichfast.evaluation.surface import boundary, distances, surface
+from ichfast.evaluation.surface import find_boundary, measure_distances, measure_surface
 
 TOLERANCES = (0.0, 1.0, 2.0)
 # Multiples of 1/8, so that a distance along an axis is a tolerance exactly or not at all.
@@ -36,7 +36,9 @@ def pairs(draw, square: bool = False):
 
 
 def score(prediction, target, spacing, tolerances=TOLERANCES):
-    found = surface(prediction[None], target[None], np.asarray(spacing, float)[None], tolerances)
+    found = measure_surface(
+        prediction[None], target[None], np.asarray(spacing, float)[None], tolerances
+    )
     return found.hd95[0], found.nsd[0]
 
 
@@ -66,7 +68,8 @@ def test_largest_distance_agrees_with_torchmetrics(masks, spacing):
     prediction, target = masks
     assume(prediction.any() and target.any())
     ours = max(
-        distances(prediction, target, spacing).max(), distances(target, prediction, spacing).max()
+        measure_distances(prediction, target, spacing).max(),
+        measure_distances(target, prediction, spacing).max(),
     )
     theirs = hausdorff_distance(
         torch.from_numpy(prediction)[None, None].int(),
@@ -83,15 +86,15 @@ def test_largest_distance_agrees_with_torchmetrics(masks, spacing):
 def test_distances_by_brute_force(masks, spacing):
     one, other = masks
     assume(one.any() and other.any())
-    here, there = (np.argwhere(boundary(mask)) * spacing for mask in masks)
+    here, there = (np.argwhere(find_boundary(mask)) * spacing for mask in masks)
     expected = np.linalg.norm(here[:, None] - there[None], axis=-1).min(1)
-    np.testing.assert_allclose(distances(one, other, spacing), expected, rtol=1e-12)
+    np.testing.assert_allclose(measure_distances(one, other, spacing), expected, rtol=1e-12)
 
 
 def test_by_hand():
     target = np.zeros((9, 9), bool)
     target[2:7, 2:7] = True
-    assert boundary(target).sum() == 16
+    assert find_boundary(target).sum() == 16
     prediction = np.roll(target, 1, axis=1)
     hd95, nsd = score(prediction, target, (1.0, 0.5), (0.0, 0.5))
     assert hd95 == 0.5
@@ -100,8 +103,8 @@ def test_by_hand():
 
 def test_the_edge_of_the_slice_is_a_boundary():
     whole = np.ones((5, 5), bool)
-    assert boundary(whole).sum() == 16
-    assert not boundary(whole)[1:4, 1:4].any()
+    assert find_boundary(whole).sum() == 16
+    assert not find_boundary(whole)[1:4, 1:4].any()
 
 
 def test_a_tolerance_is_met_whatever_floats_say():
@@ -162,7 +165,9 @@ def test_symmetric_and_perfect_only_where_equal(masks, spacing):
         np.testing.assert_allclose(first, second, rtol=1e-12)
     assert score(one, one, spacing)[0] == 0
     assert (score(one, one, spacing)[1] == 1).all()
-    assert (score(one, other, spacing)[1][0] == 1) == bool((boundary(one) == boundary(other)).all())
+    assert (score(one, other, spacing)[1][0] == 1) == bool(
+        (find_boundary(one) == find_boundary(other)).all()
+    )
 
 
 @settings(deadline=None)
@@ -179,7 +184,7 @@ def test_mm_scale_with_the_spacing(masks, spacing, factor):
 
 def test_unknown_spacing_is_no_score():
     blood = np.ones((2, 4, 4), np.uint8)
-    found = surface(blood, blood, np.array([[np.nan, np.nan], [1, 1]]))
+    found = measure_surface(blood, blood, np.array([[np.nan, np.nan], [1, 1]]))
     np.testing.assert_array_equal(found.hd95, [np.nan, 0])
     np.testing.assert_array_equal(found.nsd, [[np.nan, np.nan], [1, 1]])
 
@@ -205,4 +210,4 @@ def test_a_huge_ragged_mask_takes_little_memory():
 )
 def test_wrong_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        surface(*arguments)
+        measure_surface(*arguments)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from ichfast import models
 from ichfast.errors import CheckpointError
 from ichfast.models import MultiTaskUNet, ReducedUNet
-from ichfast.models.unet import _Joined, deterministic_pool
+from ichfast.models.unet import _Concatenate, max_pool_deterministic
 
 CHANNELS = (2, 3, 4)
 
@@ -135,7 +135,7 @@ def test_the_deterministic_pool_is_torch_s_to_the_bit(seed: int, kind: str, last
     if last:
         x = x.contiguous(memory_format=torch.channels_last)
     ways = []
-    for pool in (deterministic_pool, torch.nn.MaxPool2d(2)):
+    for pool in (max_pool_deterministic, torch.nn.MaxPool2d(2)):
         given_one = x.clone().requires_grad_()
         pooled = pool(given_one)
         pooled.backward(torch.randn(pooled.shape, generator=torch.Generator().manual_seed(1)))
@@ -145,7 +145,7 @@ def test_the_deterministic_pool_is_torch_s_to_the_bit(seed: int, kind: str, last
 
 
 def test_a_cpu_pools_by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr("ichfast.models.unet.deterministic_pool")
+    monkeypatch.delattr("ichfast.models.unet.max_pool_deterministic")
     torch.use_deterministic_algorithms(True)
     try:
         ReducedUNet(CHANNELS)(torch.rand(2, 1, 8, 8))
@@ -169,12 +169,12 @@ def test_joined_is_cat_with_gradients_without_gaps(layout) -> None:
     seen = []
     for tensor in ours:
         tensor.register_hook(lambda g: seen.append(g.is_contiguous(memory_format=layout)))
-    joined, expected = _Joined.apply(*ours), torch.cat(theirs, 1)
+    joined, expected = _Concatenate.apply(*ours), torch.cat(theirs, 1)
     assert joined.equal(expected)
     assert joined.is_contiguous(memory_format=layout)
     (joined * weight).sum().backward()
     (expected * weight).sum().backward()
     assert all(a.grad.equal(b.grad) for a, b in zip(ours, theirs, strict=True))
     assert seen == [True, True]
-    assert torch.autograd.gradcheck(_Joined.apply, inputs())
-    assert torch.autograd.gradgradcheck(_Joined.apply, inputs())
+    assert torch.autograd.gradcheck(_Concatenate.apply, inputs())
+    assert torch.autograd.gradgradcheck(_Concatenate.apply, inputs())

@@ -124,7 +124,7 @@ def numbers(folder: Path, team: Team) -> None:
             with torch.no_grad():
                 norm.weight.copy_(draw(3))
                 norm.bias.copy_(draw(3))
-            synced = SyncedBatchNorm2d.of(models_copy(norm))
+            synced = SyncedBatchNorm2d.from_norm(models_copy(norm))
             for one in (norm, synced):
                 one.track_running_stats = mode != "untracked"
             part, whole = (x.clone().requires_grad_() for x in (images[own], images))

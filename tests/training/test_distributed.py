@@ -259,12 +259,12 @@ def test_one_process_alone_communicates_with_nobody() -> None:
     value = torch.rand(3, requires_grad=True)
     assert ALONE.mean(value, 3) is value
     assert ALONE.group is None
-    assert ALONE.alike(object())
+    assert ALONE.agree(object())
     assert ALONE.any(True)
     assert not ALONE.any(False)
     assert ALONE.lead(lambda: 3) == 3
-    assert ALONE.device(torch.device("cpu")) == torch.device("cpu")
-    assert ALONE.complaint(OutputError("full")) == "full"
+    assert ALONE.choose_device(torch.device("cpu")) == torch.device("cpu")
+    assert ALONE.describe_error(OutputError("full")) == "full"
 
 
 def test_followers_write_nothing(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_runs import synthetic, tiny
 
-from ichfast.evaluation.intervals import Rows, mean, overlap
+from ichfast.evaluation.intervals import Rows, average, score_overlap
 from ichfast.training import RunFolder, run
 from ichfast.training.parts import Parts
 
@@ -19,18 +19,18 @@ def test_metrics_follow_from_it(start, tmp_path, parts) -> None:
     assert columns["patient"] == [0, 0, 1, 1, 2, 2]
     assert columns["slice"] == list(range(6))
     assert not any(name in text for name in parts.test.patients)
-    rows = Rows.of(columns["patient"])
+    rows = Rows.from_patients(columns["patient"])
     counts = np.array([columns[name] for name in ("tp", "fp", "fn")]).T
     test = metrics["test"]
     for score in ("dice", "jaccard"):
         for how, value in test[score].items():
-            assert overlap(rows, counts, score, how).estimate == pytest.approx(value)
+            assert score_overlap(rows, counts, score, how).estimate == pytest.approx(value)
     for how in ("per_slice", "per_patient"):
         found = [columns["hd95"], *columns["nsd"].values()]
         expected = [test["hd95"], *test["nsd"].values()]
         for values, scores in zip(found, expected, strict=True):
             known = np.array(values, float)
-            assert mean(rows, known, how).estimate == pytest.approx(scores[how])
+            assert average(rows, known, how).estimate == pytest.approx(scores[how])
     assert metrics["validation"]["hd95"].keys() == {"per_slice", "per_patient"}
 
 
