@@ -1,4 +1,4 @@
-"""Folders and tables on disk: what cannot be listed or opened is said by name."""
+"""Folders and tables on disk; errors name what cannot be listed or opened."""
 
 import os
 from pathlib import Path
@@ -39,7 +39,7 @@ def find_files(root: Path, problems: Problems) -> list[Path]:
     """All regular files under the root, in an order that does not depend on the machine."""
 
     def report(error: OSError) -> None:
-        problems.add(relative(Path(error.filename), root), "folder cannot be listed")
+        problems.add(name_source(Path(error.filename), root), "folder cannot be listed")
 
     found = []
     for folder, folders, names in os.walk(root, onerror=report):
@@ -57,12 +57,13 @@ def open_table(path: Path) -> TextIO:
         raise DataError(f"{path}: cannot be opened ({error.strerror})") from None
 
 
-def relative(path: Path, root: Path) -> str:
+def name_source(path: Path, root: Path) -> str:
+    """The file as it is named in a set: relative to the root, with slashes."""
     return path.relative_to(root).as_posix()
 
 
-def slice_name(source: str, number: int) -> str:
-    """Of a file's slice by its number from 1, "a.dcm#3"; 0: the file holds one, and it is called as
-    the file is.
+def name_slice(source: str, number: int) -> str:
+    """The third slice of a file that holds several is "a.dcm#3". Number 0 stands for the slice of a
+    file with one, which has the file's own name.
     """
     return f"{source}#{number}" if number else source

@@ -45,7 +45,7 @@ def make_folds(
             "slice-wise folds: slices of one patient are on both sides, so the result is flattered",
             stacklevel=2,
         )
-        units = [f"{name}#{place}" for name, place in _places(patients)]
+        units = [f"{name}#{place}" for name, place in _number_slices(patients)]
         kinds = {unit: kinds.get(name, ()) for unit, name in zip(units, patients, strict=True)}
     count = SCHEMES[scheme]
     if len(set(units)) < count:
@@ -61,7 +61,7 @@ def make_folds(
     return folds
 
 
-def _places(patients: Sequence[str]) -> list[tuple[str, int]]:
+def _number_slices(patients: Sequence[str]) -> list[tuple[str, int]]:
     """Each slice as the patient and its place among that patient's."""
     seen: Counter[str] = Counter()
     places = []
@@ -124,7 +124,7 @@ def split_patients(
         )
     part_of: dict[str, str] = {}
     start = 0
-    for part, count in _counts(len(names), fractions).items():
+    for part, count in _round_shares(len(names), fractions).items():
         part_of.update(dict.fromkeys(names[start : start + count], part))
         start += count
     parts: dict[str, list[int]] = {part: [] for part in fractions}
@@ -158,7 +158,7 @@ def check_apart(names: Mapping[str, Collection[str]]) -> None:
                 )
 
 
-def _counts(patients: int, fractions: Mapping[str, float]) -> dict[str, int]:
+def _round_shares(patients: int, fractions: Mapping[str, float]) -> dict[str, int]:
     """Whole numbers nearest to the fractions, at least 1 each, that add up."""
     counts = {part: max(1, int(fraction * patients)) for part, fraction in fractions.items()}
 

@@ -12,7 +12,7 @@ from ichfast.data.layouts import detect_layout, get_layout
 from ichfast.data.layouts.base import Layout, Selection
 from ichfast.data.pool import MANIFEST, Pool
 from ichfast.data.problems import Problems
-from ichfast.data.resize import positive_slices, resize_hu, resize_masks, resize_spacing
+from ichfast.data.resize import find_positive, resize_hu, resize_masks, resize_spacing
 from ichfast.data.series import Series
 from ichfast.data.slices import SliceSet, Window
 from ichfast.errors import DataError
@@ -38,7 +38,7 @@ def load_slices(
     root, positive = Path(root), slices == "positive"
     _check_arguments(size, window, limit)
     if (root / MANIFEST).is_file():
-        return _from_pool(
+        return _load_pool(
             root, size, window, labelled=labelled, positive=positive, limit=limit, seed=seed
         )
     layout = detect_layout(root)
@@ -59,7 +59,7 @@ def load_slices(
         masks = resize_masks(scan, size) if labelled else None
         wanted = np.arange(len(scan))
         if positive and not layout.selects:
-            wanted = positive_slices(scan, masks, problems)
+            wanted = find_positive(scan, masks, problems)
         reservoir.offer(scan, wanted, masks)
     blood = None if reservoir.masks is None else bool(reservoir.masks.any())
     _require_some(root, len(reservoir.index), blood, positive, problems)
@@ -73,7 +73,7 @@ def find_layout(root: Path) -> Layout:
     return detect_layout(root)
 
 
-def _from_pool(
+def _load_pool(
     root: Path,
     size: int,
     window: Window,
@@ -167,7 +167,7 @@ class _Reservoir:
 
     def offer(self, scan: Series, wanted: np.ndarray, masks: Tensor | None) -> None:
         """Keep the scan's wanted slices, or those of them that the choice falls on."""
-        kept = self._places(scan, wanted)
+        kept = self._assign_places(scan, wanted)
         if not kept:
             return
         places, slices = list(kept), np.array(list(kept.values()))
@@ -178,7 +178,7 @@ class _Reservoir:
             self.masks.resize(self.hu.shape, refcheck=False)
             self.masks[places] = masks.numpy()[slices, 0]
 
-    def _places(self, scan: Series, wanted: np.ndarray) -> dict[int, int]:
+    def _assign_places(self, scan: Series, wanted: np.ndarray) -> dict[int, int]:
         """Where slices of this scan go: place -> slice."""
         kept: dict[int, int] = {}
         for i in map(int, wanted):
@@ -190,7 +190,7 @@ class _Reservoir:
                 scan.sources[i],
                 resize_spacing(scan, self.size),
                 scan.study,
-                scan.kinds(i),
+                scan.name_subtypes(i),
             )
             place = self.seen
             self.seen += 1

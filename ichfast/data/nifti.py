@@ -10,7 +10,7 @@ import numpy as np
 from ichfast.data import quirks
 from ichfast.data.problems import Refused, refuse_failures, silence
 from ichfast.data.series import Series
-from ichfast.data.stacks import MIN_AXIAL, tilt
+from ichfast.data.stacks import MIN_AXIAL, measure_tilt
 
 orientations: Any = nib.orientations  # has no types
 # Axes of a Series: slices towards the head, rows to the back, columns to the patient's left.
@@ -37,12 +37,12 @@ def read_nifti(
     if slices_last and up != 2:
         raise Refused("the last axis is not the one from foot to head")
 
-    stored = _stored(_voxels(scan, "scan", scaled=False))
+    stored = _to_stored(_read_voxels(scan, "scan", scaled=False))
     slope, intercept = scan.dataobj.slope, scan.dataobj.inter
-    low, high = sorted(float(stored.take(i)) * slope + intercept for i in _extremes(stored))
+    low, high = sorted(float(stored.take(i)) * slope + intercept for i in _find_extremes(stored))
     if low > AIR_BELOW or high <= BONE_ABOVE:
         raise Refused(f"not in HU: values from {low:.0f} to {high:.0f}, no air or no bone")
-    values = None if mask is None else _voxels(mask, "mask", scaled=True)
+    values = None if mask is None else _read_voxels(mask, "mask", scaled=True)
 
     n = scan.shape[up]
     columns = affine[:3, :3] * [[-1], [-1], [1]]  # RAS to DICOM's LPS
@@ -65,7 +65,7 @@ def read_nifti(
         series=name,
         positions=positions[order],
         spacing=(float(spacing[rows]), float(spacing[across])),
-        tilt=tilt(normal.tolist()),
+        tilt=measure_tilt(normal.tolist()),
         sources=tuple(f"{source}#{i + 1}" for i in order),
     )
     if values is not None:
@@ -85,19 +85,19 @@ def _load_mask(path: Path, scan: Any, affine: np.ndarray) -> Any:
     mask = _load(path, "mask")
     if scan.shape != mask.shape:
         raise Refused(f"sizes differ: scan {scan.shape}, mask {mask.shape}")
-    if not _aligned(affine, mask.affine, scan.shape):
+    if not _are_aligned(affine, mask.affine, scan.shape):
         raise Refused("scan and mask lie in different places: their affines differ")
     return mask
 
 
-def _aligned(scan: np.ndarray, mask: np.ndarray, shape: tuple[int, ...]) -> bool:
+def _are_aligned(scan: np.ndarray, mask: np.ndarray, shape: tuple[int, ...]) -> bool:
     """Whether the corners agree to half a voxel, and so, the maps being affine, all voxels do."""
     corners = [[*corner, 1] for corner in np.ndindex(2, 2, 2)] * np.array([*shape, 1])
     shift = corners @ (np.linalg.solve(scan, mask) - np.eye(4)).T  # in voxels of the scan
     return bool((np.abs(shift) <= 0.5).all())  # False for a mask's affine that is not finite
 
 
-def _voxels(image: Any, what: str, *, scaled: bool) -> np.ndarray:
+def _read_voxels(image: Any, what: str, *, scaled: bool) -> np.ndarray:
     with refuse_failures(f"the {what} is damaged or truncated"):
         array: np.ndarray = np.asarray(
             image.get_fdata(dtype=np.float32) if scaled else image.dataobj.get_unscaled()
@@ -107,7 +107,7 @@ def _voxels(image: Any, what: str, *, scaled: bool) -> np.ndarray:
     return array
 
 
-def _stored(array: np.ndarray) -> np.ndarray:
+def _to_stored(array: np.ndarray) -> np.ndarray:
     if array.dtype.kind == "f":
         return array.astype(np.float32)
     if array.dtype.kind not in "iu":
@@ -116,5 +116,5 @@ def _stored(array: np.ndarray) -> np.ndarray:
     return array.astype(np.int16 if fits else np.int32)
 
 
-def _extremes(array: np.ndarray) -> tuple[int, int]:
+def _find_extremes(array: np.ndarray) -> tuple[int, int]:
     return int(array.argmin()), int(array.argmax())

@@ -61,7 +61,7 @@ def _claim(out: Path) -> None:
 
 
 def _write(out: Path, series: Series) -> None:
-    affine = upright_affine(series)
+    affine = make_affine(series)
     hu = series.hu()
     if np.array_equal(hu, whole_hu := np.rint(hu)) and np.abs(hu).max() < 2**15:
         hu = whole_hu.astype(np.int16)
@@ -76,7 +76,7 @@ def _write(out: Path, series: Series) -> None:
             nib.save(image, temporary)
 
 
-def upright_affine(series: Series) -> np.ndarray:
+def make_affine(series: Series) -> np.ndarray:
     """Voxel (column, row, slice) -> mm to the right, front and up, the volume's middle at 0. The
     slices are tilted as the scan's; they are stacked along their normal, since nnU-Net's readers
     take no sheared axes.

@@ -48,7 +48,7 @@ def detect(series: Series) -> tuple[str, ...]:
 # negative numbers. Padding is exempt: writers put 63536 (-2000) into 12-bit images on purpose.
 
 
-def _stray_bits(image: Image) -> bool:
+def _has_stray_bits(image: Image) -> bool:
     h = image.header
     if h.high_bit != h.bits_stored - 1:
         return True
@@ -68,7 +68,7 @@ def _drop_stray_bits(image: Image) -> None:
     value &= (1 << h.bits_stored) - 1
     if h.signed:
         value -= (value >> (h.bits_stored - 1)) << h.bits_stored
-    padding = _padding(image)
+    padding = _find_padding(image)
     if padding is not None:
         value[stored == padding] = padding
     image.stored = value.astype(np.int32)
@@ -77,12 +77,12 @@ def _drop_stray_bits(image: Image) -> None:
 # Pixel padding (PS3.3 C.7.5.1.1.2): not tissue, whatever number it is.
 
 
-def _padding(image: Image) -> int | None:
+def _find_padding(image: Image) -> int | None:
     """PixelPaddingValue in the pixels' own signedness, whatever VR it was written with."""
-    return _as_pixel(image.header.padding, image)
+    return _to_pixel(image.header.padding, image)
 
 
-def _as_pixel(bits: int | None, image: Image) -> int | None:
+def _to_pixel(bits: int | None, image: Image) -> int | None:
     if bits is None:
         return None
     size = image.header.bits_allocated
@@ -90,7 +90,7 @@ def _as_pixel(bits: int | None, image: Image) -> int | None:
     return bits - (1 << size) if image.header.signed and bits >> (size - 1) else bits
 
 
-def _padding_sign(image: Image) -> bool:
+def _has_odd_padding_sign(image: Image) -> bool:
     h = image.header
     if h.padding is None or h.padding_vr not in ("US", "SS") or h.padding < 1 << 15:
         return False
@@ -98,10 +98,10 @@ def _padding_sign(image: Image) -> bool:
 
 
 def _has_padding(image: Image) -> bool:
-    padding = _padding(image)
+    padding = _find_padding(image)
     if padding is None or image.padding is not None:
         return False
-    limit = _as_pixel(image.header.padding_limit, image)
+    limit = _to_pixel(image.header.padding_limit, image)
     low, high = sorted((padding, padding if limit is None else limit))
     least, greatest = image.ends()
     if greatest < low or high < least:
@@ -113,16 +113,16 @@ def _has_padding(image: Image) -> bool:
 
 
 def _mark_padding(image: Image) -> None:
-    padding = _padding(image)
+    padding = _find_padding(image)
     assert padding is not None
-    limit = _as_pixel(image.header.padding_limit, image)
+    limit = _to_pixel(image.header.padding_limit, image)
     if limit is not None and limit != padding:
         low, high = sorted((padding, limit))
         inside = (image.stored >= low) & (image.stored <= high)
         image.stored = np.where(inside, padding, image.stored)
     # Some writers declare 0 while 0 HU is cerebrospinal fluid. In the corners it is padding indeed,
     # and then nothing tells it from fluid; elsewhere the declaration is empty.
-    if image.header.table is None and TISSUE_HU[0] < _hu(image, padding) < TISSUE_HU[1]:
+    if image.header.table is None and TISSUE_HU[0] < _to_hu(image, padding) < TISSUE_HU[1]:
         if (image.corners() == padding).any():
             raise Refused("PixelPaddingValue lies among the tissues' HU, so the two look the same")
         return
@@ -141,7 +141,7 @@ def _pad_again(image: Image, padded: np.ndarray | None) -> None:
         image.stored[padded] = PADDED
 
 
-def _hu(image: Image, stored: float) -> float:
+def _to_hu(image: Image, stored: float) -> float:
     return stored * image.slope + image.intercept
 
 
@@ -150,7 +150,7 @@ def _hu(image: Image, stored: float) -> float:
 # hardly a pixel over 3000.
 
 
-def _wrapped(image: Image) -> bool:
+def _is_wrapped(image: Image) -> bool:
     h = image.header
     if h.bits_stored != 12 or h.signed or image.slope != 1 or image.intercept <= -100 or h.table:
         return False
@@ -164,7 +164,7 @@ def _wrapped(image: Image) -> bool:
 def _unwrap(image: Image) -> None:
     # The usual cure adds 1000; 1024 cuts the circle at the bottom of the CT scale instead, so that
     # noise in air (-1001 ... -1024) does not turn into metal (3095 ... 3072).
-    padded = image.stored == _padding(image) if _has_padding(image) else None
+    padded = image.stored == _find_padding(image) if _has_padding(image) else None
     image.stored = (image.stored.astype(np.int32) + 1024) & 0xFFF
     image.slope, image.intercept = 1.0, -1024.0
     _pad_again(image, padded)
@@ -174,7 +174,7 @@ def _unwrap(image: Image) -> None:
 # writer has inverted the pixels as well. Air decides.
 
 
-def _air(image: Image, stored: np.ndarray) -> float:
+def _measure_air(image: Image, stored: np.ndarray) -> float:
     hu = stored * image.slope + image.intercept
     return float((np.abs(hu - AIR_HU) < 100).mean())
 
@@ -185,7 +185,7 @@ def _settle_monochrome1(image: Image) -> None:
     sample = sample[sample != image.padding] if image.padding is not None else sample
     largest_plus_smallest = -1 if h.signed else (1 << h.bits_stored) - 1
     mirrored = largest_plus_smallest - sample.astype(np.int32)
-    plain_air, mirrored_air = _air(image, sample), _air(image, mirrored)
+    plain_air, mirrored_air = _measure_air(image, sample), _measure_air(image, mirrored)
     if not sample.size or max(plain_air, mirrored_air) < 0.02:
         raise Refused("MONOCHROME1, with air near -1000 HU neither as it is nor inverted")
     if mirrored_air > plain_air:
@@ -220,7 +220,7 @@ def _refuse_empty(image: Image) -> None:
         return
     if (stored[rows // 2] != value).any():  # all but the rarest here
         return
-    outside = value != 0 and (value == _padding(image) or _hu(image, value) <= AIR_HU + 100)
+    outside = value != 0 and (value == _find_padding(image) or _to_hu(image, value) <= AIR_HU + 100)
     if not outside and (stored == value).all():
         raise Refused("every pixel has the same value: an empty file, or a decoder that failed")
 
@@ -232,16 +232,16 @@ POSSIBLE_HU = (-65_536.0, 32_768.0)
 
 
 @lru_cache
-def _limits(kind: np.dtype) -> tuple[int, int]:
+def _get_limits(kind: np.dtype) -> tuple[int, int]:
     return np.iinfo(kind).min, np.iinfo(kind).max
 
 
 def _refuse_impossible(image: Image) -> None:
     def possible(*stored: float) -> bool:
-        ends = [_hu(image, float(end)) for end in stored]
+        ends = [_to_hu(image, float(end)) for end in stored]
         return min(ends) >= POSSIBLE_HU[0] and max(ends) <= POSSIBLE_HU[1]
 
-    if possible(*_limits(image.stored.dtype)) or possible(*image.ends()):
+    if possible(*_get_limits(image.stored.dtype)) or possible(*image.ends()):
         return
     tissue = image.stored[image.stored != image.padding]
     if tissue.size and not possible(tissue.min(), tissue.max()):
@@ -249,9 +249,9 @@ def _refuse_impossible(image: Image) -> None:
 
 
 IMAGE_QUIRKS: tuple[Quirk[Image], ...] = (
-    Quirk("bits above BitsStored", _stray_bits, _drop_stray_bits),
-    Quirk("padding of the other sign", _padding_sign),
-    Quirk("wrapped 12-bit", _wrapped, _unwrap),
+    Quirk("bits above BitsStored", _has_stray_bits, _drop_stray_bits),
+    Quirk("padding of the other sign", _has_odd_padding_sign),
+    Quirk("wrapped 12-bit", _is_wrapped, _unwrap),
     Quirk("pixel padding", _has_padding, _mark_padding),
     Quirk(
         "modality LUT",
@@ -278,7 +278,7 @@ SPACING_MM = 0.1
 SAME_POSITION_MM = 0.01
 
 
-def _missing_slices(series: Series) -> bool:
+def _lacks_slices(series: Series) -> bool:
     """A gap of a whole number of steps between slices that keep their step. (Where the step
     changes for good, at the skull base for instance, nothing is missing.)
     """
@@ -299,6 +299,6 @@ SERIES_QUIRKS: tuple[Quirk[Series], ...] = (
         "duplicate positions",
         lambda series: bool((np.diff(series.positions) < SAME_POSITION_MM).any()),
     ),
-    Quirk("missing slices", _missing_slices),
+    Quirk("missing slices", _lacks_slices),
     Quirk("mixed series", lambda series: series.mixed),
 )

@@ -18,7 +18,7 @@ def resize_hu(scan: Series, slices: np.ndarray, size: int) -> np.ndarray:
     """(k, S, S) int16: Hounsfield units of these slices, as `ct_window` makes them (padding is air,
     clipped to -1024 ... 3071, averaged over each pixel's area), to the nearest integer.
     """
-    stored = _chosen(scan.stored, slices)
+    stored = _take_slices(scan.stored, slices)
     slope, intercept = (
         torch.from_numpy(numbers[slices]).float() for numbers in (scan.slope, scan.intercept)
     )
@@ -39,7 +39,7 @@ def resize_hu(scan: Series, slices: np.ndarray, size: int) -> np.ndarray:
     return hu
 
 
-def _chosen(stored: np.ndarray, slices: np.ndarray) -> np.ndarray:
+def _take_slices(stored: np.ndarray, slices: np.ndarray) -> np.ndarray:
     """These slices, where they lie if they can stay there."""
     neighbours: np.ndarray = stored[slices[0] : slices[-1] + 1]
     if (np.diff(slices) == 1).all() and neighbours.flags.c_contiguous and stored.flags.writeable:
@@ -72,7 +72,7 @@ def resize_spacing(scan: Series, size: int) -> tuple[float, float]:
     return scan.spacing[0] * rows / size, scan.spacing[1] * columns / size
 
 
-def positive_slices(scan: Series, masks: Tensor | None, problems: Problems) -> np.ndarray:
+def find_positive(scan: Series, masks: Tensor | None, problems: Problems) -> np.ndarray:
     """Indices of the slices with haemorrhage: by the masks at this size where they are given, else
     by the labels, else by the scan's own mask. None of them, and a problem, where nothing says.
     """

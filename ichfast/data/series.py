@@ -34,7 +34,7 @@ class Series:
     def __len__(self) -> int:
         return len(self.stored)
 
-    def kinds(self, i: int) -> tuple[str, ...] | None:
+    def name_subtypes(self, i: int) -> tuple[str, ...] | None:
         """Names of the haemorrhages in slice i; None where they are not known."""
         if self.subtypes is None:
             return None

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from ichfast.data import quirks
 from ichfast.data.dicom import read_image
 from ichfast.data.enhanced import EnhancedFile, Picture, read_pictures
-from ichfast.data.files import find_files, relative, slice_name
+from ichfast.data.files import find_files, name_slice, name_source
 from ichfast.data.image import Header, Image
 from ichfast.data.problems import Problems, Refused
 from ichfast.data.series import AIR_HU, Series
@@ -30,13 +30,13 @@ class Frame:
     flip_columns: bool
     normal: tuple[float, float, float]  # towards the head, of the upright slice
 
-    def upright(self, pixels: np.ndarray) -> np.ndarray:
+    def turn_upright(self, pixels: np.ndarray) -> np.ndarray:
         pixels = pixels.T if self.transpose else pixels
         return pixels[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1]
 
 
 @lru_cache(maxsize=4096)  # one for each scan
-def frame(orientation: tuple[float, ...]) -> Frame:
+def make_frame(orientation: tuple[float, ...]) -> Frame:
     """From ImageOrientationPatient: the direction along a row, then the direction down a column."""
     row, column = np.array(orientation[:3]), np.array(orientation[3:])
     lengths = np.linalg.norm(row), np.linalg.norm(column)
@@ -51,7 +51,7 @@ def frame(orientation: tuple[float, ...]) -> Frame:
     return Frame(bool(transpose), flip_rows, flip_columns, tuple(normal.tolist()))
 
 
-def tilt(normal: Sequence[float], gantry: float = 0.0) -> float:
+def measure_tilt(normal: Sequence[float], gantry: float = 0.0) -> float:
     """Degrees between slice normal and long axis, positive when the slice's front is the higher end
     (nose up); where the geometry is straight, what the gantry says of itself.
     """
@@ -104,24 +104,24 @@ def read_stacks(
     total = sum(len(stack.pictures) for stack in stacks)
     with tqdm(desc="slices", total=total, unit="slice", disable=hidden) as bar:
         for stack in stacks:
-            series = _read(root, problems, stack)
+            series = _read_stack(root, problems, stack)
             bar.update(len(stack.pictures))
             if series is not None:
                 yield series
 
 
-def usable(picture: Picture) -> tuple[Header, Frame]:
-    """`Refused` unless it is an axial slice."""
+def require_axial(picture: Picture) -> tuple[Header, Frame]:
+    """Its header and lie; `Refused` unless it is an axial slice."""
     if isinstance(picture.header, Refused):
         raise picture.header
-    return picture.header, frame(picture.header.orientation)
+    return picture.header, make_frame(picture.header.orientation)
 
 
-def _slices(root: Path, problems: Problems, path: Path) -> Iterator[tuple[int, Header, Frame]]:
+def _list_slices(root: Path, problems: Problems, path: Path) -> Iterator[tuple[int, Header, Frame]]:
     """The number, header and lie of each axial slice in a file; what else is in it goes into the
     problems by its name.
     """
-    source = relative(path, root)
+    source = name_source(path, root)
     try:
         found = read_pictures(path)
     except Refused as refused:
@@ -130,9 +130,9 @@ def _slices(root: Path, problems: Problems, path: Path) -> Iterator[tuple[int, H
     problems.expect(len(found) - 1)
     for picture in found:
         try:
-            header, own = usable(picture)
+            header, own = require_axial(picture)
         except Refused as refused:
-            problems.record(slice_name(source, picture.number), refused)
+            problems.record(name_slice(source, picture.number), refused)
         else:
             yield picture.number, header, own
 
@@ -140,7 +140,7 @@ def _slices(root: Path, problems: Problems, path: Path) -> Iterator[tuple[int, H
 def _group(root: Path, problems: Problems, files: Iterable[Path]) -> list[Stack]:
     by_uid: dict[str, list[Stack]] = {}
     for path in files:
-        for number, header, own in _slices(root, problems, path):
+        for number, header, own in _list_slices(root, problems, path):
             stacks = by_uid.setdefault(header.series, [])
             stack = next((stack for stack in stacks if stack.takes(header)), None)
             if stack is None:
@@ -151,7 +151,7 @@ def _group(root: Path, problems: Problems, files: Iterable[Path]) -> list[Stack]
     return [stack for stacks in by_uid.values() for stack in stacks]
 
 
-def _read(root: Path, problems: Problems, stack: Stack) -> Series | None:
+def _read_stack(root: Path, problems: Problems, stack: Stack) -> Series | None:
     stored: list[np.ndarray] = []
     slope: list[float] = []
     intercept: list[float] = []
@@ -161,14 +161,14 @@ def _read(root: Path, problems: Problems, stack: Stack) -> Series | None:
     found: dict[str, None] = {}  # an ordered set
     opened: dict[Path, EnhancedFile] = {}
     for position, path, number in sorted(stack.pictures):
-        source = slice_name(relative(path, root), number)
+        source = name_slice(name_source(path, root), number)
         try:
-            image = _image(path, number, opened)
+            image = _read_slice(path, number, opened)
             names = quirks.correct(image)
         except Refused as refused:
             problems.record(source, refused)
             continue
-        pixels = stack.frame.upright(image.stored)
+        pixels = stack.frame.turn_upright(image.stored)
         again = bool(positions) and position - positions[-1] < quirks.SAME_POSITION_MM
         if again and np.array_equal(pixels, stored[-1]):
             problems.skip(source, f"the same image as {sources[-1]}")
@@ -182,7 +182,7 @@ def _read(root: Path, problems: Problems, stack: Stack) -> Series | None:
         found.update(dict.fromkeys(names))
     if not stored:
         return None
-    volume, pad = _common(stored, slope, intercept, padding)
+    volume, pad = _unify(stored, slope, intercept, padding)
     spacing = stack.header.spacing[:: -1 if stack.frame.transpose else 1]
     series = Series(
         stored=volume,
@@ -195,14 +195,14 @@ def _read(root: Path, problems: Problems, stack: Stack) -> Series | None:
         series=stack.header.series,
         positions=np.array(positions),
         spacing=(spacing[0], spacing[1]),
-        tilt=tilt(stack.frame.normal, stack.header.gantry_tilt),
+        tilt=measure_tilt(stack.frame.normal, stack.header.gantry_tilt),
         sources=tuple(sources),
         mixed=stack.mixed,
     )
     return replace(series, quirks=(*found, *quirks.detect(series)))
 
 
-def _image(path: Path, number: int, opened: dict[Path, EnhancedFile]) -> Image:
+def _read_slice(path: Path, number: int, opened: dict[Path, EnhancedFile]) -> Image:
     if not number:
         return read_image(path)
     if path not in opened:
@@ -210,7 +210,7 @@ def _image(path: Path, number: int, opened: dict[Path, EnhancedFile]) -> Image:
     return opened[path].read_image(number)
 
 
-def _common(
+def _unify(
     stored: list[np.ndarray], slope: list[float], intercept: list[float], padding: list[int | None]
 ) -> tuple[np.ndarray, float | None]:
     """One array, int16 where it fits, and one padding value; where slices differ in it, their

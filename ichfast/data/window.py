@@ -21,18 +21,18 @@ def read_window(path: Path, size: int, window: tuple[float, float]) -> Tensor:
     """
     from ichfast.data.dicom import read_image  # pydicom is loaded by those who need it
     from ichfast.data.quirks import correct
-    from ichfast.data.stacks import frame
+    from ichfast.data.stacks import make_frame
 
     try:
         image = read_image(path)
-        own = frame(image.header.orientation)
+        own = make_frame(image.header.orientation)
         correct(image)
         if image.header.rows != image.header.columns:
             raise Refused("not square")
     except Refused as refused:
         raise DataError(f"{path}: {refused}") from None
-    stored = np.ascontiguousarray(own.upright(image.stored))[None]
-    slope, intercept, windows = _numbers(image.slope, image.intercept, *window)
+    stored = np.ascontiguousarray(own.turn_upright(image.stored))[None]
+    slope, intercept, windows = _make_numbers(image.slope, image.intercept, *window)
     images: Tensor = ct_window(
         to_tensor("read_window", "stored", stored),
         slope,
@@ -45,5 +45,5 @@ def read_window(path: Path, size: int, window: tuple[float, float]) -> Tensor:
 
 
 @lru_cache  # a small tensor takes as long to make as a small file to open
-def _numbers(slope: float, intercept: float, level: float, width: float) -> list[Tensor]:
+def _make_numbers(slope: float, intercept: float, level: float, width: float) -> list[Tensor]:
     return [torch.tensor(values) for values in ([slope], [intercept], [[level, width]])]

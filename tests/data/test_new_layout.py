@@ -12,7 +12,7 @@ from preparing import make
 
 from ichfast.data import Problems, detect_layout, find_layout, layouts, load_slices, read_series
 from ichfast.data.audit import Options, audit
-from ichfast.data.files import list_folder, relative
+from ichfast.data.files import list_folder, name_source
 from ichfast.data.layouts.base import ScanLayout
 from ichfast.data.series import Series
 from ichfast.errors import DataError
@@ -42,7 +42,7 @@ class NumPyVolumes(ScanLayout):
         for path in list_folder(root / "volumes"):
             if only not in (None, path.stem):
                 continue
-            stored, source = np.load(path), relative(path, root)
+            stored, source = np.load(path), name_source(path, root)
             if stored.ndim != 3:
                 problems.add(source, "not a volume")
                 continue

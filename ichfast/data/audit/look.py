@@ -19,7 +19,7 @@ from ichfast.data.image import Header, Image
 from ichfast.data.layouts import find_unaudited
 from ichfast.data.problems import Refused, refuse_failures
 from ichfast.data.series import AIR_HU
-from ichfast.data.stacks import Frame, frame
+from ichfast.data.stacks import Frame, make_frame
 
 EMPTY = "all pixels alike"
 DISAGREE = "decoders disagree"
@@ -49,7 +49,7 @@ def look(path: Path, *, pixels: bool) -> list[tuple[int, Look | Refused]]:
     with refuse_failures("damaged DICOM file"):
         try:
             header, size = quick_header(path)
-            frame(header.orientation)
+            make_frame(header.orientation)
             _check_size(header, size)
             pictures = [Picture(0, header)]
         except EnhancedCT:
@@ -71,7 +71,7 @@ def _look(path: Path, file: EnhancedFile | None, picture: Picture, pixels: bool)
     header = picture.header
     if isinstance(header, Refused):
         raise header
-    own = frame(header.orientation)
+    own = make_frame(header.orientation)
     position = sum(x * n for x, n in zip(header.position, own.normal, strict=True))
     if not pixels:
         image = Image(header, unread(), header.slope, header.intercept)
@@ -108,7 +108,7 @@ def _hash(image: Image, own: Frame) -> int | None:
         hu[image.stored == image.padding] = AIR_HU
     if hu.min() == hu.max():
         return None
-    upright = np.ascontiguousarray(own.upright(hu.astype(np.int32)))
+    upright = np.ascontiguousarray(own.turn_upright(hu.astype(np.int32)))
     digest = hashlib.blake2b(repr(upright.shape).encode(), digest_size=8)
     digest.update(upright.data)
     return int.from_bytes(digest.digest(), "little")

@@ -14,7 +14,7 @@ from ichfast.data.audit.look import present, unread
 from ichfast.data.audit.tally import NAMED, Scan, Tally, word
 from ichfast.data.problems import make_printable
 from ichfast.data.series import Series
-from ichfast.data.stacks import tilt
+from ichfast.data.stacks import measure_tilt
 
 FORMAT = "ichfast-audit"
 VERSION = 1
@@ -119,7 +119,7 @@ def _series(scan: Scan, parts: int, shown: Shown, sets: Sequence[str]) -> dict[s
     header = scan.stack.header
     positions = np.sort(np.frombuffer(scan.positions))
     n = len(positions)
-    angle = tilt(scan.stack.frame.normal, header.gantry_tilt)
+    angle = measure_tilt(scan.stack.frame.normal, header.gantry_tilt)
     whole = Series(
         stored=unread(n),
         slope=np.ones(n),

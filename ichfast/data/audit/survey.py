@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ichfast.data.audit.look import look
 from ichfast.data.audit.results import results
 from ichfast.data.audit.tally import Tally
-from ichfast.data.files import list_folder, open_table, slice_name
+from ichfast.data.files import list_folder, name_slice, open_table
 from ichfast.data.problems import Refused
 from ichfast.errors import DataError
 from ichfast.processes import available_cores, ignore_interrupt
@@ -184,7 +184,7 @@ def _tally(files: list[File]) -> Tally:
             tally.refuse(part, name, refused)
             continue
         for number, one in seen:
-            source = slice_name(name, number)
+            source = name_slice(name, number)
             if isinstance(one, Refused):
                 tally.refuse(part, source, one)
             else:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ichfast.data.files import NIFTI, list_by_name, list_volumes, open_table, relative
+from ichfast.data.files import NIFTI, list_by_name, list_volumes, name_source, open_table
 from ichfast.data.layouts.base import ScanLayout
 from ichfast.data.problems import Problems, Refused
 from ichfast.data.series import SUBTYPES, Series
@@ -51,11 +51,11 @@ class CtIch(ScanLayout):
         labels = find_labels(entries, TABLE, problems)
         problems.expect(len(scans))
         for name in sorted(masks.keys() - scans.keys()):
-            problems.add(relative(masks[name], root), f"mask without a scan ct_scans/{name}.nii")
+            problems.add(name_source(masks[name], root), f"mask without a scan ct_scans/{name}.nii")
         if only is not None:
             scans = {only: scans[only]}
         for name, path in tqdm(scans.items(), "scans", disable=None if progress else True):
-            source = relative(path, root)
+            source = name_source(path, root)
             try:
                 if name not in masks:
                     raise Refused(f"scan without a mask masks/{name}.nii")

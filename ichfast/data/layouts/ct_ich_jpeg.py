@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ichfast.data import quirks
-from ichfast.data.files import list_by_name, list_folder, relative
+from ichfast.data.files import list_by_name, list_folder, name_source
 from ichfast.data.layouts.base import ScanLayout
 from ichfast.data.layouts.ct_ich import OTHER_TABLES, attach_labels, find_labels
 from ichfast.data.problems import Problems, Refused, refuse_failures
@@ -66,14 +66,16 @@ class CtIchJpeg(ScanLayout):
         for folder in tqdm(folders, "scans", disable=None if progress else True):
             images, masks = found[folder.name]
             if not images:
-                problems.add(relative(folder, root), "no pictures brain/<n>.jpg in it")
+                problems.add(name_source(folder, root), "no pictures brain/<n>.jpg in it")
             for number in sorted(masks.keys() - images.keys()):
-                problems.add(relative(masks[number], root), f"mask without a picture {number}.jpg")
+                problems.add(
+                    name_source(masks[number], root), f"mask without a picture {number}.jpg"
+                )
             own = labels.get(int(folder.name), {}) if folder.name.isdecimal() else {}
             bleeding = {number for number, flags in own.items() if any(flags)}
             series, numbers = _read_scan(root, folder.name, images, masks, bleeding, problems)
             if series is not None:
-                source = relative(folder, root)
+                source = name_source(folder, root)
                 yield attach_labels(series, own, numbers, max(images), source, problems)
 
 
@@ -119,7 +121,7 @@ def _read_scan(
             else:
                 mask = np.zeros(picture.shape, dtype=bool)
         except Refused as refused:
-            problems.record(relative(path, root), refused)
+            problems.record(name_source(path, root), refused)
             continue
         stored.append(picture)
         blood.append(mask)
@@ -138,7 +140,7 @@ def _read_scan(
         positions=SLICE_MM * np.array(numbers),
         spacing=(float("nan"), float("nan")),
         tilt=0.0,
-        sources=tuple(relative(images[number], root) for number in numbers),
+        sources=tuple(name_source(images[number], root) for number in numbers),
         hu_range=HU_RANGE,
     )
     return replace(series, quirks=(*QUIRKS, *quirks.detect(series))), numbers

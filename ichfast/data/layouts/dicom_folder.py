@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from ichfast.data.files import find_files, relative, slice_name
+from ichfast.data.files import find_files, name_slice, name_source
 from ichfast.data.layouts.base import Layout, Map, Selection, Unit, refuse_empty
 from ichfast.data.problems import Problems, Refused
 from ichfast.data.sampling import choose
@@ -36,7 +36,7 @@ class DicomFolder(Layout):
     def list_units(
         self, root: Path, problems: Problems, run: Map, selection: Selection
     ) -> list[Unit]:
-        files = [relative(path, root) for path in find_files(root, problems)]
+        files = [name_source(path, root) for path in find_files(root, problems)]
         return list_series(root, files, problems, run, selection)
 
     def read_unit(self, root: Path, unit: Unit, problems: Problems) -> Iterator[Series]:
@@ -95,7 +95,7 @@ def _read_headers(root: Path, names: Sequence[str]) -> list[_Slices]:
     """Of each file. One that is refused as a whole has one slice with its own name."""
     from ichfast.data.enhanced import Picture, read_pictures
     from ichfast.data.headers import cut_short
-    from ichfast.data.stacks import usable
+    from ichfast.data.stacks import require_axial
 
     results: list[_Slices] = []
     for name in names:
@@ -106,9 +106,9 @@ def _read_headers(root: Path, names: Sequence[str]) -> list[_Slices]:
             pictures = [Picture(0, refused)]
         found: _Slices = []
         for picture in pictures:
-            source = slice_name(name, picture.number)
+            source = name_slice(name, picture.number)
             try:
-                header, _ = usable(picture)  # refuses what is not axial
+                header, _ = require_axial(picture)
                 whole = picture.number > 0 or not cut_short(header, path)
                 found.append((source, (header.series, whole)))
             except Refused as refused:

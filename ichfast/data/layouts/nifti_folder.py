@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ichfast.data.files import NIFTI, list_by_name, list_volumes, relative
+from ichfast.data.files import NIFTI, list_by_name, list_volumes, name_source
 from ichfast.data.layouts.base import ScanLayout
 from ichfast.data.problems import Problems, Refused
 from ichfast.data.series import SUBTYPES, Series
@@ -55,12 +55,12 @@ class NiftiFolder(ScanLayout):
             raise DataError(f"{of_masks}: no .nii files; put the masks of {folder.name} there")
         problems.expect(len(images))
         for name in sorted(masks.keys() - images.keys()):
-            source = relative(masks[name], root)
+            source = name_source(masks[name], root)
             problems.add(source, f"mask without an image {name} in {folder.name}")
         if only is not None:
             images = {only: images[only]}
         for name, path in tqdm(images.items(), "scans", disable=None if progress else True):
-            source = relative(path, root)
+            source = name_source(path, root)
             try:
                 if of_masks is not None and name not in masks:
                     raise Refused(f"image without a mask {name} in {of_masks.name}")

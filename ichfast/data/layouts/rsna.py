@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ichfast.data.files import list_by_name, list_folder, open_table, relative
+from ichfast.data.files import list_by_name, list_folder, name_source, open_table
 from ichfast.data.layouts.base import Layout, Map, Selection, Unit
 from ichfast.data.layouts.dicom_folder import list_series
 from ichfast.data.problems import Problems
@@ -46,7 +46,7 @@ class Rsna(Layout):
         self, root: Path, problems: Problems, run: Map, selection: Selection
     ) -> list[Unit]:
         images, labels = _list_images(root, problems, selection.positive)
-        files = [relative(path, root) for path in images]
+        files = [name_source(path, root) for path in images]
         # Before their headers are read, since the published set has three quarters of a million.
         files = choose(files, selection.limit, selection.seed)
         units = list_series(root, files, problems, run, selection)

@@ -12,7 +12,7 @@ from ichfast.data.layouts import get_layout
 from ichfast.data.layouts.base import Unit
 from ichfast.data.pool import HEADER, IMAGES, checksum
 from ichfast.data.problems import Problem, Problems
-from ichfast.data.resize import positive_slices, resize_hu, resize_masks, resize_spacing
+from ichfast.data.resize import find_positive, resize_hu, resize_masks, resize_spacing
 from ichfast.data.series import Series
 from ichfast.errors import DataError
 from ichfast.files import open_at, write_whole
@@ -113,7 +113,7 @@ def _write(scan: Series, task: Task, problems: Problems, file: BinaryIO) -> list
     blood = None if scan.mask is None else resize_masks(scan, size)
     indices = np.arange(len(scan))
     if task.positive and not get_layout(task.layout).selects:
-        indices = positive_slices(scan, blood, problems)
+        indices = find_positive(scan, blood, problems)
     begin, rows = file.tell(), []
     try:
         for start in range(0, len(indices), AT_ONCE):
@@ -143,6 +143,6 @@ def _row(scan: Series, i: int, size: int) -> dict[str, Any]:
         "spacing": list(spacing) if np.isfinite(spacing).all() else None,
         "hu_range": scan.hu_range,
         "source": scan.sources[i],
-        "subtypes": scan.kinds(i),
+        "subtypes": scan.name_subtypes(i),
         "has_mask": scan.mask is not None,
     }

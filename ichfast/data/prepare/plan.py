@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import ichfast
-from ichfast.data.files import find_files, relative
+from ichfast.data.files import find_files, name_source
 from ichfast.data.layouts.base import Unit
 from ichfast.data.problems import Problem, Problems, make_printable
 from ichfast.errors import DataError, OutputError
@@ -92,7 +92,7 @@ def list_sources(root: Path) -> list[File]:
             status = path.stat()
         except OSError as error:
             raise DataError(f"{path}: has gone while it was listed ({error.strerror})") from None
-        files.append((relative(path, root), status.st_size, status.st_mtime_ns))
+        files.append((name_source(path, root), status.st_size, status.st_mtime_ns))
     return files
 
 
