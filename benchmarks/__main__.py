@@ -8,7 +8,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +25,11 @@ from benchmarks.machine import (
     describe_versions,
     make_slug,
 )
+from benchmarks.registry import find_benchmarks
 
-OPS = (
-    "attention_wmse",
-    "tversky",
-    "ct_window",
-    "pool_batch",
-    "dicom_window",
-    "attention_mask",
-    "overlap_counts",
-)
-STEPS = ("train_step",)
-"""Only where named: a step takes seconds, and a case many of them."""
-LOSSES = ("attention_wmse", "tversky")
+BENCHMARKS = find_benchmarks()
+OPS = tuple(name for name, benchmark in BENCHMARKS.items() if benchmark.whole_run)
+OTHERS = tuple(name for name in BENCHMARKS if name not in OPS)  # only where named
 SECONDS = {"cpu": 6.0, "cuda": 1.5}  # a case
 RESULTS = Path(__file__).parent / "results"
 
@@ -102,7 +93,7 @@ def _run(device: Device, options: argparse.Namespace, folder: Path | None) -> di
             for case in make():
                 label = f"{case.op}, {case.work}, {case.shape} {case.dtype}"
                 print(f"[{number}/{len(makers)}] {label}: ", end="", flush=True)
-                results["results"].append(_record(case, device, options))
+                results["results"].append(_record(op, case, device, options))
                 print(report.summarise(results["results"][-1]), flush=True)
                 _write(results, started, folder, device)
         except Exception as error:
@@ -114,10 +105,10 @@ def _run(device: Device, options: argparse.Namespace, folder: Path | None) -> di
     return results
 
 
-def _record(case: Case, device: Device, options: argparse.Namespace) -> dict[str, Any]:
+def _record(op: str, case: Case, device: Device, options: argparse.Namespace) -> dict[str, Any]:
     seconds = 0.1 if options.quick else SECONDS[device.kind]
     record = measure(case, device, threads=options.threads, seconds=seconds)
-    if case.op in LOSSES and "+" in case.work:
+    if BENCHMARKS[op].memory and "+" in case.work:
         record["memory"] = measure_memory(case, device, set(record["contenders"]))
     return record
 
@@ -154,9 +145,7 @@ def _device(kind: str) -> Device | str:
 
 
 def _list_cases(op: str, device: Device, quick: bool) -> list[Callable[[], Iterable[Case]]]:
-    module = import_module(f"benchmarks.bench_{op}")
-    cases: list[Callable[[], Iterable[Case]]] = module.list_cases(device, quick)
-    return cases
+    return BENCHMARKS[op].list_cases(device, quick)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -176,7 +165,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_ops,
         default=OPS,
         metavar="NAME,...",
-        help=f"only these of {', '.join(OPS)}, or {', '.join(STEPS)}",
+        help=f"only these of {', '.join(OPS)}, or {', '.join(OTHERS)}",
     )
     parser.add_argument(
         "--threads",
@@ -197,10 +186,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _ops(text: str) -> tuple[str, ...]:
     names = tuple(text.split(","))
-    known = (*OPS, *STEPS)
-    unknown = [name for name in names if name not in known]
+    unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
-        raise argparse.ArgumentTypeError(f"no op {unknown[0]!r}; there are {', '.join(known)}")
+        known = ", ".join(BENCHMARKS)
+        raise argparse.ArgumentTypeError(f"no op {unknown[0]!r}; there are {known}")
     return names
 
 

@@ -16,8 +16,9 @@ from benchmarks.passes import (
     make_input_sets,
     make_pass_cases,
 )
-from ichfast import ops
-from ichfast.ops import reference
+from benchmarks.registry import Benchmark
+from ichfast.ops.attention_mask import attention_mask
+from ichfast.ops.reference.attention_mask import attention_mask as plain_attention_mask
 
 LARGE = (64, 1, 1024, 1024)
 PLANS = {
@@ -38,6 +39,9 @@ def list_cases(device: Device, quick: bool) -> list[Callable[[], Iterable[Case]]
     return [partial(_make_cases, device, plan) for plan in choose_plans(PLANS[device.kind], quick)]
 
 
+BENCHMARK = Benchmark(list_cases)
+
+
 def _make_cases(device: Device, plan: PassPlan) -> Iterator[Case]:
     size = plan.size
     pair = (size[0], 2, *size[2:])
@@ -50,9 +54,9 @@ def _make_cases(device: Device, plan: PassPlan) -> Iterator[Case]:
         )
 
     implementations = {
-        OURS: ops.attention_mask,
-        "eager": reference.attention_mask,
-        "compile": compile_static(reference.attention_mask),
+        OURS: attention_mask,
+        "eager": plain_attention_mask,
+        "compile": compile_static(plain_attention_mask),
     }
     sets = make_input_sets(inputs, device)
     yield from make_pass_cases("attention_mask", plan, sets, implementations, returns_images=True)

@@ -17,8 +17,9 @@ from benchmarks.passes import (
     make_input_sets,
     make_pass_cases,
 )
-from ichfast import ops
-from ichfast.ops import reference
+from benchmarks.registry import Benchmark
+from ichfast.ops.attention_wmse import attention_wmse
+from ichfast.ops.reference.attention_wmse import attention_wmse as plain_attention_wmse
 
 LARGE = (64, 1, 1024, 1024)
 ON_CPU = (Target("eager", 6.0), Target("compile", 1.7))
@@ -54,6 +55,9 @@ def list_cases(device: Device, quick: bool) -> list[Callable[[], Iterable[Case]]
     ]
 
 
+BENCHMARK = Benchmark(list_cases, order=1, memory=True)
+
+
 def _make_cases(device: Device, plan: PassPlan, flow: bool) -> Iterator[Case]:
     size = plan.size
     pair = (size[0], 2, *size[2:])
@@ -67,9 +71,9 @@ def _make_cases(device: Device, plan: PassPlan, flow: bool) -> Iterator[Case]:
         return Inputs((image, logits, reconstruction), wanted, incoming)
 
     implementations = {
-        OURS: ops.attention_wmse,
-        "eager": reference.attention_wmse,
-        "compile": compile_static(reference.attention_wmse),
+        OURS: attention_wmse,
+        "eager": plain_attention_wmse,
+        "compile": compile_static(plain_attention_wmse),
     }
     note = f', "{"flow" if flow else "stop"}"'
     sets = make_input_sets(inputs, device)

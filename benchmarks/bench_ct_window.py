@@ -19,9 +19,10 @@ from benchmarks import cupy_window
 from benchmarks.devices import Device, Run
 from benchmarks.harness import OURS, Case, Target, compile_static, name_dtype, name_shape
 from benchmarks.passes import BANDWIDTH_TARGET, Inputs, make_input_sets
-from ichfast import ops
-from ichfast.ops import reference
-from ichfast.ops.reference import HU_RANGE
+from benchmarks.registry import Benchmark
+from ichfast.ops.ct_window import ct_window
+from ichfast.ops.reference.ct_window import HU_RANGE
+from ichfast.ops.reference.ct_window import ct_window as plain_ct_window
 
 SIDE, QUICK_SIDE = 512, 32
 BRAIN = (40.0, 80.0)  # level, width
@@ -61,6 +62,9 @@ def list_cases(device: Device, quick: bool) -> list[Callable[[], Iterable[Case]]
     return [partial(_make_cases, device, plan, SIDE) for plan in PLANS[device.kind]]
 
 
+BENCHMARK = Benchmark(list_cases, order=3)
+
+
 def _make_cases(device: Device, plan: WindowPlan, side: int) -> Iterator[Case]:
     shape = (plan.slices, side, side)
     half = (side // 2, side // 2)
@@ -80,7 +84,7 @@ def _make_cases(device: Device, plan: WindowPlan, side: int) -> Iterator[Case]:
         "compile": partial(compile_static(eager_tight), dtype=plan.dtype),
     }
     contenders: dict[str, Sequence[Run]] = {}
-    for name, op in ((OURS, ops.ct_window), ("eager", reference.ct_window)):
+    for name, op in ((OURS, ct_window), ("eager", plain_ct_window)):
         general = partial(op, dtype=plan.dtype)
         contenders[name] = [_run(general, s, slope, intercept, windows, half) for s in stored]
     if not on_gpu:

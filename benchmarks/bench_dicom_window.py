@@ -18,6 +18,7 @@ from torch import Tensor
 from benchmarks.bench_ct_window import BRAIN, INTERCEPT, SLOPE, numpy_tight
 from benchmarks.devices import Device, Run
 from benchmarks.harness import OURS, Case, Target
+from benchmarks.registry import Benchmark
 from ichfast.data import read_window
 
 FILES, SIDE = 8, 512
@@ -33,6 +34,9 @@ TAGS = [
 
 def list_cases(device: Device, quick: bool) -> list[Callable[[], Iterable[Case]]]:
     return [partial(_make_cases, SIDE)] if device.kind == "cpu" else []
+
+
+BENCHMARK = Benchmark(list_cases, order=5)
 
 
 def _make_cases(side: int) -> Iterator[Case]:

@@ -16,8 +16,9 @@ from benchmarks.passes import (
     make_input_sets,
     make_pass_cases,
 )
-from ichfast import ops
-from ichfast.ops import reference
+from benchmarks.registry import Benchmark
+from ichfast.ops.overlap_counts import overlap_counts
+from ichfast.ops.reference.overlap_counts import overlap_counts as plain_overlap_counts
 
 WORKS = (FORWARD,)
 PLANS = {
@@ -38,6 +39,9 @@ def list_cases(device: Device, quick: bool) -> list[Callable[[], Iterable[Case]]
     return [partial(_make_cases, device, plan) for plan in choose_plans(PLANS[device.kind], quick)]
 
 
+BENCHMARK = Benchmark(list_cases)
+
+
 def _make_cases(device: Device, plan: PassPlan) -> Iterator[Case]:
     def inputs(generator: torch.Generator) -> Inputs:
         prediction = torch.rand(plan.size, generator=generator).to(plan.dtype)
@@ -45,9 +49,9 @@ def _make_cases(device: Device, plan: PassPlan) -> Iterator[Case]:
         return Inputs((prediction, target.to(torch.uint8)))
 
     implementations = {
-        OURS: ops.overlap_counts,
-        "eager": reference.overlap_counts,
-        "compile": compile_static(reference.overlap_counts),
+        OURS: overlap_counts,
+        "eager": plain_overlap_counts,
+        "compile": compile_static(plain_overlap_counts),
     }
     sets = make_input_sets(inputs, device)
     yield from make_pass_cases("overlap_counts", plan, sets, implementations, tolerance=0.0)

@@ -13,8 +13,9 @@ import torch
 from benchmarks.devices import Device, Run
 from benchmarks.harness import OURS, Case, Target, compile_static
 from benchmarks.passes import Inputs, make_input_sets
-from ichfast import ops
-from ichfast.ops import reference
+from benchmarks.registry import Benchmark
+from ichfast.ops.pool_batch import augmentation, pool_batch
+from ichfast.ops.reference.pool_batch import pool_batch as plain_pool_batch
 
 SIDE, QUICK_SIDE = 256, 32
 WINDOW = (40.0, 120.0)
@@ -44,6 +45,9 @@ def list_cases(device: Device, quick: bool) -> list[Callable[[], Iterable[Case]]
     return [partial(_make_cases, device, plan, SIDE) for plan in PLANS[device.kind]]
 
 
+BENCHMARK = Benchmark(list_cases, order=4)
+
+
 def _make_cases(device: Device, plan: BatchPlan, side: int) -> Iterator[Case]:
     generator = torch.Generator(device.place).manual_seed(0)
     shape = (plan.pool, side, side)
@@ -55,7 +59,7 @@ def _make_cases(device: Device, plan: BatchPlan, side: int) -> Iterator[Case]:
         def uniform(low: float, high: float, *size: int) -> torch.Tensor:
             return low + (high - low) * torch.rand(plan.batch, *size, generator=generator)
 
-        theta = ops.augmentation(
+        theta = augmentation(
             uniform(0, 1) < 0.5, uniform(-0.3, 0.3), uniform(0.9, 1.1), uniform(-0.05, 0.05, 2)
         )
         indices = torch.randint(0, plan.pool, (plan.batch,), generator=generator)
@@ -66,9 +70,9 @@ def _make_cases(device: Device, plan: BatchPlan, side: int) -> Iterator[Case]:
         return lambda: function(pool, *one.arguments, masks=masks)
 
     implementations: dict[str, Callable[..., tuple[torch.Tensor, torch.Tensor]]] = {
-        OURS: ops.pool_batch,  # type: ignore[dict-item]  # with masks both are there
-        "eager": reference.pool_batch,  # type: ignore[dict-item]
-        "compile": compile_static(reference.pool_batch),  # type: ignore[arg-type, dict-item]
+        OURS: pool_batch,  # type: ignore[dict-item]  # with masks both are there
+        "eager": plain_pool_batch,  # type: ignore[dict-item]
+        "compile": compile_static(plain_pool_batch),  # type: ignore[arg-type, dict-item]
     }
     sets = make_input_sets(inputs, device, read=3 * plan.batch * side * side)  # int16 and a mask
     chosen = sets[0].arguments[0].tolist()

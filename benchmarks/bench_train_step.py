@@ -21,6 +21,7 @@ from benchmarks import plain_step, report
 from benchmarks.apart import apart
 from benchmarks.devices import Cpu, Device
 from benchmarks.harness import OURS, Case, Target, name_shape
+from benchmarks.registry import Benchmark
 from ichfast import models
 from ichfast.data import SliceSet
 from ichfast.training import PRESETS, recipe
@@ -58,6 +59,10 @@ def list_cases(device: Device, quick: bool) -> list[Callable[[], Iterable[Case]]
         for work in WORKS
         for name, settings in options.items()
     ]
+
+
+# An update takes seconds, and a case many of them.
+BENCHMARK = Benchmark(list_cases, whole_run=False)
 
 
 def _case(

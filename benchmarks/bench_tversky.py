@@ -19,8 +19,9 @@ from benchmarks.passes import (
     make_input_sets,
     make_pass_cases,
 )
-from ichfast import ops
-from ichfast.ops import reference
+from benchmarks.registry import Benchmark
+from ichfast.ops.reference.tversky import tversky as plain_tversky
+from ichfast.ops.tversky import tversky
 
 LARGE, TWICE_AS_LARGE = (64, 1, 1024, 1024), (128, 1, 1024, 1024)
 PLANS = {
@@ -47,6 +48,9 @@ def list_cases(device: Device, quick: bool) -> list[Callable[[], Iterable[Case]]
     return [partial(_make_cases, device, plan) for plan in choose_plans(PLANS[device.kind], quick)]
 
 
+BENCHMARK = Benchmark(list_cases, order=2, memory=True)
+
+
 def _make_cases(device: Device, plan: PassPlan) -> Iterator[Case]:
     def inputs(generator: torch.Generator) -> Inputs:
         logits = torch.randn(plan.size, generator=generator).to(plan.dtype).requires_grad_()
@@ -54,9 +58,9 @@ def _make_cases(device: Device, plan: PassPlan) -> Iterator[Case]:
         return Inputs((logits, target), (logits,), torch.ones(plan.size[:2]))
 
     implementations: dict[str, Callable[..., Tensor]] = {
-        OURS: partial(ops.tversky, sigmoid=True),
-        "eager": partial(reference.tversky, sigmoid=True),
-        "compile": partial(compile_static(reference.tversky), sigmoid=True),
+        OURS: partial(tversky, sigmoid=True),
+        "eager": partial(plain_tversky, sigmoid=True),
+        "compile": partial(compile_static(plain_tversky), sigmoid=True),
     }
     # MONAI sums in the dtype of its input: half types lose digits, and float16 overflows.
     if device.kind == "cuda" and plan.dtype == torch.float32:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from benchmarks.devices import Run
-from ichfast.ops.reference import HU_RANGE
+from ichfast.ops.reference.ct_window import HU_RANGE
 
 LOW, HIGH = np.float32(HU_RANGE[0]), np.float32(HU_RANGE[1])
 ZERO, ONE = np.float32(0), np.float32(1)

@@ -12,8 +12,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ichfast import ops
 from ichfast.ops._checks import require_tensor
+from ichfast.ops.attention_wmse import attention_wmse
+from ichfast.ops.tversky import tversky
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -170,7 +171,7 @@ class TverskyLoss(nn.Module):
             include_background=self.include_background,
             to_onehot_y=self.to_onehot_y,
         )
-        loss = ops.tversky(
+        loss = tversky(
             input,
             target,
             alpha=self.alpha,
@@ -288,7 +289,7 @@ class AttentionWMSELoss(nn.Module):
         """(B, 1, *S), (B, 1, *S), (B, 2, *S) → a scalar, or (B,) for "none"."""
         if self.attention_gradient == "stop":
             logits = logits.detach()
-        loss = ops.attention_wmse(
+        loss = attention_wmse(
             image, logits, reconstruction, sigmoid_reconstruction=self.sigmoid_reconstruction
         )
         return _reduce(loss, self.reduction)

@@ -124,7 +124,7 @@ def test_unknown_op_is_named(capsys):
     assert "no op 'conv'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("op", [*command.OPS, *command.STEPS])
+@pytest.mark.parametrize("op", command.BENCHMARKS)
 def test_every_op_agrees_with_its_contenders(op):
     for make in command._list_cases(op, Cpu(), quick=True):
         for quick in make():

@@ -7,7 +7,7 @@ from torch import Tensor
 from ichfast.data.problems import Problems
 from ichfast.data.series import Series
 from ichfast.errors import DataError
-from ichfast.ops import ct_window
+from ichfast.ops.ct_window import ct_window
 
 # From -1024 to 3072 HU, so wider than what `ct_window` clips to, and a power of two, so that
 # windowing and undoing it are exact in float32.

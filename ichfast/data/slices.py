@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ichfast.data.residence import Store, make_store
 from ichfast.errors import DataError
-from ichfast.ops import pool_batch
+from ichfast.ops.pool_batch import pool_batch
 
 Window = tuple[float, float]  # level and width in HU
 

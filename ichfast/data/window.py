@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ichfast.data.problems import Refused
 from ichfast.errors import DataError
-from ichfast.ops import ct_window
 from ichfast.ops._arrays import to_tensor
+from ichfast.ops.ct_window import ct_window
 
 
 def read_window(path: Path, size: int, window: tuple[float, float]) -> Tensor:

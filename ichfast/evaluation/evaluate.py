@@ -11,12 +11,13 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from ichfast import metrics, ops
+from ichfast import metrics
 from ichfast.data import SliceSet
 from ichfast.errors import DataError
 from ichfast.evaluation.intervals import Rows, average
 from ichfast.evaluation.surface import EMPTY_RULE as SURFACE_RULE
 from ichfast.evaluation.surface import TOLERANCES, Surface, measure_surface, name_columns
+from ichfast.ops.overlap_counts import overlap_counts
 from ichfast.team import ALONE, Team
 
 EMPTY_RULE: metrics.EmptyRule = "nan"
@@ -80,7 +81,7 @@ def evaluate(
             logits = model.segment(image)
             probability = torch.sigmoid(logits)
             own = slice(i * batch_size, i * batch_size + len(image))
-            counts[own] = ops.overlap_counts(probability, target, threshold)[:, 0]
+            counts[own] = overlap_counts(probability, target, threshold)[:, 0]
             if surfaces:
                 found = measure_surface(
                     (probability > threshold)[:, 0].numpy(force=True),

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from ichfast import ops
 from ichfast.data import SliceSet
 from ichfast.errors import DataError
 from ichfast.evaluation.evaluate import Evaluation, Segmenter, inference
+from ichfast.ops.attention_mask import attention_mask
 
 
 def pick_examples(
@@ -35,7 +35,7 @@ def pick_examples(
     with inference(model):
         output = model(image)
         logits, reconstruction = output if isinstance(output, tuple) else (output, None)
-        attention = ops.attention_mask(image, logits)
+        attention = attention_mask(image, logits)
     pictures = {
         "image": image,
         "target": target,

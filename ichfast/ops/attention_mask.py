@@ -5,9 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ichfast.ops import reference
 from ichfast.ops._checks import require_floating, require_one_device
 from ichfast.ops._layout import empty_gradient
+from ichfast.ops.reference.attention_mask import attention_mask as plain_attention_mask
+
+__all__ = ["attention_mask"]
 
 
 def attention_mask(image: Tensor, logits: Tensor) -> Tensor:
@@ -46,7 +48,7 @@ class _AttentionMask(torch.autograd.Function):
         image, logits = ctx.saved_tensors
         want_image, want_logits = ctx.needs_input_grad
         if torch.is_grad_enabled():  # double backward: differentiate the plain form instead
-            masked = reference.attention_mask(image, logits)
+            masked = plain_attention_mask(image, logits)
             wanted = [image] * want_image + [logits] * want_logits
             grads = iter(torch.autograd.grad(masked, wanted, grad, create_graph=True))
             return next(grads) if want_image else None, next(grads) if want_logits else None

@@ -5,9 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ichfast.ops import reference
 from ichfast.ops._checks import require_floating, require_no_grad, require_one_device
 from ichfast.ops._layout import empty_gradient
+from ichfast.ops.reference.attention_wmse import attention_wmse as plain_attention_wmse
+
+__all__ = ["attention_wmse"]
 
 
 def attention_wmse(
@@ -67,7 +69,7 @@ class _AttentionWMSE(torch.autograd.Function):
         image, logits, reconstruction, sums = ctx.saved_tensors
         _, want_logits, want_reconstruction, _ = ctx.needs_input_grad
         if torch.is_grad_enabled():  # double backward: differentiate the plain form instead
-            loss = reference.attention_wmse(
+            loss = plain_attention_wmse(
                 image,
                 logits,
                 reconstruction,

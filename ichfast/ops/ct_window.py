@@ -22,6 +22,8 @@ from ichfast.ops._checks import (
     require_tensor,
 )
 
+__all__ = ["ct_window"]
+
 STORED = (
     torch.uint8,
     torch.int8,

@@ -9,6 +9,8 @@ from ichfast.ops._checks import (
     require_target,
 )
 
+__all__ = ["overlap_counts"]
+
 
 def overlap_counts(prediction: Tensor, target: Tensor, threshold: float = 0.5) -> Tensor:
     """True positive, false positive and false negative voxels per image and channel.

@@ -19,6 +19,8 @@ from ichfast.ops._checks import (
     require_tensor,
 )
 
+__all__ = ["augmentation", "pool_batch"]
+
 
 def pool_batch(
     pool: TensorOrArray,

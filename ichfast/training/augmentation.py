@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from ichfast.data import Warp
-from ichfast.ops import augmentation
+from ichfast.ops.pool_batch import augmentation
 from ichfast.training.recipe import Recipe
 from ichfast.training.settings import AugmentationSettings
 from ichfast.training.streams import stream

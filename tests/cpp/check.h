@@ -30,3 +30,9 @@ double derivative(const F& f, double x) {
   const double h = 1e-5;
   return (f(x + h) - f(x - h)) / (2 * h);
 }
+
+// The end of a test's main.
+inline int finish() {
+  std::printf("%s\n", failures ? "FAILED" : "all hold");
+  return failures != 0;
+}

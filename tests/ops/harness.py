@@ -1,13 +1,15 @@
 """The shared tester: what every op owes, written once, on each device.
 
-A test file derives from :class:`OpTester`, or from :class:`GradientTester` where the op has a
-gradient, and says how to make a call and which raw ops stand behind it.
+``test_<op>.py`` derives from :class:`OpTester`, or from :class:`GradientTester` where the op has a
+gradient, and says how to make a call and which raw ops stand behind it. There the tests of every op
+find it (:func:`find_testers`).
 """
 
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -15,6 +17,10 @@ import torch
 from comparison import assert_close, assert_same_bits
 from torch import Tensor
 
+from ichfast import ops
+
+# What ichfast.ops exports and has a native op of that name.
+OPS = [name for name in ops.__all__ if hasattr(torch.ops.ichfast, name)]
 HALF = (torch.float16, torch.bfloat16)
 FLOATING = (torch.float64, torch.float32, *HALF)
 # Voxels around the borders of tiles (1024) and chunks (16 tiles), primes, and nothing at all.
@@ -345,3 +351,20 @@ class GradientTester(OpTester):
                 leaves[name].add_(1)
             with pytest.raises(RuntimeError, match="modified by an inplace operation"):
                 loss.backward()
+
+
+def find_testers() -> dict[str, OpTester]:
+    """The tester of each op, from the file of its name."""
+    testers = {}
+    for op in OPS:
+        module = import_module(f"test_{op}")
+        own = [
+            value
+            for value in vars(module).values()
+            if isinstance(value, type)
+            and issubclass(value, OpTester)
+            and value.__module__ == module.__name__
+        ]
+        assert len(own) == 1, f"tests/ops/test_{op}.py derives {len(own)} testers, not one"
+        testers[op] = own[0]()
+    return testers

@@ -2,18 +2,11 @@
 
 import gc
 from collections.abc import Callable
-from typing import Any
 
 import pytest
-import test_attention_mask
-import test_attention_wmse
-import test_ct_window
-import test_overlap_counts
-import test_pool_batch
-import test_tversky
 import torch
 from comparison import BOUNDS, assert_close, assert_same_bits
-from harness import HALF, LAYOUTS, Call
+from harness import HALF, LAYOUTS, Call, GradientTester, find_testers
 from torch import Tensor
 
 import ichfast
@@ -27,23 +20,8 @@ if not (ichfast.build_info()["cuda"] and torch.cuda.is_available()):
 CUDA = torch.device("cuda")
 
 
-def pool_images(**arguments: Any) -> Tensor:
-    return ops.pool_batch(**arguments)[0]
-
-
-def pool_call(device: torch.device, **_: Any) -> Call:
-    """Of a pool, sizes and numbers of images are what test_pool_batch has."""
-    return Call(pool_images, pool_images, test_pool_batch.arguments(device))
-
-
-MAKERS: dict[str, Callable[..., Call]] = {
-    "attention_mask": test_attention_mask.TestAttentionMask().make,
-    "attention_wmse": test_attention_wmse.TestAttentionWMSE().make,
-    "ct_window": test_ct_window.TestCTWindow().make,
-    "overlap_counts": test_overlap_counts.TestOverlapCounts().make,
-    "pool_batch": pool_call,
-    "tversky": test_tversky.TestTversky().make,
-}
+TESTERS = find_testers()
+MAKERS: dict[str, Callable[..., Call]] = {name: tester.make for name, tester in TESTERS.items()}
 every_op = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
 
 
@@ -152,7 +130,7 @@ def test_second_device(make: Callable[..., Call]) -> None:
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last", "channel_slice"])
-@pytest.mark.parametrize("name", ["attention_mask", "attention_wmse", "tversky"])
+@pytest.mark.parametrize("name", [n for n, t in TESTERS.items() if isinstance(t, GradientTester)])
 def test_peak_memory_on_the_device(name: str, layout: str) -> None:
     """The results and the sums of the chunks, at most 32 bytes for each 1024 voxels of a row."""
     call = MAKERS[name](CUDA, spatial=(512, 512), images=4)

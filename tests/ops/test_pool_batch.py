@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from comparison import BOUNDS, assert_same_bits
-from harness import FLOATING
+from harness import FLOATING, Call, OpTester
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -50,6 +50,23 @@ def arguments(
         "intercept": uniform(-20, 20, batch),
     }
     return {name: tensor.to(device) for name, tensor in tensors.items()}
+
+
+class PoolBatch(OpTester):
+    """For what is tested with every op. The shared tests are not collected: they give each argument
+    other strides and another layout, and a pool must be contiguous.
+    """
+
+    def make(self, device: torch.device, **_: Any) -> Call:
+        """Of a pool the sizes and the numbers of images are those of ``arguments``."""
+
+        def images(**tensors: Tensor) -> Tensor:
+            return pool_batch(**tensors)[0]
+
+        def plain_images(**tensors: Tensor) -> Tensor:
+            return reference.pool_batch(**tensors)[0]
+
+        return Call(images, plain_images, arguments(device))
 
 
 def check(call: dict[str, Any]) -> tuple[Tensor, Tensor]:

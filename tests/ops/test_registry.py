@@ -1,0 +1,103 @@
+"""An op has one name, and the name finds all that belongs to it: none lacks, none is left over.
+
+Names come from the library that is loaded. CUDA kernels need not be built: their registrations are
+read.
+"""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from harness import OPS, find_testers
+
+from benchmarks.registry import find_benchmarks
+from ichfast import ops
+from ichfast.ops import reference
+
+ROOT = Path(__file__).parents[2]
+SCHEMAS = sorted(
+    name.removeprefix("ichfast::")
+    for name in torch._C._dispatch_get_all_op_names()
+    if name.startswith("ichfast::")
+)
+FORWARD = [name for name in SCHEMAS if not name.endswith("_backward")]
+# Of the op `name`; the folders marked True hold nothing else.
+FILES = {
+    "math of one voxel": ("csrc/math/{}.h", False),
+    "CPU kernel": ("csrc/cpu/{}.cpp", False),
+    "CUDA kernels": ("csrc/kernels/{}.cuh", True),
+    "launch of its CUDA kernels": ("csrc/cuda/{}.cu", True),
+    "Python function": ("ichfast/ops/{}.py", True),
+    "plain form": ("ichfast/ops/reference/{}.py", True),
+    "test": ("tests/ops/test_{}.py", False),
+    "C++ test of its math": ("tests/cpp/math/test_{}.cpp", False),
+    "C++ test of its kernels": ("tests/cpp/kernels/test_{}.cpp", True),
+    "benchmark": ("benchmarks/bench_{}.py", False),
+}
+
+
+def has_kernel(name: str, key: str) -> bool:
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(f"ichfast::{name}", key))
+
+
+@pytest.mark.parametrize("what", FILES)
+def test_files(what: str) -> None:
+    pattern, ops_only = FILES[what]
+    lacking = [pattern.format(op) for op in FORWARD if not (ROOT / pattern.format(op)).exists()]
+    assert not lacking, f"an op of csrc/ops.cpp has no {what}: write {', '.join(lacking)}"
+    if ops_only:
+        folder, name = pattern.rsplit("/", 1)
+        shape = re.compile(re.escape(name).replace(r"\{\}", "([a-z]\\w*)"))
+        found = [m[1] for path in (ROOT / folder).iterdir() if (m := shape.fullmatch(path.name))]
+        orphans = [pattern.format(op) for op in found if op not in FORWARD]
+        assert not orphans, f"csrc/ops.cpp has no schema for {', '.join(orphans)}"
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_kernels(name: str) -> None:
+    op = name.removesuffix("_backward")
+    assert op in FORWARD, f"csrc/ops.cpp has {name} but no {op}"
+    assert has_kernel(name, "CPU"), f"csrc/cpu/{op}.cpp registers no CPU kernel for {name}"
+    launch = ROOT / "csrc" / "cuda" / f"{op}.cu"
+    registered = re.findall(r'm\.impl\("(\w+)"', launch.read_text(encoding="utf-8"))
+    assert name in registered, f"csrc/cuda/{op}.cu registers no CUDA kernel for {name}"
+    assert has_kernel(name, "Meta"), f"ichfast/ops/{op}.py registers no fake kernel for {name}"
+
+
+def test_schemas_are_those_of_the_source() -> None:
+    """Else the library is older than the source, and so is all that these tests say."""
+    source = (ROOT / "csrc" / "ops.cpp").read_text(encoding="utf-8")
+    assert sorted(re.findall(r'm\.def\(\s*"(\w+)\(', source)) == SCHEMAS, "build the library anew"
+
+
+def test_exports() -> None:
+    assert FORWARD == OPS, "what ichfast.ops exports is not what csrc/ops.cpp has"
+    assert set(FORWARD) <= set(reference.__all__), "ichfast.ops.reference lacks one"
+    assert list(find_testers()) == FORWARD
+    assert set(FORWARD) <= set(find_benchmarks()), "python -m benchmarks does not find one"
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_the_plain_form_takes_the_same_arguments(op: str) -> None:
+    """Names, order, defaults; all but the group, since it knows one process."""
+    own = dict(inspect.signature(getattr(ops, op)).parameters)
+    own.pop("group", None)
+    plain = inspect.signature(getattr(reference, op)).parameters
+    assert [(p.name, p.kind, p.default) for p in own.values()] == [
+        (p.name, p.kind, p.default) for p in plain.values()
+    ]
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_the_docstring_is_the_documentation(op: str) -> None:
+    """Of every argument, of what comes back and of what is raised."""
+    function = getattr(ops, op)
+    assert function.__module__ == f"ichfast.ops.{op}"
+    text = inspect.getdoc(function) or ""
+    lacking = [section for section in ("Args:", "Returns:", "Raises:") if section not in text]
+    assert not lacking, f"the docstring of ichfast.ops.{op} has no {', '.join(lacking)}"
+    names = inspect.signature(function).parameters
+    unsaid = [name for name in names if not re.search(rf"\b{name}\b", text)]
+    assert not unsaid, f"the docstring of ichfast.ops.{op} says nothing of {', '.join(unsaid)}"
