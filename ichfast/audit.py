@@ -51,9 +51,9 @@ def main(arguments: list[str] | None = None, prog: str = "python -m ichfast.audi
     add("--workers", type=int, metavar="N", help="processes (up to one a core)")
     options = parser.parse_args(arguments)
     try:
-        from ichfast.report.audit import run
+        from ichfast.report.audit import write_audit
 
-        return run(
+        return write_audit(
             options.sets,
             options.out,
             pixels=options.pixels,

@@ -18,8 +18,8 @@ from ichfast.errors import DataError, IchfastError, OutputError
 from ichfast.files import PARTIAL
 from ichfast.report import write_report
 from ichfast.report.__main__ import main
-from ichfast.report.figures import outline, picture
-from ichfast.report.page import count, duration, score
+from ichfast.report.figures import encode_picture, trace_outline
+from ichfast.report.page import format_count, format_duration, format_score
 from ichfast.report.run import read_run
 
 VOID = {"meta", "img", "link", "br", "line"}
@@ -364,21 +364,21 @@ def test_command(run, capsys):
 def test_outline_runs_along_the_edge_of_the_pixels():
     mask = np.zeros((6, 8))
     mask[2:4, 5:8] = 1  # touches the right border
-    points = np.array(re.findall(r"([-\d.]+) ([-\d.]+)", outline(mask, 0.5)), float)
+    points = np.array(re.findall(r"([-\d.]+) ([-\d.]+)", trace_outline(mask, 0.5)), float)
     assert points.min(0).tolist() == [5, 2]
     assert points.max(0).tolist() == [8, 4]
-    assert outline(np.zeros((6, 8)), 0.5) == ""
-    assert outline(np.full((6, 8), math.nan), 0.5) == ""
+    assert trace_outline(np.zeros((6, 8)), 0.5) == ""
+    assert trace_outline(np.full((6, 8), math.nan), 0.5) == ""
 
 
 def test_picture_is_a_grey_png():
-    assert picture([[0, 0.5], [1, math.nan]]).startswith("data:image/png;base64,iVBOR")
+    assert encode_picture([[0, 0.5], [1, math.nan]]).startswith("data:image/png;base64,iVBOR")
 
 
 def test_formats():
-    assert [score(0.12349), score(None), score(math.inf)] == ["0.123", "–", "–"]
-    assert [count(1234567), count(0), count(None)] == ["1\u2009234\u2009567", "0", "–"]
-    assert [duration(s) for s in (1.26, 59.96, 60, 3599.9, 7384, None)] == [
+    assert [format_score(x) for x in (0.12349, None, math.inf)] == ["0.123", "–", "–"]
+    assert [format_count(n) for n in (1234567, 0, None)] == ["1\u2009234\u2009567", "0", "–"]
+    assert [format_duration(s) for s in (1.26, 59.96, 60, 3599.9, 7384, None)] == [
         "1.3 s",
         "1 min 00 s",
         "1 min 00 s",

@@ -10,7 +10,7 @@ from typing import Any
 from ichfast.data.audit import DISAGREE, Options, audit
 from ichfast.errors import OutputError
 from ichfast.files import write_whole
-from ichfast.report.page import template
+from ichfast.report.page import load_template
 
 SALT = "audit.salt"
 FILES_SHOWN = 8  # of a finding
@@ -18,7 +18,7 @@ SERIES_SHOWN = 100
 BARS = 12
 
 
-def run(
+def write_audit(
     sets: Sequence[Path],
     out: Path,
     *,
@@ -30,7 +30,7 @@ def run(
     """Audit, write, say what was found; the exit status."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        salt = b"" if identify else _salt(out / SALT)
+        salt = b"" if identify else _read_salt(out / SALT)
     except OSError as error:
         raise OutputError(f"{out}: {error.strerror}. Choose another folder with --out.") from None
     options = Options(
@@ -42,72 +42,72 @@ def run(
         leave=out,
     )
     found = audit(sets, options)
-    trouble = troubles(found)
+    trouble = find_troubles(found)
     fix = "Make room or choose another folder with --out."
     text = json.dumps(found, indent=1) + "\n"
     for name, content in (("audit.json", text), ("audit.html", render(found))):
         write_whole(out / name, content.encode(), lasting=False, fix=fix)
     for part in found["sets"]:
         print(
-            f"{part['name']}: {_many(part['files'], 'file')}, "
-            f"{_many(part['slices'], 'CT slice')} in {_many(part['series'], 'series')} of "
-            f"{_many(part['patients'], 'patient')}; "
+            f"{part['name']}: {_count(part['files'], 'file')}, "
+            f"{_count(part['slices'], 'CT slice')} in {_count(part['series'], 'series')} of "
+            f"{_count(part['patients'], 'patient')}; "
             f"{part['refused']:,} refused, {part['left_out']:,} left out"
         )
-    for line in [*trouble, *_oddities(found)]:
+    for line in [*trouble, *_list_oddities(found)]:
         print(line)
     print(f"report: {out / 'audit.html'}")
     return 1 if trouble else 0
 
 
-def troubles(found: dict[str, Any]) -> list[str]:
+def find_troubles(found: dict[str, Any]) -> list[str]:
     """What must be seen to before training, a sentence each."""
     lines = []
     for part in found["sets"]:
         if part["refused"]:
-            lines.append(f"{part['name']}: {_many(part['refused'], 'file')} cannot be read")
+            lines.append(f"{part['name']}: {_count(part['refused'], 'file')} cannot be read")
         if not part["slices"]:
             lines.append(f"{part['name']}: not one CT slice")
     for finding in found["findings"]:
         if finding["name"] == DISAGREE:
-            lines.append(f"installed decoders disagree on {_many(finding['files'], 'file')}")
+            lines.append(f"installed decoders disagree on {_count(finding['files'], 'file')}")
     for pair in found["shared"]:
         shared = [
-            _many(len(pair[kind]), kind) for kind in ("patient", "study", "series") if pair[kind]
+            _count(len(pair[kind]), kind) for kind in ("patient", "study", "series") if pair[kind]
         ]
         if shared:
             lines.append(f"{' and '.join(pair['sets'])} share {', '.join(shared)}")
     if several := len(found["studies_of_several_patients"]):
-        lines.append(f"{_many(several, 'study')} under more than one patient's id")
+        lines.append(f"{_count(several, 'study')} under more than one patient's id")
     for listed in found["listed"]:
         if listed["present"]:
             lines.append(
-                f"{_many(listed['present'], 'id')} of {listed['list']} in the data, which are to "
+                f"{_count(listed['present'], 'id')} of {listed['list']} in the data, which are to "
                 "be left out"
             )
     if found["identical"] and (across := found["identical"]["groups_across_sets"]):
-        lines.append(f"{_many(across, 'picture')} in more than one set")
+        lines.append(f"{_count(across, 'picture')} in more than one set")
     return lines
 
 
-def _oddities(found: dict[str, Any]) -> list[str]:
+def _list_oddities(found: dict[str, Any]) -> list[str]:
     lines = []
     for finding in found["findings"]:
-        counts = [_many(finding["files"], "file")] if finding["files"] else []
+        counts = [_count(finding["files"], "file")] if finding["files"] else []
         if finding["possible"]:
-            counts.append(f"possible in {_many(finding['possible'], 'file')}")
+            counts.append(f"possible in {_count(finding['possible'], 'file')}")
         lines.append(f"  {finding['name']}: {', '.join(counts)}")
     for name, number in found["series_findings"].items():
-        lines.append(f"  {name}: {_many(number, 'series')}")
+        lines.append(f"  {name}: {_count(number, 'series')}")
     return lines
 
 
-def _many(number: int, what: str) -> str:
+def _count(number: int, what: str) -> str:
     plural = {"study": "studies", "series": "series"}.get(what, f"{what}s")
     return f"{number:,} {what if number == 1 else plural}"
 
 
-def _salt(path: Path) -> bytes:
+def _read_salt(path: Path) -> bytes:
     """The secret of the pseudonyms; kept, so that the same folder goes on using the same ones."""
     try:
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -129,22 +129,22 @@ def render(found: dict[str, Any]) -> str:
         (one for one in found["series"] if one["found"] or one["quirks_of_files"]),
         key=lambda one: -len(one["found"]) - len(one["quirks_of_files"]),
     )
-    return template("audit.html", many=_many).render(
+    return load_template("audit.html", many=_count).render(
         found=found,
-        troubles=troubles(found),
+        troubles=find_troubles(found),
         by_kind=by_kind,
         odd=odd,
         files_shown=FILES_SHOWN,
         series_shown=SERIES_SHOWN,
         spreads=[
-            ("Between slices", "mm", "gaps", _bars(found["slice_spacing_mm"])),
-            ("Pixel spacing", "mm", "series", _bars(found["pixel_spacing_mm"])),
-            ("Tilt", "°", "series", _bars(found["tilt_degrees"])),
+            ("Between slices", "mm", "gaps", _make_bars(found["slice_spacing_mm"])),
+            ("Pixel spacing", "mm", "series", _make_bars(found["pixel_spacing_mm"])),
+            ("Tilt", "°", "series", _make_bars(found["tilt_degrees"])),
         ],
     )
 
 
-def _bars(spread: list[list[float]]) -> list[tuple[str, int, float]]:
+def _make_bars(spread: list[list[float]]) -> list[tuple[str, int, float]]:
     """Label, number and length in per cent; neighbours are taken together where there are many."""
     values = [value for value, _ in spread]
     if len(spread) > BARS:

@@ -40,54 +40,55 @@ class Plot:
     caption: str
 
 
-def plots(log: Sequence[Epoch], best_epoch: int | None) -> list[Plot]:
+def draw_plots(log: Sequence[Epoch], best_epoch: int | None) -> list[Plot]:
     """The panels that the log has data for, in reading order."""
     end = log[-1].epoch if log else 0
     panels = []
-    if _losses(log, "classification"):
-        panels.append(_loss(log, end, "classification", "Labels of the unlabelled set's slices."))
-    if _losses(log, "supervised"):
-        panels.append(_supervised_loss(log, end))
-    if _losses(log, "unsupervised"):
-        panels.append(_loss(log, end, "unsupervised", "The unlabelled slices."))
+    if _select_losses(log, "classification"):
+        caption = "Labels of the unlabelled set's slices."
+        panels.append(_draw_loss(log, end, "classification", caption))
+    if _select_losses(log, "supervised"):
+        panels.append(_draw_supervised_loss(log, end))
+    if _select_losses(log, "unsupervised"):
+        panels.append(_draw_loss(log, end, "unsupervised", "The unlabelled slices."))
     if any(epoch.validated for epoch in log):
-        panels.append(_validation(log, end, best_epoch))
+        panels.append(_draw_validation(log, end, best_epoch))
     if {"turns", "unsupervised"} & {epoch.step for epoch in log}:
-        panels.append(_schedule(log, end))
+        panels.append(_draw_schedule(log, end))
     return panels
 
 
-def _supervised_loss(log: Sequence[Epoch], end: int) -> Plot:
-    figure, axes = _axes("loss", end)
+def _draw_supervised_loss(log: Sequence[Epoch], end: int) -> Plot:
+    figure, axes = _make_epoch_axes("loss", end)
     for colour, label, points in (
-        ("supervised", "training", _losses(log, "supervised")),
+        ("supervised", "training", _select_losses(log, "supervised")),
         ("validation", "validation", [(e.epoch, e.validation_loss) for e in log if e.validated]),
     ):
         if points:
             epochs, losses = zip(*points, strict=True)
-            _line(axes, epochs, losses, colour, label)
+            _draw_line(axes, epochs, losses, colour, label)
     return Plot("Supervised loss", finish(figure, axes, "supervised"), "Labelled slices.")
 
 
-def _loss(log: Sequence[Epoch], end: int, kind: str, caption: str) -> Plot:
-    figure, axes = _axes("loss", end)
-    epochs, losses = zip(*_losses(log, kind), strict=True)
-    _line(axes, epochs, losses, "unsupervised", "training")
+def _draw_loss(log: Sequence[Epoch], end: int, kind: str, caption: str) -> Plot:
+    figure, axes = _make_epoch_axes("loss", end)
+    epochs, losses = zip(*_select_losses(log, kind), strict=True)
+    _draw_line(axes, epochs, losses, "unsupervised", "training")
     return Plot(f"{kind.capitalize()} loss", finish(figure, axes, kind), caption)
 
 
-def _losses(log: Sequence[Epoch], kind: str) -> list[tuple[int, float]]:
+def _select_losses(log: Sequence[Epoch], kind: str) -> list[tuple[int, float]]:
     return [(epoch.epoch, epoch.losses[kind]) for epoch in log if kind in epoch.losses]
 
 
-def _validation(log: Sequence[Epoch], end: int, best_epoch: int | None) -> Plot:
+def _draw_validation(log: Sequence[Epoch], end: int, best_epoch: int | None) -> Plot:
     log = [epoch for epoch in log if epoch.validated]
-    figure, axes = _axes("score", end)
+    figure, axes = _make_epoch_axes("score", end)
     epochs = [epoch.epoch for epoch in log]
     dice = [epoch.validation_dice for epoch in log]
-    _line(axes, epochs, dice, "validation", "Dice")
+    _draw_line(axes, epochs, dice, "validation", "Dice")
     jaccard = [epoch.validation_jaccard for epoch in log]
-    _line(axes, epochs, jaccard, "validation-2", "Jaccard", "--")
+    _draw_line(axes, epochs, jaccard, "validation-2", "Jaccard", "--")
     caption = "Counts pooled over all validation slices."
     if best_epoch in epochs:
         score = dice[epochs.index(best_epoch)]
@@ -97,10 +98,10 @@ def _validation(log: Sequence[Epoch], end: int, best_epoch: int | None) -> Plot:
     return Plot("Validation", finish(figure, axes, "validation"), caption)
 
 
-def _schedule(log: Sequence[Epoch], end: int) -> Plot:
-    figure, axes = _axes("probability", end)
+def _draw_schedule(log: Sequence[Epoch], end: int) -> Plot:
+    figure, axes = _make_epoch_axes("probability", end)
     epochs = [epoch.epoch for epoch in log]
-    _line(axes, epochs, [epoch.probability for epoch in log], "ink", "P(supervised)")
+    _draw_line(axes, epochs, [epoch.probability for epoch in log], "ink", "P(supervised)")
     # One path of separate strokes per kind: thousands of epochs stay a small file.
     for name, low, high in (("supervised", 1.04, 1.12), ("unsupervised", -0.12, -0.04)):
         drawn = [epoch.epoch for epoch in log if epoch.step == name]
@@ -120,16 +121,16 @@ def _schedule(log: Sequence[Epoch], end: int) -> Plot:
     return Plot("Schedule", finish(figure, axes, "curriculum"), caption)
 
 
-def _axes(ylabel: str, end: int) -> tuple[Figure, Axes]:
+def _make_epoch_axes(ylabel: str, end: int) -> tuple[Figure, Axes]:
     """Empty axes over all epochs, so that the panels line up."""
-    figure, axes = empty_axes("epoch", ylabel)
+    figure, axes = make_axes("epoch", ylabel)
     margin = 0.02 * max(end, 1)
     axes.set_xlim(-margin, end + margin)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, steps=[1, 2, 5, 10]))
     return figure, axes
 
 
-def empty_axes(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
+def make_axes(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(5.2, 2.7))
     axes = figure.add_axes((0.115, 0.175, 0.875, 0.72))  # left, bottom, width, height
     axes.set_xlabel(xlabel)
@@ -144,7 +145,7 @@ def empty_axes(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _line(
+def _draw_line(
     axes: Axes, x: Sequence[int], y: Sequence[float], colour: str, label: str, style: str = "-"
 ) -> None:
     """A line with a gap, and a cross at the top, wherever a value is not finite."""
@@ -218,7 +219,7 @@ def _inline(svg: str) -> Markup:
     return Markup(svg)
 
 
-def picture(values: ArrayLike) -> str:
+def encode_picture(values: ArrayLike) -> str:
     """A map with values in [0, 1] as the data URI of a grey PNG; what is not a number is black."""
     grey = np.nan_to_num(np.asarray(values, np.float32)).clip(0, 1) * 255
     buffer = io.BytesIO()
@@ -226,7 +227,7 @@ def picture(values: ArrayLike) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def outline(values: ArrayLike, level: float) -> str:
+def trace_outline(values: ArrayLike, level: float) -> str:
     """SVG path data around everything above ``level``, in pixels with (0, 0) the image's corner."""
     padded: NDArray[np.float32] = np.pad(np.nan_to_num(np.asarray(values, np.float32)), 1)
     lines = cast(list[NDArray[np.float64]], contour_generator(z=padded).lines(level))

@@ -13,8 +13,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template, Undefi
 from ichfast.errors import DataError
 from ichfast.files import write_whole
 from ichfast.metrics import AGGREGATIONS
-from ichfast.report.figures import outline, picture, plots
-from ichfast.report.run import Run, number, read_run
+from ichfast.report.figures import draw_plots, encode_picture, trace_outline
+from ichfast.report.run import Run, read_run, to_float
 
 PARTS = ("test", "validation")
 NO_NUMBER = "–"
@@ -55,21 +55,21 @@ def write_report(run: Path) -> Path:
 def render(run: Run) -> str:
     """The page of a run as HTML."""
     metrics = run.metrics
-    return _template().render(
+    return _load_page().render(
         run=run,
         metrics=metrics,
         status=metrics.get("status", "unfinished"),
-        note=_note(run),
+        note=_write_note(run),
         parts={part: metrics[part] for part in PARTS if metrics.get(part)},
         aggregations=AGGREGATIONS,
-        outlines=outlines,
+        outlines=list_outline_scores,
         empty_rules=EMPTY_RULES,
-        plots=plots(run.log, metrics.get("best_epoch")),
-        examples=_examples(run),
-        map_names=_map_names(run),
+        plots=draw_plots(run.log, metrics.get("best_epoch")),
+        examples=_make_examples(run),
+        map_names=_name_maps(run),
         steps=Counter(epoch.step for epoch in run.log),
         reconstructs=any(epoch.step in RECONSTRUCTING for epoch in run.log),
-        data=_data(metrics.get("data") or {}),
+        data=_split_data(metrics.get("data") or {}),
     )
 
 
@@ -78,11 +78,11 @@ RECONSTRUCTING = ("unsupervised", "turns", "joint")
 
 
 @cache
-def _template() -> Template:
-    return template("template.html", score=score, duration=duration)
+def _load_page() -> Template:
+    return load_template("template.html", score=format_score, duration=format_duration)
 
 
-def template(name: str, **filters: Callable[..., str]) -> Template:
+def load_template(name: str, **filters: Callable[..., str]) -> Template:
     """One of this package's pages, with filters beside `count`."""
     environment = Environment(
         loader=PackageLoader("ichfast.report", "."),
@@ -91,11 +91,11 @@ def template(name: str, **filters: Callable[..., str]) -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(count=count, **filters)
+    environment.filters.update(count=format_count, **filters)
     return environment.get_template(name)
 
 
-def outlines(part: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+def list_outline_scores(part: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """The scores of outlines that a part has: name -> means by aggregation."""
     if "hd95" not in part:
         return {}
@@ -103,20 +103,20 @@ def outlines(part: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {"HD95 (mm)": part["hd95"]} | nsd
 
 
-def score(value: Any) -> str:
+def format_score(value: Any) -> str:
     """A score with three digits; one that does not exist is a dash, never a number."""
-    value = number(value)
+    value = to_float(value)
     return f"{value:.3f}" if math.isfinite(value) else NO_NUMBER
 
 
-def count(value: Any) -> str:
+def format_count(value: Any) -> str:
     """A whole number with thin spaces between thousands."""
     return NO_NUMBER if value is None else f"{value:,}".replace(",", "\u2009")
 
 
-def duration(value: Any) -> str:
+def format_duration(value: Any) -> str:
     """Seconds in the two largest units that matter."""
-    seconds = number(value)
+    seconds = to_float(value)
     if not math.isfinite(seconds):
         return NO_NUMBER
     if seconds < 59.95:  # what one decimal does not round to 60
@@ -126,7 +126,7 @@ def duration(value: Any) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
-def _note(run: Run) -> str:
+def _write_note(run: Run) -> str:
     """What a reader must know about a run that did not simply finish, before any number."""
     metrics = run.metrics
     if not metrics:
@@ -159,7 +159,7 @@ def _note(run: Run) -> str:
     return " ".join(notes)
 
 
-def _map_names(run: Run) -> list[str]:
+def _name_maps(run: Run) -> list[str]:
     """The rows of maps that the examples have, named as in the paper's Equation 1."""
     names = []
     if "attention" in run.examples:
@@ -169,7 +169,7 @@ def _map_names(run: Run) -> list[str]:
     return names
 
 
-def _examples(run: Run) -> list[Example]:
+def _make_examples(run: Run) -> list[Example]:
     if not run.examples:
         return []
     pictures = run.examples
@@ -177,18 +177,18 @@ def _examples(run: Run) -> list[Example]:
     maps = [pictures[key] for key in ("attention", "reconstruction") if key in pictures]
     return [
         Example(
-            dice=score(pictures["dice"][i]),
+            dice=format_score(pictures["dice"][i]),
             size=pictures["image"].shape[-2:],
-            image=picture(pictures["image"][i, 0]),
-            target=outline(pictures["target"][i, 0], 0.5),
-            prediction=outline(pictures["mask"][i, 0], threshold),
-            maps=tuple(picture(channel) for group in maps for channel in group[i]),
+            image=encode_picture(pictures["image"][i, 0]),
+            target=trace_outline(pictures["target"][i, 0], 0.5),
+            prediction=trace_outline(pictures["mask"][i, 0], threshold),
+            maps=tuple(encode_picture(channel) for group in maps for channel in group[i]),
         )
         for i in range(len(pictures["dice"]))
     ]
 
 
-def _data(data: Mapping[str, Any]) -> dict[str, Any]:
+def _split_data(data: Mapping[str, Any]) -> dict[str, Any]:
     """What the data section says, apart by shape: a table of parts, and single facts."""
     parts = {name: value for name, value in data.items() if isinstance(value, Mapping)}
     return {

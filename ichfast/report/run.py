@@ -92,16 +92,16 @@ def _parse_epoch(record: dict[str, Any]) -> Epoch:
     return Epoch(
         epoch=int(record["epoch"]),
         step=step,
-        probability=number(record.get("probability")),
-        losses={str(kind): number(loss) for kind, loss in losses.items()},
+        probability=to_float(record.get("probability")),
+        losses={str(kind): to_float(loss) for kind, loss in losses.items()},
         validated=bool(validation),
-        validation_loss=number(validation.get("loss")),
-        validation_dice=number(validation.get("dice")),
-        validation_jaccard=number(validation.get("jaccard")),
+        validation_loss=to_float(validation.get("loss")),
+        validation_dice=to_float(validation.get("dice")),
+        validation_jaccard=to_float(validation.get("jaccard")),
     )
 
 
-def number(value: Any) -> float:
+def to_float(value: Any) -> float:
     """A JSON value as a float: null, and a NaN written as text, are NaN."""
     return math.nan if value is None else float(value)
 

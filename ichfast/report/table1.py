@@ -8,16 +8,20 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from ichfast.files import write_whole
-from ichfast.report.figures import outline, picture
-from ichfast.report.page import NO_NUMBER, score, template
-from ichfast.report.run import number
-from ichfast.report.table1_figures import label_curve, training_curves, unlabelled_curve
+from ichfast.report.figures import encode_picture, trace_outline
+from ichfast.report.page import NO_NUMBER, format_score, load_template
+from ichfast.report.run import to_float
+from ichfast.report.table1_figures import (
+    draw_label_curve,
+    draw_training_curves,
+    draw_unlabelled_curve,
+)
 
 PAGE = "table1.html"
 DETECTION = ("sensitivity.slices", "specificity.slices", "sensitivity.scans", "specificity.scans")
 
 
-class Examples(Protocol):
+class TablePictures(Protocol):
     """The same slices through several rows' models, as `ichfast.reproduce.examples` has them."""
 
     @property
@@ -39,7 +43,7 @@ class Examples(Protocol):
 
 
 @dataclass(frozen=True)
-class Shown:
+class TableExample:
     """One slice under one row's outline."""
 
     dice: str
@@ -49,35 +53,39 @@ class Shown:
     prediction: str
 
 
-def write_table(result: dict[str, Any], pictures: Examples | None, folder: Path) -> Path:
+def write_table(result: dict[str, Any], pictures: TablePictures | None, folder: Path) -> Path:
     path = folder / PAGE
     fix = "Make room or allow writing there, then give the same command again."
     write_whole(path, render(result, pictures).encode(), lasting=False, fix=fix)
     return path
 
 
-def render(result: dict[str, Any], pictures: Examples | None) -> str:
+def render(result: dict[str, Any], pictures: TablePictures | None) -> str:
     rows = {row["name"]: row for row in result["rows"]}
-    page = template(
-        "table1.html", score=score, interval=interval, difference=difference, verdict=verdict
+    page = load_template(
+        "table1.html",
+        score=format_score,
+        interval=format_interval,
+        difference=format_difference,
+        verdict=judge,
     )
     return page.render(
         result=result,
         rows=rows,
         schemes=list(result["rows"][0]["schemes"]),
-        tested=_tested(result),
-        names=_names(result),
+        tested=_find_tested(result),
+        names=_name_scores(result),
         detection=DETECTION,
-        labels=label_curve(result) if _tested(result) else None,
-        amounts=unlabelled_curve(result),
-        curves=training_curves(result),
+        labels=draw_label_curve(result) if _find_tested(result) else None,
+        amounts=draw_unlabelled_curve(result),
+        curves=draw_training_curves(result),
         diverged=[run for run in result["runs"] if run["status"] == "diverged"],
-        examples=_examples(pictures) if pictures else {},
+        examples=_make_examples(pictures) if pictures else {},
         pictures=pictures,
     )
 
 
-def _tested(result: dict[str, Any]) -> list[str]:
+def _find_tested(result: dict[str, Any]) -> list[str]:
     """The schemes that some row has scores of."""
     return [
         scheme
@@ -86,7 +94,7 @@ def _tested(result: dict[str, Any]) -> list[str]:
     ]
 
 
-def _names(result: dict[str, Any]) -> dict[str, dict[str, str]]:
+def _name_scores(result: dict[str, Any]) -> dict[str, dict[str, str]]:
     """Name -> label and unit of every score that some row has."""
     found: dict[str, dict[str, str]] = {}
     for row in result["rows"]:
@@ -96,41 +104,41 @@ def _names(result: dict[str, Any]) -> dict[str, dict[str, str]]:
     return found
 
 
-def interval(value: Mapping[str, Any]) -> str:
+def format_interval(value: Mapping[str, Any]) -> str:
     """Low and high; nothing where there is no interval."""
     if value["low"] is None:
         return ""
-    return f"{_digits(value['low'], value)} to {_digits(value['high'], value)}"
+    return f"{_format_number(value['low'], value)} to {_format_number(value['high'], value)}"
 
 
-def _digits(number_: float, value: Mapping[str, Any]) -> str:
-    return f"{number_:.1f}" if value.get("unit") == "mm" else f"{number_:.3f}"
+def _format_number(number: float, value: Mapping[str, Any]) -> str:
+    return f"{number:.1f}" if value.get("unit") == "mm" else f"{number:.3f}"
 
 
-def difference(value: Any, unit: str = "") -> str:
+def format_difference(value: Any, unit: str = "") -> str:
     """A number with its sign."""
     if value is None:
         return NO_NUMBER
-    text = f"{number(value):+.1f}" if unit == "mm" else f"{number(value):+.3f}"
+    text = f"{to_float(value):+.1f}" if unit == "mm" else f"{to_float(value):+.3f}"
     return text.replace("-", "−")
 
 
-def verdict(value: Mapping[str, Any]) -> str:
+def judge(value: Mapping[str, Any]) -> str:
     """Whether the interval leaves zero out."""
     if value["low"] is None or value["low"] <= 0 <= value["high"]:
         return ""
     return "apart"
 
 
-def _examples(pictures: Examples) -> dict[str, list[Shown]]:
+def _make_examples(pictures: TablePictures) -> dict[str, list[TableExample]]:
     return {
         row: [
-            Shown(
-                score(pictures.dice[row][i]),
+            TableExample(
+                format_score(pictures.dice[row][i]),
                 pictures.images.shape[-1],
-                picture(pictures.images[i]),
-                outline(pictures.targets[i], 0.5),
-                outline(masks[i], pictures.threshold),
+                encode_picture(pictures.images[i]),
+                trace_outline(pictures.targets[i], 0.5),
+                trace_outline(masks[i], pictures.threshold),
             )
             for i in range(len(masks))
         ]

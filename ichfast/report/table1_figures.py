@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from ichfast.report.figures import COLOURS, Plot, empty_axes, finish
-from ichfast.report.run import number
+from ichfast.report.figures import COLOURS, Plot, finish, make_axes
+from ichfast.report.run import to_float
 
 PALETTE = ("supervised", "unsupervised", "validation", "validation-2", "ink")
 SCHEME_COLOURS = {"20": "unsupervised", "50": "validation", "80": "supervised"}
@@ -17,9 +17,9 @@ STYLES = ("-", "--")
 SCORE = "dice.pooled"
 
 
-def label_curve(result: dict[str, Any]) -> Plot:
+def draw_label_curve(result: dict[str, Any]) -> Plot:
     """Every row's Dice against the share of the patients trained on."""
-    figure, axes = empty_axes("patients trained on, %", "Dice, pooled")
+    figure, axes = make_axes("patients trained on, %", "Dice, pooled")
     figure.set_size_inches(5.2, 4)
     axes.set_position((0.115, 0.12, 0.875, 0.66))  # a legend of several lines above
     count = len(result["rows"])
@@ -31,7 +31,7 @@ def label_curve(result: dict[str, Any]) -> Plot:
         ]
         # Side by side, as the intervals would hide each other.
         points = [(x + (i - count / 2) * 0.7, score) for x, score in points]
-        _line(axes, points, PALETTE[i % len(PALETTE)], STYLES[i // len(PALETTE)], row["name"])
+        _draw_line(axes, points, PALETTE[i % len(PALETTE)], STYLES[i // len(PALETTE)], row["name"])
     axes.set_xticks([20, 50, 80])
     axes.set_xlim(10, 90)
     return Plot(
@@ -41,27 +41,27 @@ def label_curve(result: dict[str, Any]) -> Plot:
     )
 
 
-def unlabelled_curve(result: dict[str, Any]) -> Plot | None:
+def draw_unlabelled_curve(result: dict[str, Any]) -> Plot | None:
     """The method's Dice against the unlabelled slices it has seen; None without a second amount."""
     points = [
         (one["slices"], one["scores"][SCORE]) for one in result["unlabelled_curve"] if one["scores"]
     ]
     if len(points) < 2:
         return None
-    figure, axes = empty_axes("unlabelled slices", "Dice, pooled")
-    _line(axes, points, "unsupervised", "-", "20 % of the patients labelled")
+    figure, axes = make_axes("unlabelled slices", "Dice, pooled")
+    _draw_line(axes, points, "unsupervised", "-", "20 % of the patients labelled")
     axes.set_xlim(left=-0.03 * max(x for x, _ in points))
     caption = "None: supervised training. Bars are 95 % intervals over patients."
     return Plot("Unlabelled slices", finish(figure, axes, "amounts"), caption)
 
 
-def _line(
+def _draw_line(
     axes: Axes, points: Sequence[tuple[float, dict[str, Any]]], colour: str, style: str, label: str
 ) -> None:
     x = [place for place, _ in points]
-    estimates = np.array([number(score["estimate"]) for _, score in points])
-    low = np.array([number(score["low"]) for _, score in points])
-    high = np.array([number(score["high"]) for _, score in points])
+    estimates = np.array([to_float(score["estimate"]) for _, score in points])
+    low = np.array([to_float(score["low"]) for _, score in points])
+    high = np.array([to_float(score["high"]) for _, score in points])
     ends = np.nan_to_num(np.stack([estimates - low, high - estimates])).clip(0)
     axes.errorbar(
         x,
@@ -76,24 +76,23 @@ def _line(
     )
 
 
-def training_curves(result: dict[str, Any]) -> list[Plot]:
-    """A panel a row: validation Dice of each of its runs."""
-    return [
-        plot for row in result["rows"] if (plot := _training(row["name"], row["label"], result))
-    ]
+def draw_training_curves(result: dict[str, Any]) -> list[Plot]:
+    """One panel per row: validation Dice of each of its runs."""
+    panels = (_draw_training(row["name"], row["label"], result) for row in result["rows"])
+    return [panel for panel in panels if panel]
 
 
-def _training(name: str, label: str, result: dict[str, Any]) -> Plot | None:
+def _draw_training(name: str, label: str, result: dict[str, Any]) -> Plot | None:
     runs = [run for run in result["runs"] if run["row"] == name and run["unlabelled"] == 100]
     if not runs:
         return None
-    figure, axes = empty_axes("passes over the labelled slices", "validation Dice")
+    figure, axes = make_axes("passes over the labelled slices", "validation Dice")
     named: set[str] = set()
     for run in runs:
         scheme = str(run["scheme"])
         diverged = run["status"] == "diverged"
         passes = [point[0] for point in run["curve"]]
-        dice = [number(point[1]) for point in run["curve"]]
+        dice = [to_float(point[1]) for point in run["curve"]]
         axes.plot(
             passes,
             dice,
