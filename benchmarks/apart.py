@@ -1,4 +1,4 @@
-"""Contenders in a process of their own, for what is a setting of the whole process."""
+"""Contenders in a process of their own, for settings that apply to a whole process."""
 
 import atexit
 import multiprocessing
@@ -15,14 +15,14 @@ from ichfast.training.host import flushed_denormals, kept_heap
 
 
 class Make(NamedTuple):
-    """Have these runs, in place of the former, and leave their results there."""
+    """Replace the runs by these, and leave their results there."""
 
     makes: Sequence[Callable[[], Run]]
     results: Sequence[Tensor]
 
 
 class Do(NamedTuple):
-    """Do the run of this number; an answer says that it is done."""
+    """Do the run with this number, and answer when it is done."""
 
     number: int
     threads: int
@@ -44,8 +44,8 @@ class Apart:
         atexit.register(self._end)
 
     def prepare(self, makes: Sequence[Callable[[], Run]], like: Sequence[Tensor]) -> list[Run]:
-        """What these make there, in place of the runs before. ``like``: results of the same shapes
-        and dtypes."""
+        """The runs that these make in that process, in place of those before. ``like``: results of
+        the same shapes and dtypes."""
         results = [torch.empty_like(tensor).share_memory_() for tensor in like]
         self.pipe.send(Make(makes, results))
         return [partial(self._run, i, results) for i in range(len(makes))]
@@ -56,7 +56,7 @@ class Apart:
 
     def _run(self, number: int, results: Sequence[Tensor]) -> Sequence[Tensor]:
         self.pipe.send(Do(number, torch.get_num_threads()))
-        self.pipe.recv()  # EOFError where it has failed; its own words are on the screen
+        self.pipe.recv()  # EOFError where it has failed; its traceback is on the screen
         return [tensor.clone() for tensor in results]
 
 

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.audit_speed [DIR]``: what an audit of headers costs a file, warm cache.
+"""``python -m benchmarks.audit_speed [DIR]``: what an audit of headers costs per file, warm cache.
 
 DIR holds DICOM files; without it, 28 plain ones are written. They are linked, not copied, as often
 as asked for, so the cache stays warm and the disk is left out.
@@ -35,7 +35,7 @@ def main() -> None:
             ("quick_header", quick_header),
             ("look", lambda path: look(path, pixels=False)),
         ):
-            print(f"{what:24} {_time_best(read, originals):.3f} ms a file")
+            print(f"{what:24} {_time_best(read, originals):.3f} ms per file")
         linked = tree / "linked"
         for i in range(options.files):
             folder = linked / f"{i // 500:04d}"
@@ -47,7 +47,7 @@ def main() -> None:
             seconds = time.perf_counter() - start
             print(
                 f"{f'audit, {workers} workers':24} {1000 * seconds * workers / options.files:.3f} "
-                f"ms a file and core, start of processes included ({seconds:.1f} s for "
+                f"ms per file and core, start of processes included ({seconds:.1f} s for "
                 f"{options.files:,} files)"
             )
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def _time_best(read: Callable[[Path], object], paths: list[Path]) -> float:
-    """Milliseconds a file in the best of 20 rounds."""
+    """Milliseconds per file in the best of 20 rounds."""
     rounds = []
     for _ in range(20):
         start = time.perf_counter()

@@ -18,7 +18,7 @@ BANDWIDTH_TARGET = (Target(BANDWIDTH, 0.85),)
 
 @dataclass(frozen=True)
 class PassPlan:
-    """On what, and which of the passes."""
+    """The input, and the passes to time on it."""
 
     size: tuple[int, ...]
     dtype: torch.dtype

@@ -3,7 +3,7 @@
     python -m benchmarks.prepare_scaling --slices 1000,20000 --folder /somewhere/with/room
 
 Writes DICOM series of 34 slices, 512x512 int16 (noise, since pixels do not change the work; half a
-megabyte a slice), then makes a pool of them with 1 worker and with 2, by turns: the whole command,
+megabyte per slice), then makes a pool of them with 1 worker and with 2, in turn: the whole command,
 start of Python and torch included, one thread of torch in each process, files warm in the page
 cache where they fit. CPU seconds are those of all processes, peak memory that of the largest.
 """

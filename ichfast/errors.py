@@ -2,7 +2,7 @@
 
 
 class IchfastError(Exception):
-    """Base of all of them; commands print its message in one line and exit with status 2."""
+    """Base of the others; commands print its message in one line and exit with status 2."""
 
 
 class DataError(IchfastError):
@@ -30,4 +30,4 @@ class DivergedError(IchfastError):
 
 
 class TeamError(IchfastError):
-    """Of the processes that train together, another one has died, or they have drifted apart."""
+    """Another of the processes that train together has died, or they have drifted apart."""

@@ -77,8 +77,8 @@ def count_detections(counts: Tensor) -> dict[str, int]:
 
 
 def count_confusion(counts: Tensor, scans: Sequence[Hashable] | None = None) -> dict[str, int]:
-    """Slices (N, 3), or the scans that ``scans`` (N) names, that are called rightly and wrongly.
-    One is called positive where it has any voxel predicted, and is positive where it has any."""
+    """Slices (N, 3), or the scans that ``scans`` (N) names, called right and wrong. One is called
+    positive if any voxel is predicted, and is positive if the target has any."""
     tp, fp, fn = _unbind(counts.cpu() if scans is None else _sum_by(counts.cpu(), scans))
     positive, called = tp + fn > 0, tp + fp > 0
     return {
@@ -119,7 +119,7 @@ def _ratio(numerator: Tensor, denominator: Tensor, empty: EmptyRule) -> Tensor:
 
 
 def number_names(names: Sequence[Hashable], order: Sequence[Hashable]) -> list[int]:
-    """The place of each name among those of ``order``, counted once each."""
+    """The position of each name among the distinct names of ``order``."""
     place = {name: i for i, name in enumerate(dict.fromkeys(order))}
     return [place[name] for name in names]
 

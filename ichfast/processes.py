@@ -1,4 +1,4 @@
-"""What the commands that spread their work over worker processes share."""
+"""Shared by the commands that spread their work over worker processes."""
 
 import multiprocessing
 import os
@@ -14,12 +14,12 @@ def available_cores() -> int:
 
 
 def ignore_interrupt() -> None:
-    """Of a worker: Ctrl-C reaches the whole process group; the parent alone decides."""
+    """For a worker: Ctrl-C reaches the whole process group, but the parent alone decides."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def end_with_parent() -> None:
-    """Of a worker: a parent that is killed cannot stop it."""
+    """For a worker: exit when the parent does, since one that is killed cannot stop it."""
 
     def wait() -> None:
         parent = multiprocessing.parent_process()

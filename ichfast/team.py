@@ -1,7 +1,7 @@
-"""The processes that train one model together, as `torchrun` starts them; usually one alone.
+"""The processes that train one model together, as `torchrun` starts them; usually just one.
 
-What every process knows alike (a global batch, a loss, weights) is the same bits on each of them.
-Of a batch each takes its share, and what the shares give is summed over all.
+What all processes know (a global batch, a loss, the weights) is bit for bit the same on each. Each
+takes its share of a batch, and the results of the shares are summed over all.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # some builds of torch have none of it
 T = TypeVar("T")
 
 PATIENCE = timedelta(hours=1)
-"""for the others: the first process may have a phantom to write; the dead are noticed at once"""
+"""how long to wait for the others: the first may have a phantom to write; a death shows at once"""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Team:
 
     @property
     def leads(self) -> bool:
-        """Of all processes this one alone writes and speaks."""
+        """Whether this is the one process that writes files and prints."""
         return self.rank == 0
 
     @property
@@ -52,7 +52,7 @@ class Team:
         return None if self.size == 1 else dist.group.WORLD
 
     def choose_device(self, device: torch.device) -> torch.device:
-        """The one of its kind that is this process's."""
+        """The device of this kind that is this process's own."""
         if device.type == "cuda" and self.size > 1:
             device = torch.device("cuda", self.local_rank)
             torch.cuda.set_device(device)
@@ -68,7 +68,7 @@ class Team:
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
     def mean(self, value: Tensor, count: int) -> Tensor:
-        """Of all processes' means over ``count`` values each, the mean over all values. Backward
+        """The mean over all values, from each process's mean over its ``count`` values. Backward
         gives this process's part of the gradient."""
         if self.size == 1:
             return value
@@ -92,11 +92,11 @@ class Team:
             gradient.copy_(total.view_as(gradient))
 
     def any(self, flag: bool) -> bool:
-        """Whether it is true of any process."""
+        """Whether ``flag`` is true on any process."""
         return bool(self.sum(torch.tensor(int(flag))))
 
     def agree(self, value: Any) -> bool:
-        """Whether all processes have the same."""
+        """Whether all processes have the same value."""
         if self.size == 1:
             return True
         values = [None] * self.size
@@ -105,7 +105,7 @@ class Team:
         return all(other == value for other in values)
 
     def lead(self, action: Callable[[], T]) -> T:
-        """What ``action`` gives on the first process, to all of them; likewise its error."""
+        """Run ``action`` on the first process, and give its result or its error to all."""
         if self.size == 1:
             return action()
         results: list[Any] = [None, None]
@@ -122,16 +122,16 @@ class Team:
         return result
 
     def describe_error(self, error: IchfastError) -> str | None:
-        """How this process tells its error: not at all where another one does."""
+        """The line that this process prints about its error; None where another one prints it."""
         if self.store is None:
             return str(error)
         name = f"process {self.rank} of {self.size}: {error}"
         try:
             keys = [f"error of {rank}" for rank in range(self.size)]
-            if isinstance(error, TeamError):  # the one that left may have said why
+            if isinstance(error, TeamError):  # the one that died may have said why
                 return None if any(self.store.check([key]) for key in keys) else name
             self.store.set(keys[self.rank], str(error))
-            for _ in range(30):  # an error of all is there at once; of one alone never
+            for _ in range(30):  # an error of all is there at once, one of a single process never
                 if self.store.check(keys):
                     if len({self.store.get(key) for key in keys}) == 1:
                         return str(error) if self.leads else None
@@ -160,7 +160,7 @@ def joined() -> Iterator[Team]:
     environment = os.environ
     restarts = int(environment.get("TORCHELASTIC_RESTART_COUNT", 0))
     launch = environment.get("TORCHELASTIC_RUN_ID", "none")
-    if launch == "none":  # torchrun's default; its process tells as much on one machine
+    if launch == "none":  # torchrun's default; its process id serves as well on one machine
         launch = f"{socket.gethostname()} {os.getppid()}"
     about: dict[str, Any] = {
         "local_rank": int(environment["LOCAL_RANK"]),
@@ -178,7 +178,7 @@ def joined() -> Iterator[Team]:
         store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
         # torchrun keeps its store over a restart, and with it the addresses of the dead.
         store = PrefixStore(f"restart {restarts}", store)
-        # Each tensor goes by its device; what is no tensor of the model goes by the CPU's.
+        # Tensors travel over the backend of their device, everything else over the CPU's.
         gpu = torch.cuda.is_available() and dist.is_nccl_available()
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if gpu else "gloo",
@@ -206,7 +206,7 @@ def one_voice() -> Iterator[None]:
 
 
 def complain(line: str) -> None:
-    """On standard error, whoever is silent."""
+    """Print on standard error, even where `one_voice` silences this process."""
     print(line, file=sys.__stderr__ if is_launched() else sys.stderr, flush=True)
 
 

@@ -64,8 +64,8 @@ def evaluate(
     size does not change it. ``surfaces`` adds HD95 and NSD, which are computed on the CPU; without
     them, nothing is read back from the device before the last slice.
 
-    Of a team, the processes take the batches by turns and each gets the whole result: to the bit
-    that of one process, as every batch is the same.
+    The processes of a team take the batches in turn and each gets the whole result, bit for bit
+    that of a single process, since every batch is the same.
     """
     if slices.masks is None or len(slices) == 0:
         raise DataError("evaluation needs at least one slice with a mask, and got none")
@@ -108,7 +108,7 @@ def evaluate(
 @contextmanager
 def inference(model: Segmenter) -> Iterator[None]:
     """No gradients, and ``eval()`` with every submodule's own mode restored at the end: a
-    ``model.train()`` would also wake layers that somebody has put to rest on purpose."""
+    ``model.train()`` would also wake layers that were put in evaluation mode on purpose."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -156,8 +156,8 @@ def _score_overlap(counts: Tensor, patients: Sequence[str]) -> dict[str, Any]:
 
 
 def _average_surface(found: Surface, counts: Tensor, slices: SliceSet) -> dict[str, Any]:
-    """Means over slices that have the score, and over patients of theirs; beside them, how many
-    slices have a score by the rule for one empty mask alone."""
+    """Means over the slices that have the score and over their patients, and how many slices have
+    it only by the rule for one empty mask."""
     rows = Rows.from_patients(metrics.number_names(slices.patients, slices.patients))
 
     def means(values: ArrayLike) -> dict[str, float | None]:

@@ -1,4 +1,4 @@
-"""How far a score may be by the choice of patients alone: intervals from resampling patients.
+"""How much a score depends on the choice of patients: intervals from resampling patients.
 
 Slices of a patient resemble each other, so patients are drawn anew, with repetition, and all rows
 of a patient go along: every slice, and every fold and seed. (Percentile bootstrap over clusters:
@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """One row a slice, fold and seed. ``cells`` tells the rows of different runs apart; a patient
+    """One row per slice, fold and seed. ``cells`` tells the rows of different runs apart; a patient
     has the same number in all of them."""
 
     patients: NDArray[np.int64]  # (N,)
@@ -36,7 +36,7 @@ class Rows:
 
     @classmethod
     def from_patients(cls, patients: ArrayLike, cells: ArrayLike | None = None) -> "Rows":
-        """Of (N,) numbers of patients and, where there are several runs, of the runs."""
+        """From the (N,) patients' numbers and, where there are several runs, the runs'."""
         numbers = np.asarray(patients, np.int64)
         own = np.zeros_like(numbers) if cells is None else np.asarray(cells, np.int64)
         if numbers.ndim != 1 or own.shape != numbers.shape or not len(numbers):

@@ -31,7 +31,7 @@ class Surface(NamedTuple):
     """Of N slices. NaN: undefined, since both masks are empty or the spacing is unknown."""
 
     hd95: NDArray[np.float64]  # (N,) mm
-    nsd: NDArray[np.float64]  # (N, T), one column a tolerance
+    nsd: NDArray[np.float64]  # (N, T), one column per tolerance
 
 
 def measure_surface(
@@ -106,7 +106,7 @@ def find_boundary(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _find_box(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
-    """What is all of a mask (H, W) that is not empty."""
+    """The smallest box around a mask (H, W) that is not empty."""
     rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 

@@ -14,7 +14,7 @@ def tabulate(slices: SliceSet, counts: Tensor, surface: Surface, whole: SliceSet
     """Columns of N values each, ready for JSON; what is undefined or unknown is None.
 
     ``patient`` and ``series`` are numbers, in the order of their first slice in ``whole``, the set
-    that ``slices`` were chosen from, and ``slice`` is the place there. No identifier is in it.
+    that ``slices`` were chosen from, and ``slice`` is the place there. It holds no identifier.
     """
     tp, fp, fn = counts.T.tolist()
     own, every = _list_scans(slices), _list_scans(whole)

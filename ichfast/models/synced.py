@@ -1,8 +1,8 @@
 """Batch normalisation over the batch of all processes.
 
-torch's own SyncBatchNorm has no CPU form, and is no BatchNorm2d. This one is, with the same entries
-in a state dict; on every device it is made of the kernels that torch has for inference and for
-statistics, with one all-reduce forward and one backward.
+torch's own SyncBatchNorm has no CPU form and is not a BatchNorm2d. This one is, with the same
+entries in a state dict; on every device it uses torch's kernels for inference and for statistics,
+with one all-reduce forward and one backward.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""The reduced U-Net of Wang et al. 2020 (section 5.2): one convolution a level.
+"""The reduced U-Net of Wang et al. 2020 (section 5.2): one convolution per level.
 
 The paper gives the numbers of feature maps only in a figure; 64-128-256-512 with three poolings is
 our reading, hence ``channels``.
@@ -25,8 +25,8 @@ class MaxPool(nn.Module):
 
 
 def max_pool_deterministic(x: Tensor) -> Tensor:
-    """``F.max_pool2d(x, 2)`` to the bit, with its gradient: of equal values the first gets it, of
-    several NaN the last."""
+    """``F.max_pool2d(x, 2)`` to the bit, with its gradient: the first of equal values
+    gets it, and the last of several NaN."""
     best = x[..., ::2, ::2]
     for row, column in ((0, 1), (1, 0), (1, 1)):
         other = x[..., row::2, column::2]
@@ -123,9 +123,9 @@ class _Concatenate(torch.autograd.Function):
 class ReducedUNet(nn.Module):
     """Images (B, 1, H, W) → haemorrhage logits (B, 1, H, W).
 
-    ``convolutions`` a level: one is the reduced U-Net; two, with channels 64-128-256-512-1024, the
-    classic one (Ronneberger et al. 2015) that Hssayeni et al. 2020 use, here with padding and with
-    batch normalisation where the reduced one has it.
+    ``convolutions`` per level: one is the reduced U-Net; two, with channels 64-128-256-512-1024,
+    the classic one (Ronneberger et al. 2015) that Hssayeni et al. 2020 use, here with padding and
+    with batch normalisation where the reduced one has it.
 
     Weights come from torch's global generator, the encoder's first, then the segmentation's.
     """
@@ -136,7 +136,7 @@ class ReducedUNet(nn.Module):
         super().__init__()
         self.channels, self.convolutions = tuple(channels), convolutions
         if not self.channels or not all(isinstance(n, int) and n >= 1 for n in self.channels):
-            raise ValueError(f"channels must be positive numbers, one a level; got {channels}.")
+            raise ValueError(f"channels must be positive numbers, one per level; got {channels}.")
         if not isinstance(convolutions, int) or convolutions < 1:
             raise ValueError(f"convolutions must be a positive number; got {convolutions}.")
         self.encoder = Encoder(self.channels, convolutions)

@@ -27,8 +27,8 @@ def to_bytes(model: ReducedUNet) -> bytes:
     shape = {"channels": model.channels, "convolutions": model.convolutions}
     about = json.dumps({"model": model.kind, **shape})
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    # One entry only: safetensors writes several in no fixed order, and equal weights shall be equal
-    # files.
+    # One entry only: safetensors writes several in no fixed order, and equal weights should give
+    # equal files.
     return to_safetensors(tensors, metadata={"ichfast": about})
 
 

@@ -11,8 +11,8 @@ from ichfast.report import write_report
 def main(arguments: list[str] | None = None, prog: str = "python -m ichfast.report") -> int:
     parser = argparse.ArgumentParser(
         prog=prog,
-        description="Write report.html into a run folder, from the files in it. A run that is "
-        "still going on can be looked at too.",
+        description="Write report.html into a run folder, from the files in it. It also works "
+        "while the run is still going on.",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="folder that training wrote (--out)")
     try:

@@ -13,7 +13,7 @@ from ichfast.files import write_whole
 from ichfast.report.page import load_template
 
 SALT = "audit.salt"
-FILES_SHOWN = 8  # of a finding
+FILES_SHOWN = 8  # per finding
 SERIES_SHOWN = 100
 BARS = 12
 
@@ -27,7 +27,7 @@ def write_audit(
     lists: Sequence[Path],
     workers: int | None,
 ) -> int:
-    """Audit, write, say what was found; the exit status."""
+    """Audit the sets, write page and JSON, print what was found; return the exit status."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         salt = b"" if identify else _read_salt(out / SALT)
@@ -61,13 +61,13 @@ def write_audit(
 
 
 def find_troubles(found: dict[str, Any]) -> list[str]:
-    """What must be seen to before training, a sentence each."""
+    """What needs attention before training, one sentence each."""
     lines = []
     for part in found["sets"]:
         if part["refused"]:
             lines.append(f"{part['name']}: {_count(part['refused'], 'file')} cannot be read")
         if not part["slices"]:
-            lines.append(f"{part['name']}: not one CT slice")
+            lines.append(f"{part['name']}: no CT slice")
     for finding in found["findings"]:
         if finding["name"] == DISAGREE:
             lines.append(f"installed decoders disagree on {_count(finding['files'], 'file')}")
@@ -82,7 +82,7 @@ def find_troubles(found: dict[str, Any]) -> list[str]:
     for listed in found["listed"]:
         if listed["present"]:
             lines.append(
-                f"{_count(listed['present'], 'id')} of {listed['list']} in the data, which are to "
+                f"{_count(listed['present'], 'id')} of {listed['list']} in the data, which should "
                 "be left out"
             )
     if found["identical"] and (across := found["identical"]["groups_across_sets"]):
@@ -108,7 +108,7 @@ def _count(number: int, what: str) -> str:
 
 
 def _read_salt(path: Path) -> bytes:
-    """The secret of the pseudonyms; kept, so that the same folder goes on using the same ones."""
+    """The secret behind the pseudonyms; kept, so that the same folder keeps the same ones."""
     try:
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(secrets.token_hex(16))
@@ -145,7 +145,7 @@ def render(found: dict[str, Any]) -> str:
 
 
 def _make_bars(spread: list[list[float]]) -> list[tuple[str, int, float]]:
-    """Label, number and length in per cent; neighbours are taken together where there are many."""
+    """Label, number and length in per cent; neighbours are merged where there are many."""
     values = [value for value, _ in spread]
     if len(spread) > BARS:
         low, high = values[0], values[-1]

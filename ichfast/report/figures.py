@@ -176,8 +176,8 @@ def _draw_line(
 
 
 def finish(figure: Figure, axes: Axes, name: str, columns: int = 4) -> Markup:
-    """The figure as SVG for the page, with a legend where there are several lines; ``name`` is its
-    own on the page."""
+    """The figure as SVG for the page, with a legend where there are several lines; ``name`` is
+    unique on the page."""
     if axes.get_ylabel() == "loss":
         low, high = axes.dataLim.intervaly
         if low > 0 and 30 * low < high < np.inf:

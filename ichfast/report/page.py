@@ -1,4 +1,4 @@
-"""From a run folder to its page: how each number is written, and what must be said with it."""
+"""From a run folder to its page: how each number is written, and what has to be said with it."""
 
 import math
 from collections import Counter
@@ -127,7 +127,7 @@ def format_duration(value: Any) -> str:
 
 
 def _write_note(run: Run) -> str:
-    """What a reader must know about a run that did not simply finish, before any number."""
+    """What a reader must know before any number of a run that did not simply finish."""
     metrics = run.metrics
     if not metrics:
         return (
@@ -137,7 +137,7 @@ def _write_note(run: Run) -> str:
     notes = []
     if (metrics.get("data") or {}).get("split_by") == "slice":
         notes.append(
-            "Slice-wise folds: slices of one patient are on both sides, so the scores are too good."
+            "Slice-wise folds: slices of one patient are on both sides, so the scores are too high."
         )
     if metrics["status"] != "finished":
         ending = {
@@ -153,7 +153,7 @@ def _write_note(run: Run) -> str:
         )
     if len(run.log) > (metrics.get("epochs") or 0):
         notes.append(
-            f"The run has gone on since: the scores are of {metrics.get('epochs')} epochs, "
+            f"The run has continued since: the scores are of {metrics.get('epochs')} epochs, "
             f"the curves of {len(run.log)}."
         )
     return " ".join(notes)
@@ -189,7 +189,7 @@ def _make_examples(run: Run) -> list[Example]:
 
 
 def _split_data(data: Mapping[str, Any]) -> dict[str, Any]:
-    """What the data section says, apart by shape: a table of parts, and single facts."""
+    """The data section, split by shape: a table of parts, and single facts."""
     parts = {name: value for name, value in data.items() if isinstance(value, Mapping)}
     return {
         "parts": parts,

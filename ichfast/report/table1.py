@@ -1,4 +1,4 @@
-"""The page of the table: ours beside the paper's, with how far each number is to be believed."""
+"""The page of the table: ours beside the paper's, with how far each number can be trusted."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -124,7 +124,7 @@ def format_difference(value: Any, unit: str = "") -> str:
 
 
 def judge(value: Mapping[str, Any]) -> str:
-    """Whether the interval leaves zero out."""
+    """The CSS class of a difference whose interval excludes zero."""
     if value["low"] is None or value["low"] <= 0 <= value["high"]:
         return ""
     return "apart"
