@@ -1,4 +1,4 @@
-"""``python -m ichfast.audit``: all that is odd about folders of CT, before anything is trained."""
+"""``python -m ichfast.audit``: what is odd about folders of CT, before anything is trained."""
 
 import argparse
 import sys
@@ -8,9 +8,9 @@ from ichfast.errors import IchfastError
 
 EPILOG = """\
 exit status:
-  0  nothing in the way of training; quirks that ichfast handles do not count
+  0  nothing prevents training; quirks that ichfast handles do not count
   1  the report names files that cannot be read, a set without a CT slice, patients, studies or
-     pictures that two sets share, files on which decoders disagree, or ids of an exclude list
+     pictures that two sets share, files on which decoders disagree, or ids on an exclude list
   2  nothing was audited; the reason is printed
   130  interrupted, nothing written
 """
@@ -21,18 +21,24 @@ def main(arguments: list[str] | None = None, prog: str = "python -m ichfast.audi
         prog=prog,
         description="Look through folders of CT and write audit.html and audit.json: files that "
         "cannot be read, quirks, tilt, spacing, missing and repeated slices, and what the folders "
-        "share. Reads headers only, unless --pixels.",
+        "share. Only headers are read, unless --pixels is given.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("sets", type=Path, nargs="+", metavar="DIR", help="data set; several are compared")
+    add(
+        "sets",
+        type=Path,
+        nargs="+",
+        metavar="DIR",
+        help="data set; two or more are compared",
+    )
     add("--out", type=Path, required=True, metavar="DIR", help="folder for the report")
     add(
         "--pixels",
         action="store_true",
-        help="read pixels too: confirms quirks, finds damaged and identical pictures, and decoders "
-        "that disagree; slow",
+        help="also read pixels: confirms quirks, finds damaged and identical pictures, and files "
+        "on which decoders disagree; slow",
     )
     add(
         "--exclude-list",
@@ -40,15 +46,15 @@ def main(arguments: list[str] | None = None, prog: str = "python -m ichfast.audi
         action="append",
         default=[],
         metavar="FILE",
-        help="ids that must not be there (patient, study, series or file name without its "
-        "ending), one a line; may be repeated",
+        help="ids that must not occur (patient, study, series, or file name without its suffix), "
+        "one per line; may be repeated",
     )
     add(
         "--identify",
         action="store_true",
         help="show the ids of patients, studies and series instead of pseudonyms",
     )
-    add("--workers", type=int, metavar="N", help="processes (up to one a core)")
+    add("--workers", type=int, metavar="N", help="processes (default: up to one per core)")
     options = parser.parse_args(arguments)
     try:
         from ichfast.report.audit import write_audit

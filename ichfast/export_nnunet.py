@@ -15,8 +15,8 @@ def main(
     parser = argparse.ArgumentParser(
         prog=prog,
         description="Write a labelled set as a data set of nnU-Net v2 (imagesTr, labelsTr, "
-        "dataset.json), in HU, upright, haemorrhage of every type as label 1. Exit status: 0, or 1 "
-        "where scans could not be exported, or 2 where nothing was.",
+        "dataset.json), in HU, upright, haemorrhage of every type as label 1. Exit status: 0, 1 "
+        "when some scans could not be exported, 2 when none were.",
     )
     parser.add_argument("root", type=Path, metavar="ROOT", help="CT-ICH v1.3.1 or NIfTI with masks")
     parser.add_argument(
@@ -24,7 +24,7 @@ def main(
         type=Path,
         metavar="DIR",
         required=True,
-        help="new or empty folder, as nnUNet_raw/Dataset501_CTICH",
+        help="new or empty folder, such as nnUNet_raw/Dataset501_CTICH",
     )
     options = parser.parse_args(arguments)
     from ichfast.data.nnunet import export  # after --help, which needs no nibabel

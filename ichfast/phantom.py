@@ -1,4 +1,4 @@
-"""Command: writes the phantom, synthetic head CT with haemorrhages in the published layouts."""
+"""``python -m ichfast.phantom``: synthetic head CT with haemorrhages in the published layouts."""
 
 import argparse
 import sys
@@ -16,7 +16,7 @@ def main(arguments: list[str] | None = None, prog: str = "python -m ichfast.phan
         "(DIR/unlabelled). The same arguments give the same files.",
     )
     add = parser.add_argument
-    add("--out", type=Path, metavar="DIR", help="folder: new, empty, or that of the same phantom")
+    add("--out", type=Path, metavar="DIR", help="folder: new, empty, or with the same phantom")
     add("--patients", type=int, default=40, metavar="N", help="labelled patients (%(default)s)")
     add("--unlabelled", type=int, default=80, metavar="N", help="unlabelled patients (%(default)s)")
     add(
@@ -26,9 +26,9 @@ def main(arguments: list[str] | None = None, prog: str = "python -m ichfast.phan
         metavar="N",
         help="rows and columns of a slice (%(default)s)",
     )
-    add("--slices", type=int, default=11, metavar="N", help="slices of a patient (%(default)s)")
+    add("--slices", type=int, default=11, metavar="N", help="slices per patient (%(default)s)")
     add("--seed", type=int, default=0, metavar="N", help="seed of the whole cohort (%(default)s)")
-    add("--workers", type=int, metavar="N", help="processes (one a core)")
+    add("--workers", type=int, metavar="N", help="processes (default: one per core)")
     add("--picture", type=Path, metavar="FILE", help="instead draw a montage of patients (PNG)")
     options = parser.parse_args(arguments)
     if (options.out is None) == (options.picture is None):

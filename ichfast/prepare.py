@@ -1,4 +1,4 @@
-"""Command: makes a pool of a data set, every slice as int16 HU at one size, in one file."""
+"""``python -m ichfast.prepare``: a pool of a data set, every slice as int16 HU in one file."""
 
 import argparse
 import os
@@ -10,8 +10,12 @@ from ichfast.data.prepare import prepare_pool
 from ichfast.errors import DataError, IchfastError
 
 EPILOG = """\
-exit status: 0 everything was read, 1 the pool is there but some files were bad and left out,
-2 refused, 130 interrupted. Killed or interrupted, the same command goes on where it was.
+exit status:
+  0  everything was read
+  1  the pool was made, but some files were bad and left out
+  2  no pool was made; the reason is printed
+  130  interrupted
+The same command continues where a killed or interrupted one stopped.
 
 on several processes or machines with one shared folder:
   torchrun --nproc-per-node 1 --nnodes 4 ... -m ichfast.prepare ROOT --out POOL
@@ -29,19 +33,23 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m ichfast.
     add = parser.add_argument
     add("root", type=Path, metavar="ROOT", help="the data set")
     add(
-        "--out", type=Path, metavar="POOL", required=True, help="folder: new, or that to go on with"
+        "--out",
+        type=Path,
+        metavar="POOL",
+        required=True,
+        help="new folder, or one to continue",
     )
     add("--size", type=int, default=256, metavar="N", help="rows and columns (%(default)s)")
-    add("--positive-only", action="store_true", help="only slices with haemorrhage, where known")
-    add("--limit", type=int, metavar="N", help="a seeded uniform choice of so many slices")
-    add("--seed", type=int, default=0, metavar="N", help="of that choice (%(default)s)")
-    add("--workers", type=int, metavar="N", help="processes (one a core)")
+    add("--positive-only", action="store_true", help="keep only slices known to have haemorrhage")
+    add("--limit", type=int, metavar="N", help="keep a seeded uniform choice of N slices")
+    add("--seed", type=int, default=0, metavar="N", help="seed of that choice (%(default)s)")
+    add("--workers", type=int, metavar="N", help="processes (default: one per core)")
     add(
         "--timeout",
         type=float,
         default=1800,
         metavar="SECONDS",
-        help="how long to wait for a sign of other machines (%(default)s)",
+        help="give up when other machines make no progress for so long (%(default)s)",
     )
     options = parser.parse_args(arguments)
     try:
@@ -53,15 +61,15 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m ichfast.
             limit=options.limit,
             seed=options.seed,
             workers=options.workers,
-            rank=environment("RANK", 0),
-            world=environment("WORLD_SIZE", 1),
+            rank=read_environment("RANK", 0),
+            world=read_environment("WORLD_SIZE", 1),
             timeout=options.timeout,
         )
     except IchfastError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted: run the same command again to go on", file=sys.stderr)
+        print("interrupted: run the same command again to continue", file=sys.stderr)
         return 130
     if pool is None:  # torchrun stops all when one process ends in another way
         return 0
@@ -75,7 +83,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m ichfast.
     return 1 if problems.failed else 0
 
 
-def environment(name: str, default: int) -> int:
+def read_environment(name: str, default: int) -> int:
     text = os.environ.get(name, str(default))
     try:
         return int(text)

@@ -29,11 +29,11 @@ def load_slices(
     seed: int = 0,
     progress: bool = True,
 ) -> tuple[SliceSet, Problems]:
-    """Read a data set at `size` x `size`, or a pool that was prepared at this size, which is mapped
-    and not read. Batches are windowed at `window` = (level, width).
+    """Read a data set at `size` x `size`, or map a pool that was prepared at this size. Batches are
+    windowed at `window` = (level, width).
 
     `slices="positive"` keeps slices whose mask is not empty at this size (labelled) or whose label
-    in the set's table is positive (unlabelled). `limit` keeps a seeded uniform choice of so many.
+    in the set's table is positive (unlabelled). `limit` keeps a seeded uniform choice of that many.
     """
     root, positive = Path(root), slices == "positive"
     _check_arguments(size, window, limit)
@@ -86,8 +86,8 @@ def _load_pool(
     pool, problems = Pool(root), Problems()
     if pool.size != size:
         raise DataError(
-            f"{root}: this pool has slices of {pool.size} x {pool.size}, and {size} x {size} are "
-            f"asked for; set data.size = {pool.size}, or prepare it again with --size {size}"
+            f"{root}: this pool has slices of {pool.size} x {pool.size}, but {size} x {size} are "
+            f"wanted; set data.size = {pool.size}, or prepare it again with --size {size}"
         )
     _check_window(root, window, pool.hu_range)
     if labelled and pool.masks is None:
@@ -102,7 +102,7 @@ def _load_pool(
     elif positive:
         known = [i for i in rows if index[i].subtypes is not None or index[i].has_mask]
         if len(known) < len(rows):
-            problems.skip(root.name, f"{len(rows) - len(known)} slices of which no label is known")
+            problems.skip(root.name, f"{len(rows) - len(known)} slices without a known label")
         rows = [i for i in known if _has_blood(pool, i)]
     if limit is not None and limit < len(rows):
         chosen = np.random.default_rng(seed).choice(len(rows), limit, replace=False)
@@ -145,13 +145,13 @@ def _check_window(root: Path, window: Window, hu_range: tuple[float, float] | No
     if level - width / 2 < low or level + width / 2 > high:
         raise DataError(
             f"{root}: these pictures hold HU from {low:g} to {high:g} only, but the window is "
-            f"{level - width / 2:g} to {level + width / 2:g}; set data.window inside, as "
+            f"{level - width / 2:g} to {level + width / 2:g}; set data.window inside, such as "
             f"[{(low + high) / 2:g}, {high - low:g}], for every set of the run"
         )
 
 
 class _Reservoir:
-    """The slices so far: all of them, or a uniform choice of `limit` among a number that is known
+    """The slices so far: all of them, or a uniform choice of `limit` from a number that is known
     only at the end (Vitter's algorithm R). The arrays grow in place, scan by scan, so that memory
     holds the result and one scan.
     """
@@ -166,7 +166,7 @@ class _Reservoir:
         self.index: list[_Entry] = []  # by place
 
     def offer(self, scan: Series, wanted: np.ndarray, masks: Tensor | None) -> None:
-        """Keep the scan's wanted slices, or those of them that the choice falls on."""
+        """Keep the scan's wanted slices, or those of them that are chosen."""
         kept = self._assign_places(scan, wanted)
         if not kept:
             return
@@ -246,7 +246,7 @@ def _require_some(
     root: Path, count: int, blood: bool | None, positive: bool, problems: Problems
 ) -> None:
     if not count and not positive:
-        raise DataError(f"{root}: not one slice could be read: {problems.summary()}")
+        raise DataError(f"{root}: no slice could be read: {problems.summary()}")
     if blood is False:
         raise DataError(
             f"{root}: no mask has haemorrhage at this size; check the masks or raise data.size "
@@ -254,6 +254,6 @@ def _require_some(
         )
     if not count:
         raise DataError(
-            f"{root}: no label says haemorrhage; check the set's table or set data.slices = 'all' "
-            f"({problems.summary()})"
+            f"{root}: no slice is labelled with haemorrhage; check the set's table or set "
+            f"data.slices = 'all' ({problems.summary()})"
         )

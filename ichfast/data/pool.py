@@ -1,4 +1,4 @@
-"""A pool: all slices of a data set as int16 HU at one size, memory-mapped, and where each is from.
+"""A pool: all slices of a data set as int16 HU at one size, memory-mapped, with their sources.
 `python -m ichfast.prepare` makes it.
 """
 
@@ -27,7 +27,7 @@ _AGAIN = "delete the folder and make it again with python -m ichfast.prepare"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PoolRow:
     """Where a slice comes from. Identifiers are the set's own pseudonyms."""
 
     patient: str
@@ -45,14 +45,14 @@ class Pool:
 
     def __init__(self, path: Path):
         self.path = Path(path)
-        content = self._manifest()
+        content = self._read_manifest()
         try:
             self.size = int(content["size"])
             self.arguments: dict[str, Any] = {"layout": content["layout"], **content["arguments"]}
             self.source = str(content["source"])  # digest of the names and sizes of the set's files
             self.patients, self.series = int(content["patients"]), int(content["series"])
             # Where given, HU beyond it were cut off before the set was published.
-            self.hu_range = _pair(content["hu_range"])
+            self.hu_range = _parse_pair(content["hu_range"])
             self._slices = int(content["slices"])
             self._bytes = {str(name): int(file["bytes"]) for name, file in content["files"].items()}
             self._checksum = str(content["files"][INDEX]["sha256"])
@@ -76,12 +76,12 @@ class Pool:
         return self._slices
 
     @cached_property
-    def index(self) -> tuple[Row, ...]:
-        """Of every slice, in the order of the images."""
+    def index(self) -> tuple[PoolRow, ...]:
+        """One row per slice, in the order of the images."""
         path = self.path / INDEX
         try:
             with path.open("rb") as file:
-                rows = tuple(_rows(file))
+                rows = tuple(_parse_rows(file))
         except (OSError, ValueError, KeyError, TypeError):
             rows = ()
         if len(rows) != len(self):
@@ -90,14 +90,14 @@ class Pool:
 
     @property
     def problems(self) -> Problems:
-        """What was found on the way from the set to the pool."""
+        """What was found while the pool was made."""
         problems = Problems()  # not by its `add`, which stops where there are too many
         problems.items = list(self._problems)
         problems.failed = sum(not problem.skip for problem in problems.items)
         return problems
 
     def tensor(self) -> Tensor:
-        """(N, S, S) int16 over the mapped file, without a copy; not to be written to."""
+        """(N, S, S) int16 over the mapped file, without a copy; read-only."""
         return to_tensor("Pool", "images", self.images)
 
     def mask_tensor(self) -> Tensor | None:
@@ -105,25 +105,25 @@ class Pool:
         return None if self.masks is None else to_tensor("Pool", "masks", self.masks)
 
     def fingerprint(self) -> str:
-        """sha256 of the index, which has one of each image and mask: equal exactly when all are."""
+        """sha256 of the index, which holds those of all images and masks."""
         return self._checksum
 
     def verify(self) -> None:
         """DataError unless every file is as it was written."""
         with self._open(INDEX) as index:
             if hashlib.file_digest(index, "sha256").hexdigest() != self._checksum:
-                raise self._changed(INDEX)
+                raise self._make_error(INDEX)
         for place, (name, array) in enumerate(((IMAGES, self.images), (MASKS, self.masks))):
             if array is None:
                 continue
             empty = checksum(bytes(array[0].nbytes))  # a mask that the set does not have
             with self._open(INDEX) as index, self._open(name) as file:
                 if file.read(HEADER) != npy_header(array.dtype.str, array.shape):
-                    raise self._changed(name)
+                    raise self._make_error(name)
                 for line in index:
                     sums = [*json.loads(line)["sha256"], empty]
                     if checksum(file.read(array[0].nbytes)) != sums[place]:
-                        raise self._changed(name)
+                        raise self._make_error(name)
 
     def _open(self, name: str) -> BufferedReader:
         try:
@@ -131,18 +131,18 @@ class Pool:
         except OSError as error:
             raise DataError(f"{self.path / name}: cannot be read ({error.strerror})") from None
 
-    def _changed(self, name: str) -> DataError:
+    def _make_error(self, name: str) -> DataError:
         return DataError(
-            f"{self.path / name}: not what was written (its checksum differs); {_AGAIN}"
+            f"{self.path / name}: changed since it was written (its checksum differs); {_AGAIN}"
         )
 
-    def _manifest(self) -> dict[str, Any]:
+    def _read_manifest(self) -> dict[str, Any]:
         path = self.path / MANIFEST
         try:
             content = json.loads(path.read_bytes())
         except FileNotFoundError:
             raise DataError(
-                f"{self.path}: no pool, since there is no {MANIFEST}; make one with "
+                f"{self.path}: not a pool, as it has no {MANIFEST}; make one with "
                 f"python -m ichfast.prepare ROOT --out {self.path}"
             ) from None
         except OSError as error:
@@ -193,22 +193,22 @@ def checksum(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _rows(lines: Any) -> Iterator[Row]:
-    """Names that many slices share are kept once."""
+def _parse_rows(lines: Any) -> Iterator[PoolRow]:
+    """Names that many slices share are stored once."""
     for line in lines:
         row = json.loads(line)
         subtypes = row["subtypes"]
-        yield Row(
+        yield PoolRow(
             intern(row["patient"]),
             intern(row["study"]),
             intern(row["series"]),
             float(row["position"]),
-            _pair(row["spacing"]),
+            _parse_pair(row["spacing"]),
             str(row["source"]),
             None if subtypes is None else tuple(map(intern, subtypes)),
             bool(row["has_mask"]),
         )
 
 
-def _pair(values: list[float] | None) -> tuple[float, float] | None:
+def _parse_pair(values: list[float] | None) -> tuple[float, float] | None:
     return None if values is None else (float(values[0]), float(values[1]))

@@ -90,10 +90,14 @@ def test_what_a_pool_cannot_give(tmp_path, write_ct_ich, write_dicom, head) -> N
         (
             labelled,
             {"size": 32},
-            r"slices of 16 x 16, and 32 x 32 .* data\.size = 16, or .*--size 32",
+            r"slices of 16 x 16, but 32 x 32 .* data\.size = 16, or .*--size 32",
         ),
         (plain, {"labelled": True}, "no masks to learn from"),
-        (plain, {"slices": "positive"}, "no label says haemorrhage.*1 slices of which no label"),
+        (
+            plain,
+            {"slices": "positive"},
+            "no slice is labelled with haemorrhage.*1 slices without a known label",
+        ),
         (pictures, {"window": (40, 400)}, r"HU from -20 to 100 only, but the window"),
     ):
         with pytest.raises(DataError, match=reason):

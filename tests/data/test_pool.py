@@ -79,7 +79,7 @@ def test_verify_finds_a_changed_byte(folder: Path, name: str, place: int, bits: 
     content = bytearray((folder / name).read_bytes())
     content[place] ^= bits
     (folder / name).write_bytes(content)
-    with pytest.raises(DataError, match=rf"{name}: not what was written"):
+    with pytest.raises(DataError, match=rf"{name}: changed since it was written"):
         Pool(folder).verify()
 
 

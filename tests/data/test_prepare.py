@@ -125,7 +125,7 @@ def test_a_choice_of_a_choice_is_the_choice(names: list[str], limit: int, seed: 
 @given(st.lists(st.integers(0, 200), min_size=1))
 def test_parts_hold_every_unit_once_in_order(sizes: list[int]) -> None:
     units = [Unit(f"{i}", ("x",) * n, (), n) for i, n in enumerate(sizes)]
-    parts = plan.Plan("dicom", {}, [], units, [], 0).parts()
+    parts = plan.PoolPlan("dicom", {}, [], units, [], 0).parts()
     assert [unit for part in parts for unit in part] == units
     assert all(parts)
     assert all(len(p) == 1 or sum(len(u.files) or 64 for u in p) <= plan.FILES for p in parts)
@@ -237,7 +237,7 @@ def test_a_set_of_bad_files_is_refused(tmp_path: Path, some_set: Path) -> None:
     for path in some_set.rglob("*.*"):
         if path.suffix in (".dcm", ".nii", ".gz", ".jpg"):
             path.write_bytes(b"")
-    with pytest.raises(DataError, match=r"nothing could be read|not one slice|no data set"):
+    with pytest.raises(DataError, match=r"nothing could be read|no slice for the pool|no data set"):
         make(some_set, tmp_path / "pool")
     assert not (tmp_path / "pool").exists()
 
@@ -249,7 +249,7 @@ def test_a_set_of_bad_files_is_refused(tmp_path: Path, some_set: Path) -> None:
         ({"size": 5000}, "size is 5000; it must be at most 4096"),
         ({"limit": 0}, "limit is 0"),
         ({"workers": 0}, "workers is 0"),
-        ({"rank": 2, "world": 2}, "rank is 2; of 2 processes"),
+        ({"rank": 2, "world": 2}, "rank is 2; with 2 processes"),
     ],
 )
 def test_arguments_out_of_range(tmp_path: Path, options: dict[str, int], message: str) -> None:
@@ -262,11 +262,11 @@ def test_folders_in_the_way(tmp_path: Path, some_set: Path) -> None:
         make(some_set, some_set / "pool")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes").touch()
-    with pytest.raises(OutputError, match="in the way and no pool"):
+    with pytest.raises(OutputError, match="exists and is not a pool"):
         make(some_set, tmp_path / "full")
     (tmp_path / "pool.partial").mkdir()
     (tmp_path / "pool.partial" / "notes").touch()
-    with pytest.raises(OutputError, match=r"holds other things \(notes\)"):
+    with pytest.raises(OutputError, match=r"holds other files \(notes\)"):
         make(some_set, tmp_path / "pool")
     (tmp_path / "empty").mkdir()
     make(some_set, tmp_path / "empty")
@@ -314,9 +314,9 @@ def test_ranks_wait_and_say_for_whom(
 ) -> None:
     monkeypatch.setattr(job, "POLL", 0.01)
     out = tmp_path / "pool"
-    with pytest.raises(OutputError, match="does rank 0 run"):
+    with pytest.raises(OutputError, match="is rank 0 running"):
         make(some_set, out, rank=1, world=2, timeout=0.05)
-    with pytest.raises(OutputError, match=r"parts are missing.* processes with RANK 1 run"):
+    with pytest.raises(OutputError, match=r"parts are missing.* processes with RANK 1 running"):
         make(some_set, out, rank=0, world=2, timeout=0.05)
     assert prepare_pool(some_set, out, size=16, workers=1, rank=1, world=2) is None
     assert len(make(some_set, out, rank=0, world=2)) > 0

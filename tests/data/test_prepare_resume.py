@@ -173,7 +173,7 @@ def test_changed_files_are_refused(
     (tmp_path / "away").rename(victim)
     make(some_set, out)
     shutil.copy(victim, new)
-    with pytest.raises(OutputError, match="of other files than"):
+    with pytest.raises(OutputError, match="from other files than"):
         make(some_set, out)
 
 
@@ -223,7 +223,7 @@ def test_a_full_disk_keeps_what_is_done(
             make(some_set, out)
         assert not out.exists()
     assert list((tmp_path / "pool.partial" / "parts").glob("[0-9]*.json"))
-    with pytest.raises(OutputError, match=r"About .* MiB are needed there.*what is done is kept"):
+    with pytest.raises(OutputError, match=r"About .* MiB are needed there.*finished work is kept"):
         make(some_set, out)
     left[0] = 1000
     assert contents(make(some_set, out).path) == expected

@@ -58,7 +58,9 @@ def test_a_mask_that_vanishes_at_this_size_is_not_positive(tmp_path, write_ct_ic
 def test_a_table_without_a_positive_label(tmp_path, write_ct_ich):
     (table,) = write_ct_ich(tmp_path).glob("*.csv")
     table.write_text(table.read_text().replace(",1,0,0,0\n", ",0,0,1,0\n"))
-    with pytest.raises(DataError, match="no label says haemorrhage; check the set's table"):
+    with pytest.raises(
+        DataError, match="no slice is labelled with haemorrhage; check the set's table"
+    ):
         load(tmp_path, slices="positive")
 
 

@@ -1,4 +1,4 @@
-"""All parts -> the pool, in the order of the plan. Begun anew whenever it was cut short."""
+"""All parts -> the pool, in the order of the plan. Starts over whenever it was cut short."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ import ichfast
 from ichfast.data.layouts.base import Map
 from ichfast.data.pool import FORMAT, HEADER, IMAGES, INDEX, MANIFEST, MASKS, npy_header
 from ichfast.data.prepare.part import POOL, Part
-from ichfast.data.prepare.plan import Plan
+from ichfast.data.prepare.plan import PoolPlan
 from ichfast.data.problems import Problem
 from ichfast.data.sampling import choose
 from ichfast.errors import DataError
@@ -23,7 +23,7 @@ COPY = "pool-copy"
 
 @dataclass(frozen=True)
 class Move:
-    """A part's slices with these sources (None: all) -> into the pool's files, from a place on."""
+    """The slices of a part with these sources (None: all), and where in the pool the first goes."""
 
     part: Part
     sources: frozenset[str] | None
@@ -32,10 +32,10 @@ class Move:
 
 
 def assemble(
-    plan: Plan, parts: Sequence[Part], work: Path, problems: list[Problem], run: Map
+    plan: PoolPlan, parts: Sequence[Part], work: Path, problems: list[Problem], run: Map
 ) -> Path:
     """The folder with the pool, complete when this returns. Where all slices lie at their places in
-    the pool's own file already, only the index is written; else they are copied.
+    the pool's own file already, only the index is written; otherwise they are copied.
     """
     size, limit, seed = (plan.arguments[name] for name in ("size", "limit", "seed"))
     sources = [row["source"] for part in parts for row in part.read()[0]] if limit else []
@@ -44,7 +44,7 @@ def assemble(
     slices, labelled, settled = 0, False, chosen is None
     moves = []
     for part in parts:
-        rows = _rows(part, chosen)
+        rows = _read_rows(part, chosen)
         own = frozenset(row["source"] for row in rows) if chosen is not None else None
         settled &= part.first == slices
         moves.append(Move(part, own, work / COPY, slices))
@@ -55,7 +55,7 @@ def assemble(
             series.add((row["study"], row["series"]))
             ranges |= {tuple(row["hu_range"])} if row["hu_range"] else set()
     if not slices:
-        raise DataError("not one slice for the pool")
+        raise DataError("no slice for the pool")
     folder = work / (POOL if settled else COPY)
     if not settled:
         with report_errors(folder):
@@ -74,8 +74,8 @@ def assemble(
     digest = hashlib.sha256()
     with report_errors(folder / INDEX), (folder / INDEX).open("wb") as file:
         for part in parts:
-            for row in _rows(part, chosen):
-                del row["hu_range"]  # told once, for the whole pool
+            for row in _read_rows(part, chosen):
+                del row["hu_range"]  # stored once, for the whole pool
                 line = json.dumps(row).encode() + b"\n"
                 file.write(line)
                 digest.update(line)
@@ -92,7 +92,7 @@ def assemble(
         "hu_range": [max(r[0] for r in ranges), min(r[1] for r in ranges)] if ranges else None,
         "layout": plan.layout,
         "arguments": plan.arguments,
-        "source": plan.source_digest(),
+        "source": plan.digest_sources(),
         "files": files,
         "problems": [
             {"source": problem.source, "reason": problem.reason, "skip": problem.skip}
@@ -107,7 +107,7 @@ def assemble(
     return folder
 
 
-def _rows(part: Part, chosen: set[str] | None) -> list[dict[str, Any]]:
+def _read_rows(part: Part, chosen: set[str] | None) -> list[dict[str, Any]]:
     rows, _ = part.read()
     return [row for row in rows if chosen is None or row["source"] in chosen]
 

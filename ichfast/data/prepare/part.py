@@ -23,35 +23,35 @@ AT_ONCE = 8  # slices resized together; with 32, the larger buffers fragmented t
 
 @dataclass(frozen=True)
 class Part:
-    """Where a part lies. Its rows come last, and have a checksum of every image and mask: what a
-    kill, or a disk that lost what it had promised, has left unfinished shows.
+    """Where a part lies. Its rows are written last, with a checksum of every image and mask, so
+    that what a kill or a failing disk has left unfinished is found.
     """
 
     work: Path
     number: int
     size: int
-    first: int | None  # the place of its first slice in the pool's own file; None: a file apart
+    first: int | None  # place of its first slice in the pool's file; None: it has its own file
 
     @property
     def path(self) -> Path:
-        """Of the file with its images, each followed by its mask where there are masks."""
+        """The file with its images, each followed by its mask where there are masks."""
         if self.first is None:
             return self.work / PARTS / f"{self.number:06}.slices"
         return self.work / POOL / IMAGES
 
     @property
-    def begin(self) -> int:
-        """The byte of that file at which it begins."""
+    def offset(self) -> int:
+        """The byte of that file at which the part begins."""
         return 0 if self.first is None else HEADER + 2 * self.size**2 * self.first
 
     @property
     def rows(self) -> Path:
         return self.work / PARTS / f"{self.number:06}.json"
 
-    def done(self) -> bool:
-        """Whether all of it is there as it was written."""
+    def is_done(self) -> bool:
+        """Whether all of it is on the disk as it was written."""
         try:
-            return all(row["sha256"] == _checksums(data) for row, data in self.slices())
+            return all(row["sha256"] == _compute_checksums(data) for row, data in self.slices())
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
@@ -59,7 +59,7 @@ class Part:
         """Each row with its image, and its mask if it has one."""
         rows, _ = self.read()
         with self.path.open("rb") as file:
-            file.seek(self.begin)
+            file.seek(self.offset)
             for row in rows:
                 of_a_pixel = (2, 1) if row["has_mask"] else (2,)
                 yield row, [file.read(k * self.size**2) for k in of_a_pixel]
@@ -68,7 +68,7 @@ class Part:
         content = json.loads(self.rows.read_bytes())
         return content["rows"], [Problem(*problem) for problem in content["problems"]]
 
-    def bytes(self) -> int:
+    def count_bytes(self) -> int:
         rows, _ = self.read()
         return self.size**2 * (2 * len(rows) + sum(bool(row["has_mask"]) for row in rows))
 
@@ -89,7 +89,7 @@ def make_part(task: Task) -> list[Problem]:
     rows: list[dict[str, Any]] = []
     layout = get_layout(task.layout)
     part, room = task.part, sum(unit.slices for unit in task.units)
-    with open_at(part.path, part.begin) as file:
+    with open_at(part.path, part.offset) as file:
         for unit in task.units:
             for scan in layout.read_unit(task.root, unit, problems):
                 if part.first is not None and len(rows) + len(scan) > room:
@@ -105,7 +105,7 @@ def make_part(task: Task) -> list[Problem]:
 
 
 def _write(scan: Series, task: Task, problems: Problems, file: BinaryIO) -> list[dict[str, Any]]:
-    """Append the scan's slices to the file; their rows."""
+    """Append the scan's slices to the file and return their rows."""
     size = task.part.size
     if scan.stored.shape[1] != scan.stored.shape[2]:
         problems.add(scan.sources[0], "its scan is not square")
@@ -114,26 +114,26 @@ def _write(scan: Series, task: Task, problems: Problems, file: BinaryIO) -> list
     indices = np.arange(len(scan))
     if task.positive and not get_layout(task.layout).selects:
         indices = find_positive(scan, blood, problems)
-    begin, rows = file.tell(), []
+    offset, rows = file.tell(), []
     try:
         for start in range(0, len(indices), AT_ONCE):
             some = indices[start : start + AT_ONCE]
             for i, image in zip(some, resize_hu(scan, some, size), strict=True):
                 data = [image.tobytes()] + ([] if blood is None else [blood[i].numpy().tobytes()])
                 file.writelines(data)
-                rows.append({**_row(scan, int(i), size), "sha256": _checksums(data)})
+                rows.append({**_make_row(scan, int(i), size), "sha256": _compute_checksums(data)})
     except DataError as error:
-        file.seek(begin)
+        file.seek(offset)
         problems.add(scan.sources[0], str(error))
         return []
     return rows
 
 
-def _checksums(data: list[bytes]) -> list[str]:
+def _compute_checksums(data: list[bytes]) -> list[str]:
     return [checksum(one) for one in data]
 
 
-def _row(scan: Series, i: int, size: int) -> dict[str, Any]:
+def _make_row(scan: Series, i: int, size: int) -> dict[str, Any]:
     spacing = resize_spacing(scan, size)
     return {
         "patient": scan.patient,

@@ -1,5 +1,5 @@
 """The plan of a pool: what is asked for, which files there are, and what each part reads. Written
-once, before the first pixel is decoded, so that whoever goes on later does the same work.
+once, before the first pixel is decoded, so that any process that continues does the same work.
 """
 
 import hashlib
@@ -19,12 +19,12 @@ from ichfast.errors import DataError, OutputError
 from ichfast.files import create_whole
 
 FORMAT = 3
-FILES = 64  # slices of one part: about two scans of RSNA, a tenth of a second of work
+FILES = 64  # slices per part: about two scans of RSNA, a tenth of a second of work
 File = tuple[str, int, int]  # relative to the root, bytes, time of modification in ns
 
 
 @dataclass(frozen=True)
-class Plan:
+class PoolPlan:
     layout: str  # its name
     arguments: dict[str, Any]
     sources: list[File]
@@ -46,8 +46,8 @@ class Plan:
         return parts
 
     def places(self) -> list[int] | list[None]:
-        """Of each part, where in the pool its slices come to lie if all can be read; None where
-        their number is not known before they are.
+        """For each part, where in the pool its slices lie if all can be read; None where their
+        number is not known before they are read.
         """
         parts = self.parts()
         if not all(unit.slices for unit in self.units):
@@ -71,8 +71,8 @@ class Plan:
                     f"put it back as it was, or delete {work} and start again"
                 )
 
-    def source_digest(self) -> str:
-        return source_digest(self.sources)
+    def digest_sources(self) -> str:
+        return digest_sources(self.sources)
 
 
 def compare(where: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
@@ -81,7 +81,7 @@ def compare(where: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
         if new.get(name) != old.get(name):
             raise OutputError(
                 f"{where} was made with {name} {old.get(name)}, not {new.get(name)}; give the same "
-                f"arguments, take another --out, or delete it"
+                f"arguments, choose another --out, or delete it"
             )
 
 
@@ -91,20 +91,22 @@ def list_sources(root: Path) -> list[File]:
         try:
             status = path.stat()
         except OSError as error:
-            raise DataError(f"{path}: has gone while it was listed ({error.strerror})") from None
+            raise DataError(
+                f"{path}: disappeared while the set was listed ({error.strerror})"
+            ) from None
         files.append((name_source(path, root), status.st_size, status.st_mtime_ns))
     return files
 
 
-def source_digest(sources: Iterable[File]) -> str:
-    """Of names and sizes: a copy of the set has the same."""
+def digest_sources(sources: Iterable[File]) -> str:
+    """sha256 over names and sizes: a copy of the set has the same."""
     digest = hashlib.sha256()
     for name, size, _ in sources:
         digest.update(json.dumps([name, size]).encode() + b"\n")
     return digest.hexdigest()
 
 
-def write(plan: Plan, path: Path) -> None:
+def write(plan: PoolPlan, path: Path) -> None:
     head = {
         "format": FORMAT,
         "ichfast": ichfast.__version__,
@@ -123,7 +125,7 @@ def write(plan: Plan, path: Path) -> None:
             file.write(json.dumps(line).encode() + b"\n")
 
 
-def read(path: Path) -> Plan:
+def read(path: Path) -> PoolPlan:
     def broken(reason: str) -> OutputError:
         return OutputError(f"{path} {reason}; delete {path.parent} and start again")
 
@@ -136,7 +138,7 @@ def read(path: Path) -> Plan:
         sources, units, problems = head["lines"]
         if len(lines) != sources + units + problems:
             raise broken("is damaged")
-        return Plan(
+        return PoolPlan(
             layout=head["layout"],
             arguments=head["arguments"],
             sources=[(name, size, time) for name, size, time in lines[:sources]],
