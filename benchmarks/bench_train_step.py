@@ -27,7 +27,7 @@ from ichfast.data import SliceSet
 from ichfast.training import PRESETS, recipe
 from ichfast.training.host import kept_heap
 from ichfast.training.steps.supervised import SupervisedAdam
-from ichfast.training.steps.unsupervised import Unsupervised
+from ichfast.training.steps.unsupervised import UnsupervisedStep
 
 WORKS = ("supervised", "unsupervised")
 BATCH = {"cpu": 2, "cuda": 16}
@@ -134,7 +134,7 @@ def our_update(place: torch.device, work: str, settings: Sequence[str], batch: B
     step = (
         SupervisedAdam(model, slices, chosen, place)
         if work == "supervised"
-        else Unsupervised(model, slices, slices, chosen, place)
+        else UnsupervisedStep(model, slices, chosen, place, unlabelled=slices)
     )
     _stand_still(step.optimizer)
     return partial(_run, lambda: step.update((batch.places, None)), model)

@@ -26,11 +26,11 @@ from ichfast.errors import IchfastError
 from ichfast.evaluation.thresholds import tune_thresholds
 from ichfast.reproduce.cells import run_cells
 from ichfast.reproduce.plan import Cell, has_ended
-from ichfast.reproduce.rows import Overrides, adam, by_recipe
+from ichfast.reproduce.rows import Overrides, follow_recipe, use_adam
 from ichfast.training import PRESETS, Recipe, recipe
 from ichfast.training.folder import METRICS
 from ichfast.training.parts import load_parts, phantom_folder
-from ichfast.training.strategies import strategy_of
+from ichfast.training.strategy import make_strategy
 
 RESULTS = Path(__file__).parent / "results"
 SHARED: dict[str, Any] = {
@@ -68,7 +68,7 @@ def with_keys(overrides: Overrides, keys: Mapping[str, Any]) -> Overrides:
 def curriculum_by_adam(base: Recipe) -> dict[str, Any]:
     """With as large a share of supervised epochs, about two thirds. k is not only a time but the
     odds at the start too, so stretching it as the epochs are would leave hardly any other."""
-    return adam("curriculum")(base) | {"curriculum.k": 4 * base.curriculum.k}
+    return use_adam("curriculum")(base) | {"curriculum.k": 4 * base.curriculum.k}
 
 
 def faster(overrides: Overrides, factor: float) -> Overrides:
@@ -78,16 +78,16 @@ def faster(overrides: Overrides, factor: float) -> Overrides:
     return scaled
 
 
-CURRICULUM = by_recipe("curriculum")
+CURRICULUM = follow_recipe("curriculum")
 TOTAL, ADAM_TOTAL = ("supervised, total",), ("supervised, Adam, total",)
 ADAM_BOTH = (*ADAM_TOTAL, "curriculum, Adam")
 ROWS = {
     "curriculum": Row(CURRICULUM, ("supervised, equal", *TOTAL)),
-    "supervised, equal": Row(by_recipe("supervised"), epochs_of="curriculum"),
-    "supervised, total": Row(by_recipe("supervised")),
+    "supervised, equal": Row(follow_recipe("supervised"), epochs_of="curriculum"),
+    "supervised, total": Row(follow_recipe("supervised")),
     "curriculum, Adam": Row(curriculum_by_adam, ("supervised, Adam, equal", *ADAM_TOTAL)),
-    "supervised, Adam, equal": Row(adam("supervised"), epochs_of="curriculum, Adam"),
-    "supervised, Adam, total": Row(adam("supervised")),
+    "supervised, Adam, equal": Row(use_adam("supervised"), epochs_of="curriculum, Adam"),
+    "supervised, Adam, total": Row(use_adam("supervised")),
     # L-BFGS with a fixed step, both learning rates as the paper has them.
     "as written": Row(
         with_keys(
@@ -100,18 +100,18 @@ ROWS = {
         ),
         TOTAL,
     ),
-    "alternating": Row(by_recipe("alternating"), TOTAL),
+    "alternating": Row(follow_recipe("alternating"), TOTAL),
     # Chen's alternation where it might diverge: without a line search, and with a rate of Adam a
     # hundred times as large, in both steps.
     "alternating, no search": Row(
-        with_keys(by_recipe("alternating"), {"lbfgs.line_search": "none"}), TOTAL
+        with_keys(follow_recipe("alternating"), {"lbfgs.line_search": "none"}), TOTAL
     ),
-    "alternating, Adam": Row(adam("alternating"), ADAM_TOTAL),
-    "alternating, Adam 100": Row(faster(adam("alternating"), 100), ADAM_TOTAL),
-    "joint": Row(adam("joint"), ADAM_BOTH),
-    "mean teacher": Row(adam("mean_teacher"), ADAM_BOTH),
-    "cps": Row(adam("cps"), ADAM_BOTH),
-    "pseudo labels": Row(adam("pseudo_label"), ADAM_BOTH),
+    "alternating, Adam": Row(use_adam("alternating"), ADAM_TOTAL),
+    "alternating, Adam 100": Row(faster(use_adam("alternating"), 100), ADAM_TOTAL),
+    "joint": Row(use_adam("joint"), ADAM_BOTH),
+    "mean teacher": Row(use_adam("mean_teacher"), ADAM_BOTH),
+    "cps": Row(use_adam("cps"), ADAM_BOTH),
+    "pseudo labels": Row(use_adam("pseudo_label"), ADAM_BOTH),
     # What else might decide whether it helps; by Adam.
     "gradient everywhere": Row(
         with_keys(curriculum_by_adam, {"unsupervised.attention_gradient": "full"}),
@@ -126,7 +126,7 @@ ROWS = {
         ("supervised, half the channels",),
     ),
     "supervised, half the channels": Row(
-        with_keys(adam("supervised"), {"model.channels": [4, 8, 16, 32]})
+        with_keys(use_adam("supervised"), {"model.channels": [4, 8, 16, 32]})
     ),
 }
 
@@ -197,7 +197,7 @@ def made(row: str, cohort: int, base: Recipe) -> Recipe:
     chosen = recipe.merge(base, ROWS[row].overrides(base) | dict.fromkeys(seeds, cohort))
     if twin := ROWS[row].epochs_of:
         other = made(twin, cohort, base)
-        drawn = [strategy_of(other).draw(epoch).step for epoch in range(other.training.epochs)]
+        drawn = [make_strategy(other).draw(epoch).step for epoch in range(other.training.epochs)]
         chosen = recipe.merge(chosen, {"training.epochs": drawn.count("supervised")})
     return chosen
 

@@ -12,7 +12,7 @@ import torch
 from ichfast._native import NO_CUDA
 from ichfast.errors import IchfastError, RecipeError, TeamError
 from ichfast.team import ALONE, Team, complain, joined, one_voice
-from ichfast.training import PRESETS, Recipe, RunFolder, checkpoint, presets, recipe, run
+from ichfast.training import PRESETS, Recipe, RunFolder, checkpoint, recipe, reference, run
 from ichfast.training.folder import CHECKPOINT, RECIPE, held_by
 
 PROG = "python -m ichfast.train"
@@ -84,7 +84,7 @@ def parser(prog: str = PROG) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=prog,
         description=DESCRIPTION,
-        epilog=EPILOG + presets.format_help(),
+        epilog=EPILOG + reference.format_help(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     data = parser.add_argument_group("data")

@@ -68,13 +68,9 @@ def render(run: Run) -> str:
         examples=_make_examples(run),
         map_names=_name_maps(run),
         steps=Counter(epoch.step for epoch in run.log),
-        reconstructs=any(epoch.step in RECONSTRUCTING for epoch in run.log),
+        reconstructs=any("unsupervised" in epoch.losses for epoch in run.log),
         data=_split_data(metrics.get("data") or {}),
     )
-
-
-RECONSTRUCTING = ("unsupervised", "turns", "joint")
-"""steps that train the reconstruction path"""
 
 
 @cache

@@ -10,7 +10,7 @@ from ichfast.reproduce.cost import Sizes
 from ichfast.reproduce.plan import Cell
 from ichfast.reproduce.rows import ROWS
 from ichfast.training.parts import Load, Parts, load_parts
-from ichfast.training.strategies import strategy_of
+from ichfast.training.strategy import make_strategy
 
 
 @dataclass
@@ -24,14 +24,14 @@ class Found:
     """slices that the unlabelled-amount cells take their shares of"""
 
     def of(self, cell: Cell) -> Sizes:
-        return self.sizes[strategy_of(cell.recipe).unlabelled, cell.scheme, cell.fold]
+        return self.sizes[make_strategy(cell.recipe).unlabelled, cell.scheme, cell.fold]
 
 
 def check(cells: Sequence[Cell], out: Path, load: Load) -> Found:
     """Load the parts of every fold once; DataError or RecipeError where a cell cannot be run."""
     found = Found()
     for cell in cells:
-        key = strategy_of(cell.recipe).unlabelled, cell.scheme, cell.fold
+        key = make_strategy(cell.recipe).unlabelled, cell.scheme, cell.fold
         if key in found.sizes:
             continue
         parts = _parts(cell, out, load)
@@ -51,7 +51,7 @@ def check(cells: Sequence[Cell], out: Path, load: Load) -> Found:
 
 def _parts(cell: Cell, out: Path, load: Load) -> Parts:
     data = cell.recipe.data
-    if strategy_of(cell.recipe).unlabelled and data.labelled and not data.unlabelled:
+    if make_strategy(cell.recipe).unlabelled and data.labelled and not data.unlabelled:
         raise RecipeError(
             f"row {cell.row} needs unlabelled slices: give --unlabelled DIR, or leave it out with "
             f"--only 'row!={cell.row}'."

@@ -16,6 +16,7 @@ from ichfast.reproduce.rows import BASELINE, METHOD
 from ichfast.reproduce.scores import Slices, differences, with_intervals
 from ichfast.training.folder import LOG, METRICS, SLICES
 from ichfast.training.recipe import to_toml
+from ichfast.training.strategy import make_strategy
 
 FORMAT = 1
 POINTS = 60  # of a curve at most
@@ -162,10 +163,11 @@ def _ended(cell: Cell, out: Path) -> Ended:
     metrics = read_json(folder / METRICS)
     curve: list[tuple[float, float | None]] = []
     passes = 0
+    steps = make_strategy(cell.recipe).steps
     # A run that diverges in its first epoch has no log.
     for line in _text(folder / LOG).splitlines() if (folder / LOG).exists() else ():
         record = json.loads(line)
-        if record["step"] not in ("unsupervised", "classification"):
+        if steps[record["step"]].over == "labelled":
             passes += record["evaluations"]
         if record["validation"]:
             curve.append((passes, record["validation"]["dice"]))

@@ -13,22 +13,9 @@ from ichfast.losses import JaccardLoss
 from ichfast.reproduce.plan import Cell
 from ichfast.training import Recipe
 from ichfast.training.settings import ModelSettings
-from ichfast.training.strategies import strategy_of
+from ichfast.training.steps import FORWARD, Step
+from ichfast.training.strategy import make_strategy
 
-LINE_SEARCH = 1.2
-"""evaluations an iteration of L-BFGS: strong-Wolfe takes a second look now and then"""
-FORWARD = 0.35
-"""of the time of a pass forward and backward"""
-STEPS = {
-    "unsupervised": 1.8,
-    "turns": 1.5,
-    "classification": 0.6,
-    "joint": 2.4,
-    "mean_teacher": 2.8,
-    "cps": 4.6,
-    "pseudo_label": 2.5,
-}
-"""forward and backward passes of the reduced U-Net that a pass of each step costs"""
 PIXELS = 8 * 9 * 4
 """bytes a pixel of the examples: eight slices, up to nine float32 maps"""
 
@@ -58,30 +45,28 @@ class Cost:
 def cost(cell: Cell, sizes: Sizes) -> Cost:
     recipe = cell.recipe
     each, parameters = _measured(recipe.model, recipe.data.size)
-    evaluations, passes, slices = 0.0, 0.0, 0.0
-    for step, epochs in _steps(recipe).items():
-        if step == "supervised" and recipe.supervised.optimizer == "lbfgs":
-            evaluations += epochs * recipe.lbfgs.max_iter * LINE_SEARCH
-            passes += epochs * (recipe.lbfgs.max_iter * LINE_SEARCH + FORWARD)
-        elif step == "classification":
-            slices += epochs * STEPS[step] * sizes.unlabelled
-        else:
-            evaluations += epochs if step != "unsupervised" else 0
-            passes += epochs * STEPS.get(step, 1.0)
+    passes, slices = 0.0, 0.0
+    for step, epochs in _count_steps(recipe).items():
+        size = sizes.unlabelled if step.over == "unlabelled" else sizes.train
+        slices += epochs * step.estimate_cost(recipe) * size
+        if step.over == "labelled":
+            passes += epochs * step.count_passes(recipe)
     looked = recipe.training.epochs // recipe.training.validate_every * sizes.validation
     looked += sizes.validation + sizes.test
-    slices += passes * sizes.train + FORWARD * looked
+    slices += FORWARD * looked
     copies = 2 * recipe.lbfgs.history + 6  # weights, best weights, both optimizers
     return Cost(
-        evaluations, slices * each, 8 * parameters + PIXELS * recipe.data.size**2,
+        passes, slices * each, 8 * parameters + PIXELS * recipe.data.size**2,
         4 * parameters * copies,
     )  # fmt: skip
 
 
 @cache
-def _steps(recipe: Recipe) -> Mapping[str, int]:
-    strategy = strategy_of(recipe)
-    return Counter(strategy.draw(epoch).step for epoch in range(recipe.training.epochs))
+def _count_steps(recipe: Recipe) -> Mapping[type[Step], int]:
+    """Epochs by step."""
+    strategy = make_strategy(recipe)
+    drawn = (strategy.draw(epoch).step for epoch in range(recipe.training.epochs))
+    return Counter(strategy.steps[name] for name in drawn)
 
 
 @cache

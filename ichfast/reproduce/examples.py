@@ -15,11 +15,10 @@ from ichfast.evaluation.evaluate import inference
 from ichfast.evaluation.examples import rank_evenly
 from ichfast.reproduce.collect import read_json
 from ichfast.reproduce.plan import Cell, Plan, has_ended
-from ichfast.reproduce.rows import BASELINE, METHOD
+from ichfast.reproduce.rows import BASELINE, METHOD, SHOWN
 from ichfast.training.folder import SLICES, WEIGHTS
 from ichfast.training.parts import Load, load_parts
 
-SHOWN = ("pretrained", BASELINE, METHOD, "mean_teacher")
 COUNT = 6
 
 

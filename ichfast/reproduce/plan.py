@@ -9,7 +9,7 @@ from typing import Any
 
 from ichfast.data import SCHEMES
 from ichfast.errors import OutputError, RecipeError
-from ichfast.reproduce.rows import METHOD, ROWS, Row
+from ichfast.reproduce.rows import METHOD, ROWS, TableRow
 from ichfast.training import PRESETS as TRAINING_PRESETS
 from ichfast.training import Recipe
 from ichfast.training.checkpoint import MAY_CHANGE
@@ -70,7 +70,7 @@ class Plan:
     preset: str
     base: Recipe
     seeds: int
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     cells: tuple[Cell, ...]
 
     def limited(self, pool: int) -> "Plan":
@@ -84,7 +84,9 @@ class Plan:
         return [cell for cell in self.cells if (cell.row, cell.scheme, cell.unlabelled) == chosen]
 
 
-def make_plan(preset: str, base: Recipe, seeds: int, rows: Sequence[Row] | None = None) -> Plan:
+def make_plan(
+    preset: str, base: Recipe, seeds: int, rows: Sequence[TableRow] | None = None
+) -> Plan:
     """All cells, seed by seed and fold by fold, so that an early stop leaves whole comparisons."""
     if seeds < 1:
         raise RecipeError(f"--seeds {seeds} must be at least 1.")
@@ -93,7 +95,7 @@ def make_plan(preset: str, base: Recipe, seeds: int, rows: Sequence[Row] | None 
     return Plan(preset, base, seeds, rows, tuple(_cells(base, seeds, rows)))
 
 
-def _cells(base: Recipe, seeds: int, rows: tuple[Row, ...]) -> Iterator[Cell]:
+def _cells(base: Recipe, seeds: int, rows: tuple[TableRow, ...]) -> Iterator[Cell]:
     for seed in range(base.training.seed, base.training.seed + seeds):
         for scheme, folds in sorted(SCHEMES.items()):
             for fold in range(folds):

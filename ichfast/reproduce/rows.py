@@ -5,28 +5,35 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ichfast.training import Recipe
+from ichfast.training.strategy import STRATEGIES
 
 DIVERGED = "diverged"
 Overrides = Callable[[Recipe], dict[str, Any]]
+Printed = Mapping[int, tuple[float, float] | str]
+"""scheme -> Dice and Jaccard as printed, or DIVERGED; a scheme it lacks was not printed"""
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     name: str
     label: str
     overrides: Overrides
     """the recipe's keys that make it this row"""
     about: str = ""
-    paper: Mapping[int, tuple[float, float] | str] = field(default_factory=dict)
-    """scheme -> Dice and Jaccard as printed, or DIVERGED; a scheme it lacks was not printed"""
+    paper: Printed = field(default_factory=dict)
 
 
-def by_recipe(strategy: str) -> Overrides:
-    """With the optimizer of the recipe."""
-    return lambda base: {"training.strategy": strategy}
+def follow_recipe(strategy: str) -> Overrides:
+    """With the optimizer of the recipe, and as many epochs on labelled slices."""
+
+    def overrides(base: Recipe) -> dict[str, Any]:
+        first = STRATEGIES[strategy].count_extra_epochs(base)
+        return {"training.strategy": strategy, "training.epochs": base.training.epochs + first}
+
+    return overrides
 
 
-def adam(strategy: str) -> Overrides:
+def use_adam(strategy: str) -> Overrides:
     """As many passes over the labelled slices, an epoch being one, as the recipe has epochs of Adam
     or iterations of L-BFGS."""
 
@@ -42,13 +49,7 @@ def adam(strategy: str) -> Overrides:
     return overrides
 
 
-def pretrained(base: Recipe) -> dict[str, Any]:
-    """Its first epochs are of the unlabelled slices: the others are as many as those of all."""
-    first = base.pretraining.epochs
-    return {"training.strategy": "pretrained", "training.epochs": base.training.epochs + first}
-
-
-def classic(base: Recipe) -> dict[str, Any]:
+def use_classic(base: Recipe) -> dict[str, Any]:
     """64…1024 where the reduced one has 64…512."""
     channels = base.model.channels
     return {
@@ -58,54 +59,52 @@ def classic(base: Recipe) -> dict[str, Any]:
     }
 
 
-ROWS = (
-    Row(
+def make_row(name: str, about: str = "not in the paper", paper: Printed | None = None) -> TableRow:
+    """The row of a strategy, which goes by its name."""
+    strategy = STRATEGIES[name]
+    overrides = use_adam(name) if strategy.batchwise else follow_recipe(name)
+    return TableRow(name, strategy.label, overrides, about, paper or {})
+
+
+IN_PAPER = (
+    TableRow(
         "classic",
         "Hssayeni et al.",
-        classic,
+        use_classic,
         "classic U-Net, two convolutions a level and one level more, supervised",
         {80: (0.31, 0.18)},
     ),
-    Row(
+    make_row(
         "alternating",
-        "Chen et al., alternating",
-        by_recipe("alternating"),
         "two decoders, supervised and unsupervised epochs by turns",
         dict.fromkeys((20, 50, 80), DIVERGED),
     ),
-    Row(
+    make_row(
         "joint",
-        "Chen et al., joint",
-        adam("joint"),
         "two decoders, both losses in one update of Adam",
         dict.fromkeys((20, 50, 80), DIVERGED),
     ),
-    Row(
+    make_row(
         "pretrained",
-        "Pretrained",
-        pretrained,
         "encoder trained first to name the haemorrhages of the unlabelled set",
         {20: (0.33, 0.20), 50: (0.44, 0.28), 80: (0.61, 0.44)},
     ),
-    Row(
+    make_row(
         "supervised",
-        "Supervised",
-        by_recipe("supervised"),
         "reduced U-Net on the labelled slices alone",
         {20: (0.31, 0.18), 50: (0.42, 0.27), 80: (0.61, 0.44)},
     ),
-    Row(
+    make_row(
         "curriculum",
-        "Semi-supervised",
-        by_recipe("curriculum"),
         "two decoders, supervised epochs giving way to unsupervised ones: the paper's method",
         {20: (0.44, 0.28), 50: (0.51, 0.34), 80: (0.67, 0.50)},
     ),
-    Row("mean_teacher", "Mean teacher", adam("mean_teacher"), "not in the paper"),
-    Row("cps", "Cross pseudo supervision", adam("cps"), "not in the paper"),
-    Row("pseudo_label", "Pseudo labels", adam("pseudo_label"), "not in the paper"),
 )
+FURTHER = tuple(make_row(name) for name in STRATEGIES if name not in {row.name for row in IN_PAPER})
+ROWS = (*IN_PAPER, *FURTHER)
 BASELINE = "supervised"
 """that every row is compared with"""
 METHOD = "curriculum"
 """of the unlabelled-amount curve and of the examples"""
+SHOWN = ("pretrained", BASELINE, METHOD, FURTHER[0].name)
+"""in the examples"""

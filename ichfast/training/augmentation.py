@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from ichfast.data import Warp
 from ichfast.ops.pool_batch import augmentation
 from ichfast.training.recipe import Recipe
+from ichfast.training.seeding import make_generator
 from ichfast.training.settings import AugmentationSettings
-from ichfast.training.streams import stream
 
 
 def draw(recipe: Recipe, step: str, epoch: int, count: int) -> Warp | None:
@@ -24,7 +24,7 @@ def draw(recipe: Recipe, step: str, epoch: int, count: int) -> Warp | None:
     if recipe.augmentation == AugmentationSettings():
         return None
     limits, (level, width) = recipe.augmentation, recipe.data.window
-    random = stream(recipe.training.seed, f"augmentation {step}", epoch)
+    random = make_generator(recipe.training.seed, f"augmentation {step}", epoch)
     flip, angle, scale, right, down, shifted, widened = random.uniform(-1, 1, (7, count))
 
     def tensor(values: NDArray[np.float64]) -> torch.Tensor:

@@ -22,8 +22,8 @@ from ichfast.training.checkpoint import Progress
 from ichfast.training.folder import RunFolder
 from ichfast.training.parts import Parts
 from ichfast.training.recipe import Recipe
-from ichfast.training.steps import Outcome, build_steps, supervised_loss
-from ichfast.training.strategies import Draw, strategy_of
+from ichfast.training.steps import EpochResult, Step, build_steps, supervised_loss
+from ichfast.training.strategy import Draw, make_strategy
 
 
 def train(
@@ -41,10 +41,8 @@ def train(
     Raises DivergedError; the last good checkpoint is then still the folder's.
     """
     settings = recipe.training
-    strategy = strategy_of(recipe)
-    steps = build_steps(
-        strategy.steps, model, parts.train, parts.unlabelled, recipe, device, strategy.choose, team
-    )
+    strategy = make_strategy(recipe)
+    steps = build_steps(strategy.steps, model, parts.train, parts.unlabelled, recipe, device, team)
     fingerprints = parts.fingerprints
     if not team.agree(fingerprints):
         raise DataError(
@@ -62,7 +60,7 @@ def train(
             draw = strategy.draw(epoch)
             moved = epoch > 0 and strategy.draw(epoch - 1).step != draw.step
             outcome = steps[draw.step].run(epoch, moved=moved)
-            check_divergence(model, progress, recipe, draw.step, outcome.loss)
+            check_divergence(model, progress, recipe, strategy.steps[draw.step], outcome.loss)
             check_together(model, team)
             validation = None
             if (epoch + 1) % settings.validate_every == 0:
@@ -86,7 +84,7 @@ def train(
 
 
 def record(
-    epoch: int, draw: Draw, outcome: Outcome, seconds: float, validation: dict[str, Any] | None
+    epoch: int, draw: Draw, outcome: EpochResult, seconds: float, validation: dict[str, Any] | None
 ) -> dict[str, Any]:
     """An epoch's line in the log."""
     line = {
@@ -121,20 +119,20 @@ def validate(
 
 
 def check_divergence(
-    model: ReducedUNet, progress: Progress, recipe: Recipe, step: str, loss: float
+    model: ReducedUNet, progress: Progress, recipe: Recipe, step: type[Step], loss: float
 ) -> None:
     """Raise where this epoch has ruined the run. Soft Jaccard never exceeds 1, whatever becomes of
     the weights, so the weights are looked at too."""
     limit = recipe.training.divergence
     if not math.isfinite(loss):
-        raise DivergedError(f"the {step} loss is {loss}")
-    lowest = progress.lowest.get(step, math.inf)
-    # A bad epoch after a loss under 1/limit is no explosion: soft Jaccard cannot exceed 1. L_u, a
-    # mean square of numbers below 1, could never be told by that.
-    bounded = step != "unsupervised" and loss <= 1
-    beyond_grace = progress.steps.get(step, 0) >= recipe.training.grace
+        raise DivergedError(f"the {step.name} loss is {loss}")
+    lowest = progress.lowest.get(step.name, math.inf)
+    bounded = step.bounded and loss <= 1
+    beyond_grace = progress.steps.get(step.name, 0) >= recipe.training.grace
     if beyond_grace and not bounded and loss > limit * lowest:
-        raise DivergedError(f"the {step} loss {loss:.3g} is over {limit:g} × its best {lowest:.3g}")
+        raise DivergedError(
+            f"the {step.name} loss {loss:.3g} is over {limit:g} × its best {lowest:.3g}"
+        )
     norm = weight_norm(model)
     start = progress.start_norm
     if not math.isfinite(norm):

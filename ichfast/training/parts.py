@@ -28,7 +28,7 @@ from ichfast.errors import RecipeError
 from ichfast.team import ALONE, Team
 from ichfast.training.recipe import Recipe
 from ichfast.training.settings import DataSettings, PhantomSettings
-from ichfast.training.strategies import strategy_of
+from ichfast.training.strategy import make_strategy
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +84,7 @@ def load_parts(
     """Read what ``recipe.data`` names; the phantom is written below ``phantoms`` where it is asked
     for and not there yet. ``functools.cache(load_slices)`` as ``load`` reads for many runs once."""
     data = recipe.data
-    needs = strategy_of(recipe).unlabelled
+    needs = make_strategy(recipe).unlabelled
     if needs and data.labelled and not data.unlabelled:
         raise RecipeError(
             f"strategy {recipe.training.strategy} needs unlabelled slices: give --unlabelled DIR, "

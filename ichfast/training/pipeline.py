@@ -27,7 +27,7 @@ from ichfast.training.host import flushed_denormals, kept_heap
 from ichfast.training.loop import train
 from ichfast.training.parts import Parts, load_parts
 from ichfast.training.recipe import Recipe, to_toml
-from ichfast.training.strategies import strategy_of
+from ichfast.training.strategy import make_strategy
 
 
 def run(
@@ -60,7 +60,7 @@ def run(
     print(introduction(recipe, folder, parts), file=sys.stderr)
 
     model = models.build(
-        strategy_of(recipe).model,
+        make_strategy(recipe).model,
         recipe.model.channels,
         recipe.training.seed,
         recipe.model.convolutions,

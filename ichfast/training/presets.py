@@ -1,11 +1,7 @@
-"""The recipes to start from, and every key with their values in words."""
+"""The recipes to start from."""
 
-import textwrap
-
-from pydantic.fields import FieldInfo
-
-from ichfast.training.recipe import Recipe, join_choices, keys, merge, to_literal
-from ichfast.training.settings import choices
+import ichfast.training.strategies  # noqa: F401  a preset names one
+from ichfast.training.recipe import Recipe, merge
 
 PRESETS = {
     "demo": merge(
@@ -30,30 +26,3 @@ PRESETS = {
     ),
     "paper": merge(Recipe(), {"training.checkpoint_every": 10}),
 }
-
-
-def format_table() -> str:
-    """Every key in a Markdown table: the one in docs/training.md."""
-    demo = {name: value for name, _, value in keys(PRESETS["demo"])}
-    rows = ["| key | paper | demo | meaning |", "|---|---|---|---|"]
-    for name, field, value in keys(PRESETS["paper"]):
-        other = "" if demo[name] == value else f"`{to_literal(demo[name])}`"
-        rows.append(f"| `{name}` | `{to_literal(value)}` | {other} | {describe(field)} |")
-    return "\n".join(rows) + "\n"
-
-
-def format_help() -> str:
-    """The same for --help."""
-    demo = {name: value for name, _, value in keys(PRESETS["demo"])}
-    lines: list[str] = []
-    for name, field, value in keys(PRESETS["paper"]):
-        values = dict.fromkeys((to_literal(value), to_literal(demo[name])))
-        text = f"{describe(field)} [{'; '.join(values)}]"
-        lines += textwrap.wrap(text, 98, initial_indent=f"  {name:34}", subsequent_indent=" " * 36)
-    return "\n".join(lines)
-
-
-def describe(field: FieldInfo) -> str:
-    """A key's meaning and choices in words."""
-    listed = choices(field)
-    return (field.description or "") + (f" ({join_choices(listed)})" if listed else "")

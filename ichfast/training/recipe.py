@@ -37,6 +37,7 @@ from ichfast.training.settings import (
     UnsupervisedSettings,
     choices,
 )
+from ichfast.training.strategy import STRATEGIES
 
 
 class Recipe(Settings):
@@ -85,16 +86,16 @@ class Recipe(Settings):
 
 
 def _check_optimizer(recipe: Recipe) -> None:
-    training = recipe.training
-    switching = training.strategy in ("curriculum", "alternating")
-    if training.turn == "step" and not switching:
+    training, strategy = recipe.training, STRATEGIES[recipe.training.strategy]
+    if training.turn == "step" and not strategy.switches:
+        switching = [name for name, one in STRATEGIES.items() if one.switches]
         raise RecipeError(
-            f"training.turn = step is for curriculum and alternating; {training.strategy} takes "
+            f"training.turn = step is for {join(switching, 'and')}; {training.strategy} takes "
             "training.turn = epoch."
         )
-    one = training.strategy in ("joint", "mean_teacher", "cps", "pseudo_label")
-    if recipe.supervised.optimizer == "lbfgs" and (one or training.turn == "step"):
-        what = f"training.strategy = {training.strategy}" if one else "training.turn = step"
+    batchwise = strategy.batchwise
+    if recipe.supervised.optimizer == "lbfgs" and (batchwise or training.turn == "step"):
+        what = f"training.strategy = {training.strategy}" if batchwise else "training.turn = step"
         raise RecipeError(
             f"{what} goes from batch to batch, which L-BFGS cannot; set supervised.optimizer = "
             "adam."
@@ -165,9 +166,10 @@ RULES = {
 
 def _rule(field: FieldInfo, error: ErrorDetails) -> str:
     """What a refused value must be."""
-    items = get_args(field.annotation)
-    count = "" if ... in items else f"{len(items)} "
-    words = {"choices": join_choices(choices(field)), "count": count} | error.get("ctx", {})
+    items, listed = get_args(field.annotation), choices(field)
+    words = {"count": "" if ... in items else f"{len(items)} ", **error.get("ctx", {})}
+    if listed:
+        words["choices"] = join(listed)
     return RULES[error["type"]].format(**words)
 
 
@@ -250,6 +252,7 @@ def to_literal(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def join_choices(choices: Sequence[Any]) -> str:
-    """ "a, b or c"."""
-    return " or ".join(filter(None, [", ".join(map(str, choices[:-1])), *map(str, choices[-1:])]))
+def join(words: Sequence[Any], conjunction: str = "or") -> str:
+    """As in "a, b or c"."""
+    *others, last = map(str, words)
+    return f"{', '.join(others)} {conjunction} {last}"

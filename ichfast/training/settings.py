@@ -8,6 +8,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from ichfast.data import SCHEMES
+from ichfast.training.strategy import STRATEGIES
 
 
 class Settings(BaseModel):
@@ -42,18 +43,12 @@ def choices(field: FieldInfo) -> Sequence[Any]:
     return [choice for rule in rules if isinstance(rule, OneOf) for choice in rule.choices]
 
 
-STRATEGIES = (
-    *("supervised", "pretrained", "curriculum", "alternating"),
-    *("joint", "mean_teacher", "cps", "pseudo_label"),
-)
-
-
 class TrainingSettings(Settings):
     strategy: Annotated[str, AfterValidator(OneOf(STRATEGIES))] = key(
         "curriculum", "which step an epoch takes"
     )
     turn: Literal["epoch", "step"] = key(
-        "epoch", "what curriculum and alternating choose a step for: a whole epoch, or each update"
+        "epoch", "what a strategy that switches chooses a step for: a whole epoch, or each update"
     )
     epochs: int = key(4000, "epochs in all; the one key that may grow on resume", ge=1)
     seed: int = key(0, "seed of weights, schedule, shuffling and sampling", ge=0)
@@ -109,7 +104,7 @@ class PretrainingSettings(Settings):
 
 
 class TogetherSettings(Settings):
-    """Of joint, mean_teacher, cps and pseudo_label."""
+    """Of strategies that see labelled and unlabelled slices in every update."""
 
     weight: float = key(1.0, "weight of the unlabelled loss beside the supervised one", ge=0)
     ramp: int = key(40, "epochs in which it rises to that; 0: at once", ge=0)

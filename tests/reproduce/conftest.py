@@ -13,7 +13,7 @@ from ichfast.reproduce import __main__ as command
 from ichfast.reproduce import plan, worker
 from ichfast.reproduce.cells import Outcome
 from ichfast.reproduce.plan import ENDED, Cell
-from ichfast.reproduce.rows import ROWS, Row, adam
+from ichfast.reproduce.rows import ROWS, TableRow, use_adam
 from ichfast.training import Recipe
 
 SMALL = (
@@ -31,7 +31,7 @@ KEPT = [row for row in ROWS if row.name in ("supervised", "curriculum")]
 
 
 def exploding(base: Recipe) -> dict[str, object]:
-    return adam("supervised")(base) | {"adam.learning_rate": 1e4}
+    return use_adam("supervised")(base) | {"adam.learning_rate": 1e4}
 
 
 @pytest.fixture(autouse=True)
@@ -62,9 +62,9 @@ def small() -> Sequence[str]:
 
 
 @pytest.fixture
-def rows(monkeypatch: pytest.MonkeyPatch) -> list[Row]:
+def rows(monkeypatch: pytest.MonkeyPatch) -> list[TableRow]:
     """Two rows of the paper, and one that diverges at once."""
-    chosen = [*KEPT, Row("exploding", "Explodes <fast>", exploding, "never & nowhere")]
+    chosen = [*KEPT, TableRow("exploding", "Explodes <fast>", exploding, "never & nowhere")]
     monkeypatch.setattr(plan, "ROWS", tuple(chosen))
     return chosen
 

@@ -17,7 +17,7 @@ from ichfast.reproduce.plan import (
 from ichfast.reproduce.rows import ROWS
 from ichfast.training import Recipe
 from ichfast.training.recipe import merge, to_toml
-from ichfast.training.strategies import strategy_of
+from ichfast.training.strategy import make_strategy
 
 
 @pytest.fixture(scope="module", params=PRESETS)
@@ -47,7 +47,7 @@ def test_as_many_supervised_passes_by_adam(plan) -> None:
         return recipe.lbfgs.max_iter if recipe.supervised.optimizer == "lbfgs" else 1
 
     def passes(recipe: Recipe) -> int:
-        strategy = strategy_of(recipe)
+        strategy = make_strategy(recipe)
         steps = [strategy.draw(epoch).step for epoch in range(recipe.training.epochs)]
         supervised = [step for step in steps if step not in ("unsupervised", "classification")]
         return len(supervised) * iterations(recipe)

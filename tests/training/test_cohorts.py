@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks import cohorts
 from ichfast.training import PRESETS, Recipe, recipe
-from ichfast.training.strategies import strategy_of
+from ichfast.training.strategy import make_strategy
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def test_a_cohort_is_a_phantom_of_its_own_and_shared_by_all_rows(base) -> None:
 def test_twins_have_as_many_supervised_epochs_or_as_many_in_all(row, base) -> None:
     chosen = cohorts.made(row, 3, base)
     equal, total = (cohorts.made(twin, 3, base) for twin in cohorts.ROWS[row].twins)
-    strategy = strategy_of(chosen)
+    strategy = make_strategy(chosen)
     steps = [strategy.draw(epoch).step for epoch in range(chosen.training.epochs)]
     assert 0 < steps.count("supervised") < len(steps)
     assert equal.training.epochs == steps.count("supervised")
@@ -41,7 +41,7 @@ def test_adam_has_as_many_passes_as_lbfgs_has_iterations(base) -> None:
     assert other.training.epochs == passes * one.training.epochs
     assert other.training.validate_every == passes * one.training.validate_every
     shares = [
-        np.mean([strategy_of(r).draw(epoch).probability for epoch in range(r.training.epochs)])
+        np.mean([make_strategy(r).draw(epoch).probability for epoch in range(r.training.epochs)])
         for r in (one, other)
     ]
     assert shares[0] == pytest.approx(2 / 3, abs=0.05)

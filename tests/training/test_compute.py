@@ -15,6 +15,7 @@ from ichfast.errors import RecipeError
 from ichfast.training.forward import Forward, channels_last
 from ichfast.training.steps import Step, build_steps
 from ichfast.training.steps.supervised import SupervisedAdam, SupervisedLBFGS
+from ichfast.training.strategy import STRATEGIES, make_strategy
 
 CPU = torch.device("cpu")
 OPTIONS = {
@@ -22,35 +23,33 @@ OPTIONS = {
     "bfloat16": ("compute.precision=bfloat16",),
     "both": ("compute.memory_format=contiguous", "compute.precision=bfloat16"),
 }
-NAMES = (
-    "supervised",
-    "unsupervised",
-    "turns",
-    "classification",
-    "joint",
-    "mean_teacher",
-    "cps",
-    "pseudo_label",
-)
+STEPS = {
+    "supervised": ("supervised",),
+    "unsupervised": ("curriculum",),
+    "turns": ("alternating", "training.turn=step"),
+    "classification": ("pretrained",),
+    "joint": ("joint",),
+    "mean_teacher": ("mean_teacher",),
+    "cps": ("cps",),
+    "pseudo_label": ("pseudo_label",),
+}
+"""a strategy that takes the step, and further settings"""
 ADAM = "supervised.optimizer=adam"
 
 
 def one_step(name: str, *settings: str, device: torch.device = CPU) -> Step:
-    model = models.build(
-        "unet" if name in NAMES[3:] and name != "joint" else "multitask", (2, 3, 4), 0
+    strategy, *more = STEPS[name]
+    recipe = tiny(
+        f"training.strategy={strategy}",
+        "together.confidence=0.5",
+        "adam.learning_rate=0.01",
+        *more,
+        *settings,
     )
+    model = models.build(STRATEGIES[strategy].model, (2, 3, 4), 0).to(device)
     unlabelled = labelled_by_table(synthetic("unlabelled", 9, masks=False))
-    recipe = tiny("together.confidence=0.5", "adam.learning_rate=0.01", *settings)
-    steps = build_steps(
-        [name],
-        model.to(device),
-        synthetic("train", 7),
-        unlabelled,
-        recipe,
-        device,
-        lambda epoch, count: torch.arange(count).numpy() % 2 == 0,
-    )
-    return steps[name]
+    classes = make_strategy(recipe).steps
+    return build_steps(classes, model, synthetic("train", 7), unlabelled, recipe, device)[name]
 
 
 def model_of(step: Any) -> models.ReducedUNet:
@@ -77,7 +76,7 @@ def test_resume_is_exact(optimizer, settings, start, tmp_path) -> None:
     assert_same_end(tmp_path / "whole", tmp_path / "halves")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", STEPS)
 def test_channels_last_is_the_same_function(name) -> None:
     """From the same weights, the same loss and gradients, up to the order of sums."""
     ends = []
@@ -167,7 +166,7 @@ class Synchronizations(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", STEPS)
 def test_no_number_is_read_within_an_epoch(name, monkeypatch) -> None:
     """Until its very end, where the losses are read together."""
     step: Any = one_step(name, ADAM)
@@ -175,8 +174,7 @@ def test_no_number_is_read_within_an_epoch(name, monkeypatch) -> None:
     for one in getattr(step, "kinds", {"": step}).values():
         # Adam counts its steps on the host.
         monkeypatch.setattr(one.optimizer, "step", lambda: None)
-    module = type(step).__module__ if name not in NAMES[4:] else "ichfast.training.steps.together"
-    monkeypatch.setattr(f"{module}.weighted_mean", lambda losses: 0.0)
+    monkeypatch.setattr(f"{step.run.__module__}.weighted_mean", lambda losses: 0.0)
     with mode:
         step.run(0, moved=False)
     assert mode.seen == []
@@ -188,12 +186,11 @@ def test_no_number_is_read_within_an_epoch(name, monkeypatch) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("graphs", [(), ("compute.compile=cuda_graphs",)], ids=["plain", "graphs"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", STEPS)
 def test_no_synchronization_within_an_epoch_on_a_gpu(name, graphs, monkeypatch) -> None:
     step: Any = one_step(name, ADAM, *graphs, device=torch.device("cuda", 0))
     step.run(0, moved=False)  # what is set up at the first use may wait
-    module = type(step).__module__ if name not in NAMES[4:] else "ichfast.training.steps.together"
-    monkeypatch.setattr(f"{module}.weighted_mean", lambda losses: 0.0)
+    monkeypatch.setattr(f"{step.run.__module__}.weighted_mean", lambda losses: 0.0)
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from ichfast.errors import RecipeError
 from ichfast.training import PRESETS, Recipe, recipe
-from ichfast.training.curriculum import supervised_probability as probability
 from ichfast.training.settings import choices
-from ichfast.training.strategies import STRATEGIES, Curriculum, strategy_of
+from ichfast.training.strategies.curriculum import Curriculum
+from ichfast.training.strategies.curriculum import supervised_probability as probability
+from ichfast.training.strategy import STRATEGIES, make_strategy
 
 PAPER = {0: 0.975610, 40: 0.936367, 80: 0.844077, 100: 0.766541, 140: 0.547080, 147: 0.503470}
 
@@ -67,17 +68,17 @@ def test_draws_follow_the_probability() -> None:
 
 
 def test_strategies_by_name() -> None:
-    assert isinstance(strategy_of(PRESETS["paper"]), Curriculum)
-    strategy = strategy_of(demo("supervised"))
+    assert isinstance(make_strategy(PRESETS["paper"]), Curriculum)
+    strategy = make_strategy(demo("supervised"))
     assert strategy.draw(10**6) == ("supervised", 1.0)
     field = type(PRESETS["demo"].training).model_fields["strategy"]
     assert set(choices(field)) == set(STRATEGIES)
 
 
 def test_alternation() -> None:
-    by_epoch = strategy_of(demo("alternating"))
+    by_epoch = make_strategy(demo("alternating"))
     assert [by_epoch.draw(epoch).step for epoch in range(4)] == ["supervised", "unsupervised"] * 2
-    by_step = strategy_of(demo("alternating", "training.turn=step"))
+    by_step = make_strategy(demo("alternating", "training.turn=step"))
     assert by_step.draw(3) == ("turns", 0.5)
     turns = [turn for epoch in range(3) for turn in by_step.choose(epoch, 5)]
     assert turns == [True, False] * 7 + [True]
@@ -92,7 +93,7 @@ def test_turns_of_the_curriculum_follow_its_probability() -> None:
 
 
 def test_pretraining_comes_first() -> None:
-    strategy = strategy_of(demo("pretrained", "pretraining.epochs=2"))
+    strategy = make_strategy(demo("pretrained", "pretraining.epochs=2"))
     steps = [strategy.draw(epoch).step for epoch in range(4)]
     assert steps == ["classification"] * 2 + ["supervised"] * 2
 

@@ -11,7 +11,7 @@ from ichfast import models
 from ichfast.errors import DivergedError
 from ichfast.training.checkpoint import Progress
 from ichfast.training.loop import check_divergence
-from ichfast.training.steps import Outcome, supervised
+from ichfast.training.steps import EpochResult, supervised
 
 
 def checked(loss: float, *, scale: float = 1.0, epochs: int = 9, lowest: float = 0.5) -> None:
@@ -19,8 +19,9 @@ def checked(loss: float, *, scale: float = 1.0, epochs: int = 9, lowest: float =
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(scale)
+    step = supervised.SupervisedAdam
     progress = Progress(start_norm=2.0, steps={"supervised": epochs}, lowest={"supervised": lowest})
-    check_divergence(model, progress, tiny("training.divergence=100"), "supervised", loss)
+    check_divergence(model, progress, tiny("training.divergence=100"), step, loss)
 
 
 def test_sound_epochs_pass() -> None:
@@ -53,9 +54,9 @@ def test_exploding_weights_behind_a_bounded_loss() -> None:
 
 
 def test_a_diverged_run_keeps_its_last_good_checkpoint(start, tmp_path, monkeypatch) -> None:
-    def run(self, epoch: int, *, moved: bool) -> Outcome:
+    def run(self, epoch: int, *, moved: bool) -> EpochResult:
         outcome = sound(self, epoch, moved=moved)
-        return Outcome(math.nan, 1) if epoch == 3 else outcome
+        return EpochResult(math.nan, 1) if epoch == 3 else outcome
 
     sound = supervised.SupervisedAdam.run
     settings = ["training.strategy=supervised", "supervised.optimizer=adam"]
@@ -73,8 +74,8 @@ def test_a_diverged_run_keeps_its_last_good_checkpoint(start, tmp_path, monkeypa
 
 
 def test_a_run_that_diverges_before_any_validation(start, tmp_path, monkeypatch) -> None:
-    def run(self, epoch: int, *, moved: bool) -> Outcome:
-        return Outcome(math.inf, 1)
+    def run(self, epoch: int, *, moved: bool) -> EpochResult:
+        return EpochResult(math.inf, 1)
 
     monkeypatch.setattr(supervised.SupervisedLBFGS, "run", run)
     metrics = start(tmp_path / "run", "training.strategy=supervised")

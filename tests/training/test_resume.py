@@ -20,7 +20,7 @@ from ichfast import files, models
 from ichfast.errors import CheckpointError, OutputError
 from ichfast.files import PARTIAL
 from ichfast.training import RunFolder, checkpoint, loop, run
-from ichfast.training.strategies import strategy_of
+from ichfast.training.strategy import make_strategy
 
 ADAM = ("supervised.optimizer=adam",)
 KINDS = {
@@ -57,7 +57,7 @@ def test_train_6_equals_train_3_and_resume_3(settings, start, tmp_path) -> None:
     torch.manual_seed(99)  # the global generator must not matter
     start(tmp_path / "halves", *settings)
     assert_same_end(tmp_path / "whole", tmp_path / "halves")
-    strategy = strategy_of(tiny(*settings))
+    strategy = make_strategy(tiny(*settings))
     assert {line["step"] for line in log_of(tmp_path / "whole")} == set(strategy.steps)
 
 

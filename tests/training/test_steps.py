@@ -10,7 +10,7 @@ from ichfast.losses import AttentionWMSELoss
 from ichfast.training.loop import weight_norm
 from ichfast.training.steps.base import batches_of
 from ichfast.training.steps.supervised import SupervisedAdam, SupervisedLBFGS
-from ichfast.training.steps.unsupervised import Unsupervised
+from ichfast.training.steps.unsupervised import UnsupervisedStep
 
 CPU = torch.device("cpu")
 
@@ -42,7 +42,7 @@ def test_unsupervised_gradients_and_updates(mode, segmentation_gradient, updated
     model = model_of()
     slices = synthetic("unlabelled", 5, masks=False)
     recipe = tiny(f"unsupervised.attention_gradient={mode}")
-    step = Unsupervised(model, slices, synthetic("train", 5), recipe, CPU)
+    step = UnsupervisedStep(model, synthetic("train", 5), recipe, CPU, unlabelled=slices)
     assert moved_groups(model, step) == updated
     for name, group in model.groups().items():
         if name == "segmentation" and not segmentation_gradient:
@@ -57,7 +57,7 @@ def test_the_mask_carries_gradient_into_the_encoder_unless_stopped() -> None:
         model = model_of()
         recipe = tiny(f"unsupervised.attention_gradient={mode}", "unsupervised.batch_size=9")
         unlabelled, labelled = synthetic("unlabelled", 5, masks=False), synthetic("train", 5)
-        Unsupervised(model, unlabelled, labelled, recipe, CPU).run(0, moved=False)
+        UnsupervisedStep(model, labelled, recipe, CPU, unlabelled=unlabelled).run(0, moved=False)
         gradients[mode] = torch.cat([p.grad.flatten() for p in model.groups()["encoder"]])
     assert not torch.allclose(gradients["stop"], gradients["encoder"])
 
@@ -69,9 +69,9 @@ def test_the_unsupervised_loss_depends_on_the_unlabelled_image() -> None:
     assert AttentionWMSELoss()(image, *outputs) != AttentionWMSELoss()(1 - image, *outputs)
     labelled = synthetic("train", 5)
     outcomes = [
-        Unsupervised(model_of(), synthetic(name, 5, masks=False), labelled, tiny(), CPU).run(
-            0, moved=False
-        )
+        UnsupervisedStep(
+            model_of(), labelled, tiny(), CPU, unlabelled=synthetic(name, 5, masks=False)
+        ).run(0, moved=False)
         for name in ("one", "another")
     ]
     assert outcomes[0].loss != outcomes[1].loss
@@ -107,12 +107,12 @@ def test_lbfgs_counts_its_evaluations_and_reports_the_loss_at_its_end() -> None:
     assert outcome.loss == step.full_pass(gradient=False)
 
 
-@pytest.mark.parametrize("step_class", [SupervisedLBFGS, Unsupervised])
+@pytest.mark.parametrize("step_class", [SupervisedLBFGS, UnsupervisedStep])
 def test_statistics_are_those_of_the_labelled_slices_at_the_final_weights(step_class) -> None:
     model = model_of()
     labelled = synthetic("train", 3)
-    pool = [synthetic("unlabelled", 5, masks=False)] * (step_class is Unsupervised)
-    step_class(model, *pool, labelled, tiny(), CPU).run(0, moved=False)
+    pool = synthetic("unlabelled", 5, masks=False)
+    step_class(model, labelled, tiny(), CPU, unlabelled=pool).run(0, moved=False)
     norm = model.encoder.levels[0][1]
     features = model.encoder.levels[0][0](labelled.batch(torch.arange(3))[0])
     torch.testing.assert_close(norm.running_mean, features.mean((0, 2, 3)))
@@ -133,9 +133,8 @@ def test_a_pair_that_spans_another_s_step_is_dropped() -> None:
 
 
 def test_a_sample_may_be_larger_than_the_pool() -> None:
-    step = Unsupervised(
-        model_of(), synthetic("pool", 2, masks=False), synthetic("train", 7), tiny(), CPU
-    )
+    pool = synthetic("pool", 2, masks=False)
+    step = UnsupervisedStep(model_of(), synthetic("train", 7), tiny(), CPU, unlabelled=pool)
     assert step.run(0, moved=False).evaluations == 1
 
 

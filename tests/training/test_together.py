@@ -10,19 +10,15 @@ from torch.nn import functional as F
 from ichfast import models
 from ichfast.errors import DataError
 from ichfast.training.steps import together
-from ichfast.training.steps.classification import Classification, slice_labels
-from ichfast.training.steps.together import CrossPseudo, Joint, MeanTeacher, PseudoLabel, Together
+from ichfast.training.steps.classification import ClassificationStep, read_labels
+from ichfast.training.steps.together import TogetherStep
+from ichfast.training.strategy import STRATEGIES, make_strategy
 
 CPU = torch.device("cpu")
-STEPS = {
-    "joint": Joint,
-    "mean_teacher": MeanTeacher,
-    "cps": CrossPseudo,
-    "pseudo_label": PseudoLabel,
-}
+TOGETHER = [name for name, strategy in STRATEGIES.items() if strategy.batchwise]
 
 
-def made(strategy: str, *settings: str, labelled: int = 5, seed: int = 0) -> Together:
+def make_step(strategy: str, *settings: str, labelled: int = 5, seed: int = 0) -> TogetherStep:
     chosen = tiny(
         f"training.strategy={strategy}",
         "supervised.optimizer=adam",
@@ -31,32 +27,33 @@ def made(strategy: str, *settings: str, labelled: int = 5, seed: int = 0) -> Tog
         "together.confidence=0.5",
         *settings,
     )
-    model = models.build("multitask" if strategy == "joint" else "unet", (2, 3, 4), seed)
+    model = models.build(STRATEGIES[strategy].model, (2, 3, 4), seed)
     unlabelled = synthetic("unlabelled", 9, masks=False)
-    return STEPS[strategy](model, unlabelled, synthetic("train", labelled), chosen, CPU)
+    (step_class,) = make_strategy(chosen).steps.values()
+    return step_class(model, synthetic("train", labelled), chosen, CPU, unlabelled=unlabelled)
 
 
 def flat(module: torch.nn.Module) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in module.parameters()])
 
 
-@pytest.mark.parametrize("strategy", STEPS)
+@pytest.mark.parametrize("strategy", TOGETHER)
 def test_it_learns_and_tells_both_losses(strategy) -> None:
-    step = made(strategy, labelled=9)
+    step = make_step(strategy, labelled=9)
     outcomes = [step.run(epoch, moved=False) for epoch in range(20)]
     assert outcomes[-1].parts["supervised"] < outcomes[0].parts["supervised"] - 0.05
     for outcome in outcomes:
         assert outcome.loss == pytest.approx(sum(outcome.parts.values()))
 
 
-@pytest.mark.parametrize("strategy", STEPS)
+@pytest.mark.parametrize("strategy", TOGETHER)
 def test_the_unlabelled_slices_matter_through_their_weight_alone(strategy) -> None:
     weights = {}
     for name, setting in (("none", 0.0), ("some", 1.0)):
-        step = made(strategy, f"together.weight={setting}")
+        step = make_step(strategy, f"together.weight={setting}")
         step.run(0, moved=False)
         weights[name] = flat(step.model)
-    twin = made(strategy, "together.weight=0")
+    twin = make_step(strategy, "together.weight=0")
     twin.unlabelled = synthetic("other", 9, masks=False)
     twin.run(0, moved=False)
     assert not weights["none"].equal(weights["some"])
@@ -64,9 +61,9 @@ def test_the_unlabelled_slices_matter_through_their_weight_alone(strategy) -> No
     torch.testing.assert_close(weights["none"], flat(twin.model))
 
 
-@pytest.mark.parametrize("strategy", STEPS)
+@pytest.mark.parametrize("strategy", TOGETHER)
 def test_statistics_are_those_of_the_labelled_slices(strategy) -> None:
-    step = made(strategy, labelled=3)
+    step = make_step(strategy, labelled=3)
     step.run(0, moved=False)
     norm = step.model.encoder.levels[0][1]
     features = step.model.encoder.levels[0][0](step.labelled.batch(torch.arange(3))[0])
@@ -75,34 +72,34 @@ def test_statistics_are_those_of_the_labelled_slices(strategy) -> None:
 
 @pytest.mark.parametrize(("mode", "taught"), [("stop", False), ("encoder", False), ("full", True)])
 def test_joint_training_s_attention_gradient(mode, taught) -> None:
-    step = made("joint", f"unsupervised.attention_gradient={mode}")
+    step = make_step("joint", f"unsupervised.attention_gradient={mode}")
     ours = [p.grad for p in gradients(step)["segmentation"]]
-    alone = made("joint", f"unsupervised.attention_gradient={mode}", "together.weight=0")
+    alone = make_step("joint", f"unsupervised.attention_gradient={mode}", "together.weight=0")
     theirs = [p.grad for p in gradients(alone)["segmentation"]]
     same = all(a.equal(b) for a, b in zip(ours, theirs, strict=True))
     assert same is not taught
     assert any(p.grad.abs().sum() > 0 for p in step.model.groups()["reconstruction"])
 
 
-def gradients(step: Together) -> dict[str, list[torch.nn.Parameter]]:
+def gradients(step: TogetherStep) -> dict[str, list[torch.nn.Parameter]]:
     image, mask = step.labelled.batch(torch.arange(5))
     unlabelled, _ = step.unlabelled.batch(torch.arange(5))
     step.trained.train()
-    step.backward(together.Pair(image, mask, unlabelled, step.weight(0), step.noise(0)))
+    step.backward(together.Pair(image, mask, unlabelled, step.ramp_weight(0), step.make_noise(0)))
     return step.model.groups()
 
 
 def test_the_teacher_is_the_average_of_its_students() -> None:
-    step = made("mean_teacher", "together.ema=0.75", "supervised.batch_size=2")
+    step = make_step("mean_teacher", "together.ema=0.75", "supervised.batch_size=2")
     expected = flat(step.model)
     students: list[torch.Tensor] = []
-    updated = step.updated
+    updated = step.finish_update
 
     def watched() -> None:
         students.append(flat(step.student))
         updated()
 
-    step.updated = watched  # type: ignore[method-assign]
+    step.finish_update = watched  # type: ignore[method-assign]
     for epoch in range(3):
         step.run(epoch, moved=False)
     assert len(students) == 9
@@ -114,11 +111,11 @@ def test_the_teacher_is_the_average_of_its_students() -> None:
 
 
 def test_peers_start_apart_and_teach_each_other() -> None:
-    step = made("cps")
+    step = make_step("cps")
     assert not flat(step.model).equal(flat(step.peer))
     image, mask = step.labelled.batch(torch.arange(5))
     unlabelled, _ = step.unlabelled.batch(torch.arange(5))
-    _, further = step.backward(together.Pair(image, mask, unlabelled, 1.0, step.noise(0)))
+    _, further = step.backward(together.Pair(image, mask, unlabelled, 1.0, step.make_noise(0)))
     one, other = step.model.segment(unlabelled), step.peer.segment(unlabelled)
     expected = F.binary_cross_entropy_with_logits(one, (other > 0).float())
     expected = expected + F.binary_cross_entropy_with_logits(other, (one > 0).float())
@@ -126,14 +123,14 @@ def test_peers_start_apart_and_teach_each_other() -> None:
 
 
 def test_only_sure_pixels_become_pseudo_labels() -> None:
-    step = made("pseudo_label", "together.confidence=0.75", "together.noise=0")
+    step = make_step("pseudo_label", "together.confidence=0.75", "together.noise=0")
     image, mask = step.labelled.batch(torch.arange(5))
     unlabelled, _ = step.unlabelled.batch(torch.arange(5))
     with torch.no_grad():
         step.model.segmentation.out.weight.mul_(20)  # so that some are
     step.model.train()
     probability = copy.deepcopy(step.model).segment(unlabelled).sigmoid()
-    _, further = step.backward(together.Pair(image, mask, unlabelled, 1.0, step.noise(0)))
+    _, further = step.backward(together.Pair(image, mask, unlabelled, 1.0, step.make_noise(0)))
     sure = (probability >= 0.75) | (probability <= 0.25)
     assert 0 < sure.sum() < sure.numel()
     hard = (probability > 0.5).float()
@@ -142,26 +139,27 @@ def test_only_sure_pixels_become_pseudo_labels() -> None:
 
 
 def test_the_weight_rises() -> None:
-    step = made("cps", "together.ramp=10", "together.weight=2")
-    assert step.weight(0) == pytest.approx(2 * 0.006737947)
-    assert step.weight(5) == pytest.approx(2 * 0.2865048)
-    assert step.weight(10) == step.weight(99) == 2
+    step = make_step("cps", "together.ramp=10", "together.weight=2")
+    assert step.ramp_weight(0) == pytest.approx(2 * 0.006737947)
+    assert step.ramp_weight(5) == pytest.approx(2 * 0.2865048)
+    assert step.ramp_weight(10) == step.ramp_weight(99) == 2
 
 
 def test_noise_depends_on_seed_and_epoch_alone() -> None:
-    def drawn(step: Together, epoch: int) -> torch.Tensor:
-        return torch.randn(3, generator=step.noise(epoch))
+    def drawn(step: TogetherStep, epoch: int) -> torch.Tensor:
+        return torch.randn(3, generator=step.make_noise(epoch))
 
-    step = made("cps")
-    assert drawn(step, 1).equal(drawn(made("cps"), 1))
+    step = make_step("cps")
+    assert drawn(step, 1).equal(drawn(make_step("cps"), 1))
     assert not drawn(step, 1).equal(drawn(step, 2))
-    assert not drawn(step, 1).equal(drawn(made("cps", "training.seed=1"), 1))
+    assert not drawn(step, 1).equal(drawn(make_step("cps", "training.seed=1"), 1))
 
 
-def classification(*settings: str) -> Classification:
+def classification(*settings: str) -> ClassificationStep:
     model = models.build("unet", (2, 3, 4), 0)
     slices = labelled_by_table(synthetic("unlabelled", 20, masks=False))
-    return Classification(model, slices, tiny("adam.learning_rate=0.05", *settings), CPU)
+    recipe = tiny("adam.learning_rate=0.05", *settings)
+    return ClassificationStep(model, synthetic("train", 5), recipe, CPU, unlabelled=slices)
 
 
 def test_classification_teaches_the_encoder_alone() -> None:
@@ -178,7 +176,7 @@ def test_classification_teaches_the_encoder_alone() -> None:
 
 
 def test_labels_by_slice() -> None:
-    rows, labels = slice_labels(labelled_by_table(synthetic("unlabelled", 6, masks=False)))
+    rows, labels = read_labels(labelled_by_table(synthetic("unlabelled", 6, masks=False)))
     assert rows.tolist() == [0, 1, 2, 3, 4]  # the sixth is not known
     assert labels[1].tolist() == [1, 0, 0, 0, 0, 1]
     assert labels[0].sum() == 0
@@ -187,7 +185,7 @@ def test_labels_by_slice() -> None:
 def test_labels_that_teach_nothing() -> None:
     slices = synthetic("unlabelled", 6, masks=False)
     with pytest.raises(DataError, match="none says which slices have haemorrhage"):
-        slice_labels(slices)
+        read_labels(slices)
     slices = labelled_by_table(slices).select([1, 3])
     with pytest.raises(DataError, match="all slices are alike"):
-        slice_labels(slices)
+        read_labels(slices)

@@ -1,7 +1,8 @@
 """What the steps share: the form of one, batches, and the supervised loss."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -15,14 +16,16 @@ from ichfast.team import ALONE, Team
 from ichfast.training import augmentation
 from ichfast.training.forward import Forward
 from ichfast.training.recipe import Recipe
+from ichfast.training.seeding import make_generator
 from ichfast.training.steps.statistics import renewed_statistics
-from ichfast.training.streams import stream
 
+FORWARD = 0.35
+"""of the time of a pass forward and backward"""
 Batch = tuple[NDArray[np.int64], Warp | None]
 """what :meth:`ichfast.data.SliceSet.batch` takes"""
 
 
-class Outcome(NamedTuple):
+class EpochResult(NamedTuple):
     loss: float
     """slice-weighted mean over the epoch; of all its parts together, where it has several"""
     evaluations: int
@@ -31,30 +34,71 @@ class Outcome(NamedTuple):
     """the same mean of each part by its name, where a step has more than one"""
 
 
-class Step(Protocol):
-    """One kind of epoch."""
+class Step(ABC):
+    """One kind of epoch. Its class says what others need to know of it."""
 
-    def run(self, epoch: int, *, moved: bool) -> Outcome:
+    name: ClassVar[str]
+    """in the log, in checkpoints and in messages"""
+    over: ClassVar[Literal["labelled", "sample", "unlabelled"]] = "labelled"
+    """what a pass is over: the labelled slices (with as many unlabelled ones, where it sees those),
+    as many unlabelled ones alone, or the whole unlabelled set"""
+    cost: ClassVar[float] = 1.0
+    """of a pass, in forward and backward passes of the reduced U-Net over as many slices"""
+    bounded: ClassVar[bool] = True
+    """whether a loss up to 1 is no explosion, however low the best was: soft Jaccard ends there"""
+
+    unlabelled: SliceSet
+    """there where it was given"""
+
+    def __init__(
+        self,
+        model: ReducedUNet,
+        labelled: SliceSet,
+        recipe: Recipe,
+        device: torch.device,
+        team: Team = ALONE,
+        *,
+        unlabelled: SliceSet | None = None,
+    ) -> None:
+        self.model, self.recipe, self.device, self.team = model, recipe, device, team
+        self.labelled = labelled.to(device)
+        if unlabelled is not None:
+            self.unlabelled = unlabelled.to(device)
+        self.prepare()
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Make what it keeps from epoch to epoch."""
+
+    @abstractmethod
+    def run(self, epoch: int, *, moved: bool) -> EpochResult:
         """One epoch. ``moved``: another step has moved the weights since this one last ran."""
-        ...
 
+    @abstractmethod
     def state_dict(self) -> dict[str, Any]:
         """All that the step remembers from epoch to epoch."""
-        ...
 
+    @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
+    @classmethod
+    def count_passes(cls, recipe: Recipe) -> float:
+        """Forward and backward in an epoch, about."""
+        return 1.0
 
-class Optimizing:
-    """What steps with an optimizer of their own have in common; they set it."""
+    @classmethod
+    def estimate_cost(cls, recipe: Recipe) -> float:
+        """Of an epoch, as ``cost``."""
+        return cls.count_passes(recipe) * cls.cost
+
+
+class OptimizingStep(Step):
+    """Those with an optimizer of their own, which they prepare."""
 
     optimizer: torch.optim.Optimizer
 
-    def __init__(
-        self, model: ReducedUNet, recipe: Recipe, device: torch.device, team: Team
-    ) -> None:
-        self.model, self.recipe, self.device, self.team = model, recipe, device, team
-        self.forward = Forward(recipe, device)
+    def prepare(self) -> None:
+        self.forward = Forward(self.recipe, self.device)
 
     def state_dict(self) -> dict[str, Any]:
         return {"optimizer": self.optimizer.state_dict()}
@@ -63,22 +107,13 @@ class Optimizing:
         self.optimizer.load_state_dict(state["optimizer"])
 
 
-class SeeingUnlabelled(Optimizing):
+class UnlabelledStep(OptimizingStep):
     """Those that see unlabelled slices, and move the encoder by them: the segmentation path's
     statistics, which inference uses, are then to be taken anew from the labelled slices."""
 
-    def __init__(
-        self,
-        model: ReducedUNet,
-        unlabelled: SliceSet,
-        labelled: SliceSet,
-        recipe: Recipe,
-        device: torch.device,
-        team: Team,
-    ) -> None:
-        super().__init__(model, recipe, device, team)
-        self.unlabelled, self.labelled = unlabelled.to(device), labelled.to(device)
-        self.batches = micro_batches(labelled, recipe)
+    def prepare(self) -> None:
+        super().prepare()
+        self.batches = micro_batches(self.labelled, self.recipe)
 
     def renew_statistics(self) -> None:
         with torch.no_grad(), renewed_statistics(self.model):
@@ -112,13 +147,13 @@ def batches_of(order: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int
 
 def micro_batches(labelled: SliceSet, recipe: Recipe) -> list[NDArray[np.int64]]:
     """The labelled set in batches that never change."""
-    order = stream(recipe.training.seed, "micro-batches").permutation(len(labelled))
+    order = make_generator(recipe.training.seed, "micro-batches").permutation(len(labelled))
     return batches_of(order, recipe.supervised.batch_size)
 
 
 def labelled_batches(labelled: SliceSet, recipe: Recipe, epoch: int) -> list[Batch]:
     """The labelled set, shuffled and augmented anew."""
-    order = stream(recipe.training.seed, "shuffle", epoch).permutation(len(labelled))
+    order = make_generator(recipe.training.seed, "shuffle", epoch).permutation(len(labelled))
     warp = augmentation.draw(recipe, "supervised", epoch, len(order))
     batches = batches_of(order, recipe.supervised.batch_size)
     return [(batch, warp and warp.select(batch)) for batch in batches]
@@ -128,7 +163,7 @@ def unlabelled_batches(
     unlabelled: SliceSet, count: int, batch_size: int, recipe: Recipe, epoch: int
 ) -> list[Batch]:
     """A random sample of ``count`` slices, with repetition only where there are fewer."""
-    chosen = stream(recipe.training.seed, "unlabelled", epoch).choice(
+    chosen = make_generator(recipe.training.seed, "unlabelled", epoch).choice(
         len(unlabelled), count, replace=count > len(unlabelled)
     )
     warp = augmentation.draw(recipe, "unsupervised", epoch, count)

@@ -10,53 +10,47 @@ from torch.nn import functional as F
 
 from ichfast.data import SUBTYPES, SliceSet
 from ichfast.errors import DataError
-from ichfast.models import ReducedUNet
-from ichfast.team import ALONE, Team
 from ichfast.training import augmentation
-from ichfast.training.recipe import Recipe
+from ichfast.training.seeding import make_generator
 from ichfast.training.steps.base import (
     Batch,
-    Optimizing,
-    Outcome,
+    EpochResult,
+    OptimizingStep,
     batches_of,
     share_of,
     weighted_mean,
 )
-from ichfast.training.streams import stream
 
 
-class Classification(Optimizing):
+class ClassificationStep(OptimizingStep):
     """Binary cross-entropy of six outputs (any haemorrhage, then the five subtypes) of a linear
     layer on the encoder's coarsest features, averaged over the slice, by Adam; one pass over all
     slices whose labels are known. RSNA's own task (Flanders et al., Radiology: AI, 2020)."""
 
-    def __init__(
-        self,
-        model: ReducedUNet,
-        unlabelled: SliceSet,
-        recipe: Recipe,
-        device: torch.device,
-        team: Team = ALONE,
-    ) -> None:
-        super().__init__(model, recipe, device, team)
-        self.rows, self.labels = slice_labels(unlabelled)
-        self.unlabelled = unlabelled.to(device)
+    name = "classification"
+    over = "unlabelled"
+    cost = 0.6
+
+    def prepare(self) -> None:
+        super().prepare()
+        model, recipe, device = self.model, self.recipe, self.device
+        self.rows, self.labels = read_labels(self.unlabelled)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(stream(recipe.training.seed, "head").integers(2**62)))
+            torch.manual_seed(int(make_generator(recipe.training.seed, "head").integers(2**62)))
             self.head = nn.Linear(model.channels[-1], self.labels.shape[1]).to(device)
         self.parameters = [*model.groups()["encoder"], *self.head.parameters()]
         self.optimizer = torch.optim.Adam(self.parameters, lr=recipe.adam.learning_rate)
 
-    def run(self, epoch: int, *, moved: bool) -> Outcome:
+    def run(self, epoch: int, *, moved: bool) -> EpochResult:
         self.model.train()
         seed, count = self.recipe.training.seed, len(self.rows)
-        order = stream(seed, "classification", epoch).permutation(count)
+        order = make_generator(seed, "classification", epoch).permutation(count)
         warp = augmentation.draw(self.recipe, "classification", epoch, count)
         losses = []
         for places in batches_of(order, self.recipe.unsupervised.batch_size):
             batch = (self.rows[places], warp and warp.select(places))
             losses.append((self.update(batch, self.labels[torch.from_numpy(places)]), batch))
-        return Outcome(weighted_mean(losses), 1)
+        return EpochResult(weighted_mean(losses), 1)
 
     def update(self, batch: Batch, labels: Tensor) -> Tensor:
         """One update; the loss before it."""
@@ -84,7 +78,7 @@ class Classification(Optimizing):
         self.head.load_state_dict(state["head"])
 
 
-def slice_labels(slices: SliceSet) -> tuple[np.ndarray, Tensor]:
+def read_labels(slices: SliceSet) -> tuple[np.ndarray, Tensor]:
     """The slices whose haemorrhages are known (N,), and their labels (N, 6) float32."""
     known = [i for i, kinds in enumerate(slices.subtypes) if kinds is not None]
     labels = torch.zeros(len(known), 1 + len(SUBTYPES))

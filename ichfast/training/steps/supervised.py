@@ -1,18 +1,19 @@
 """Steps on the labelled slices alone."""
 
+from abc import abstractmethod
+
 import torch
 from torch import Tensor, nn
 
-from ichfast.data import SliceSet, Warp
-from ichfast.models import ReducedUNet
-from ichfast.team import ALONE, Team
+from ichfast.data import Warp
 from ichfast.training import augmentation
 from ichfast.training.forward import Forward
 from ichfast.training.recipe import Recipe, merge
 from ichfast.training.steps.base import (
+    FORWARD,
     Batch,
-    Optimizing,
-    Outcome,
+    EpochResult,
+    OptimizingStep,
     labelled_batches,
     micro_batches,
     share_of,
@@ -21,30 +22,26 @@ from ichfast.training.steps.base import (
 )
 from ichfast.training.steps.statistics import renewed_statistics, untracked_statistics
 
+LINE_SEARCH = 1.2
+"""evaluations per iteration of L-BFGS: strong-Wolfe takes a second look now and then"""
 
-class Supervised(Optimizing):
+
+class SupervisedStep(OptimizingStep):
     """The supervised loss over the encoder and the segmentation decoder."""
 
-    def __init__(
-        self,
-        model: ReducedUNet,
-        labelled: SliceSet,
-        recipe: Recipe,
-        device: torch.device,
-        team: Team = ALONE,
-    ) -> None:
-        super().__init__(model, recipe, device, team)
-        self.labelled = labelled.to(device)
-        self.loss = supervised_loss(recipe, team)
-        groups = model.groups()
-        self.optimizer = self.made(groups["encoder"] + groups["segmentation"])
+    name = "supervised"
 
-    def made(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        """The optimizer of these parameters."""
-        raise NotImplementedError
+    def prepare(self) -> None:
+        super().prepare()
+        self.loss = supervised_loss(self.recipe, self.team)
+        groups = self.model.groups()
+        self.optimizer = self.make_optimizer(groups["encoder"] + groups["segmentation"])
+
+    @abstractmethod
+    def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer: ...
 
 
-class SupervisedLBFGS(Supervised):
+class SupervisedLBFGS(SupervisedStep):
     """The supervised loss by L-BFGS over the whole labelled set.
 
     The closure is the slice-weighted mean over micro-batches that never change, augmented alike
@@ -53,7 +50,7 @@ class SupervisedLBFGS(Supervised):
     search looks for, and training stalls.
     """
 
-    def made(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         self.batches = micro_batches(self.labelled, self.recipe)
         self.forward = Forward(merge(self.recipe, {"compute.precision": "float32"}), self.device)
         settings = self.recipe.lbfgs
@@ -65,7 +62,7 @@ class SupervisedLBFGS(Supervised):
             line_search_fn=settings.line_search if settings.line_search != "none" else None,
         )
 
-    def run(self, epoch: int, *, moved: bool) -> Outcome:
+    def run(self, epoch: int, *, moved: bool) -> EpochResult:
         warp = augmentation.draw(self.recipe, "supervised", epoch, len(self.labelled))
         if moved or warp is not None:
             self._drop_pending_pair()
@@ -85,7 +82,7 @@ class SupervisedLBFGS(Supervised):
         # are of the slices as they are, which inference will see.
         with torch.no_grad(), renewed_statistics(self.model):
             loss = self.full_pass(gradient=False)
-        return Outcome(loss, evaluations)
+        return EpochResult(loss, evaluations)
 
     def full_pass(self, *, gradient: bool, warp: Warp | None = None) -> float:
         """The loss over the labelled set; with ``gradient``, added to the parameters' too."""
@@ -103,6 +100,14 @@ class SupervisedLBFGS(Supervised):
             self.team.sum_gradients(self.optimizer)
         return torch.stack(losses).double().sum().item()
 
+    @classmethod
+    def count_passes(cls, recipe: Recipe) -> float:
+        return recipe.lbfgs.max_iter * LINE_SEARCH
+
+    @classmethod
+    def estimate_cost(cls, recipe: Recipe) -> float:
+        return super().estimate_cost(recipe) + FORWARD
+
     def _drop_pending_pair(self) -> None:
         """torch's LBFGS forms its next curvature pair from the last step d·t and the gradients at
         its ends. Where another optimizer has moved the weights in between, or the slices have been
@@ -113,16 +118,16 @@ class SupervisedLBFGS(Supervised):
             state["t"] = 0.0
 
 
-class SupervisedAdam(Supervised):
+class SupervisedAdam(SupervisedStep):
     """The supervised loss by Adam over shuffled batches: one pass over the labelled set."""
 
-    def made(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.Adam(parameters, lr=self.recipe.adam.learning_rate)
 
-    def run(self, epoch: int, *, moved: bool) -> Outcome:
+    def run(self, epoch: int, *, moved: bool) -> EpochResult:
         self.model.train()
         batches = labelled_batches(self.labelled, self.recipe, epoch)
-        return Outcome(weighted_mean([(self.update(batch), batch) for batch in batches]), 1)
+        return EpochResult(weighted_mean([(self.update(batch), batch) for batch in batches]), 1)
 
     def update(self, batch: Batch) -> Tensor:
         """One update; the loss before it."""
@@ -133,3 +138,8 @@ class SupervisedAdam(Supervised):
         self.team.sum_gradients(self.optimizer)
         self.optimizer.step()
         return loss.detach()
+
+
+def choose_supervised(recipe: Recipe) -> type[SupervisedStep]:
+    """By the recipe's optimizer."""
+    return SupervisedLBFGS if recipe.supervised.optimizer == "lbfgs" else SupervisedAdam

@@ -3,45 +3,40 @@
 import torch
 from torch import Tensor
 
-from ichfast.data import SliceSet
 from ichfast.losses import AttentionWMSELoss
 from ichfast.models import ReducedUNet
-from ichfast.team import ALONE, Team
 from ichfast.training.recipe import Recipe
 from ichfast.training.steps.base import (
     Batch,
-    Outcome,
-    SeeingUnlabelled,
+    EpochResult,
+    UnlabelledStep,
     share_of,
     unlabelled_batches,
     weighted_mean,
 )
 
 
-class Unsupervised(SeeingUnlabelled):
+class UnsupervisedStep(UnlabelledStep):
     """L_u by Adam over a random sample of the unlabelled slices, as large as the labelled set."""
 
-    def __init__(
-        self,
-        model: ReducedUNet,
-        unlabelled: SliceSet,
-        labelled: SliceSet,
-        recipe: Recipe,
-        device: torch.device,
-        team: Team = ALONE,
-    ) -> None:
-        super().__init__(model, unlabelled, labelled, recipe, device, team)
-        self.loss = attention_loss(recipe)
-        self.parameters = attention_parameters(model, recipe)
-        self.optimizer = torch.optim.Adam(self.parameters, lr=recipe.adam.learning_rate)
+    name = "unsupervised"
+    over = "sample"
+    cost = 1.8
+    bounded = False  # L_u is a mean square of numbers below 1: that could never tell an explosion
 
-    def run(self, epoch: int, *, moved: bool) -> Outcome:
+    def prepare(self) -> None:
+        super().prepare()
+        self.loss = make_attention_loss(self.recipe)
+        self.parameters = attention_parameters(self.model, self.recipe)
+        self.optimizer = torch.optim.Adam(self.parameters, lr=self.recipe.adam.learning_rate)
+
+    def run(self, epoch: int, *, moved: bool) -> EpochResult:
         self.model.train()
         count, size = len(self.labelled), self.recipe.unsupervised.batch_size
         batches = unlabelled_batches(self.unlabelled, count, size, self.recipe, epoch)
         losses = [(self.update(batch), batch) for batch in batches]
         self.renew_statistics()
-        return Outcome(weighted_mean(losses), 1)
+        return EpochResult(weighted_mean(losses), 1)
 
     def update(self, batch: Batch) -> Tensor:
         """One update; the loss before it."""
@@ -54,7 +49,7 @@ class Unsupervised(SeeingUnlabelled):
         return loss.detach()
 
 
-def attention_loss(recipe: Recipe) -> AttentionWMSELoss:
+def make_attention_loss(recipe: Recipe) -> AttentionWMSELoss:
     mode = recipe.unsupervised.attention_gradient
     return AttentionWMSELoss(attention_gradient="stop" if mode == "stop" else "flow")
 

@@ -9,5 +9,5 @@ import zlib
 import numpy as np
 
 
-def stream(seed: int, purpose: str, epoch: int = 0) -> np.random.Generator:
+def make_generator(seed: int, purpose: str, epoch: int = 0) -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32(purpose.encode()), epoch])

@@ -1,0 +1,16 @@
+"""The strategies: each is the module of its name, and a word of this list. The order is that of the
+choices in --help and of the table in docs/training.md."""
+
+from importlib import import_module
+
+for _name in (
+    "supervised",
+    "pretrained",
+    "curriculum",
+    "alternating",
+    "joint",
+    "mean_teacher",
+    "cps",
+    "pseudo_label",
+):
+    import_module(f"{__name__}.{_name}")  # enters ichfast.training.strategy.STRATEGIES
