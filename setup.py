@@ -122,7 +122,7 @@ def main() -> None:
     libraries = [
         CppExtension(
             "ichfast._C",
-            ["csrc/module.cpp", "csrc/ops.cpp", *map(str, sorted(Path("csrc/cpu").glob("*.cpp")))],
+            ["csrc/module.cpp", "csrc/ops.cpp", *map(str, sorted(Path("csrc/cpu").rglob("*.cpp")))],
             include_dirs=[pybind11.get_include(), include],
             define_macros=built_for,
             extra_compile_args=[*CXX_FLAGS, "-Wall", "-g0", relative],

@@ -5,8 +5,8 @@
 
 #include <vector>
 
-#include "common/denormals.h"
-#include "common/simd.h"
+#include "cpu/common/denormals.h"
+#include "cpu/common/simd.h"
 #include "dicom/elements.h"
 
 #if defined(__clang__)

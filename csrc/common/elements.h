@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "common/host_device.h"
+#include "math/host_device.h"
 
 #if defined(__CUDACC__)
 #include <cuda_bf16.h>

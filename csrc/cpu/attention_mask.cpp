@@ -1,8 +1,8 @@
 // The masked images on the CPU, forward and backward. See math/attention_mask.h.
 #include "math/attention_mask.h"
 
-#include "common/parallel.h"
-#include "common/simd.h"
+#include "cpu/common/parallel.h"
+#include "cpu/common/simd.h"
 
 namespace ichfast {
 namespace {

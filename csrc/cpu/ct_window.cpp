@@ -10,9 +10,9 @@
 #include <string>
 #include <vector>
 
-#include "common/parallel.h"
-#include "common/simd.h"
-#include "common/window.h"
+#include "cpu/common/parallel.h"
+#include "cpu/common/simd.h"
+#include "cpu/common/window.h"
 
 namespace ichfast {
 namespace {

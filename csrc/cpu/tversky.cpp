@@ -4,8 +4,8 @@
 
 #include <vector>
 
-#include "common/parallel.h"
-#include "common/simd.h"
+#include "cpu/common/parallel.h"
+#include "cpu/common/simd.h"
 
 namespace ichfast {
 namespace {

@@ -1,5 +1,5 @@
 // The masked images on the GPU. See kernels/attention_mask.cuh.
-#include "common/dispatch.h"
+#include "cuda/common/dispatch.h"
 #include "kernels/attention_mask.cuh"
 
 namespace ichfast {

@@ -1,5 +1,5 @@
 // Area-weighted attention MSE on the GPU. See kernels/attention_wmse.cuh.
-#include "common/dispatch.h"
+#include "cuda/common/dispatch.h"
 #include "kernels/attention_wmse.cuh"
 
 namespace ichfast {

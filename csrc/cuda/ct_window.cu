@@ -2,7 +2,7 @@
 #include <optional>
 #include <vector>
 
-#include "common/cuda.h"
+#include "cuda/common/cuda.h"
 #include "kernels/ct_window.cuh"
 
 namespace ichfast {

@@ -1,5 +1,5 @@
 // TP, FP and FN on the GPU. See kernels/overlap_counts.cuh.
-#include "common/dispatch.h"
+#include "cuda/common/dispatch.h"
 #include "kernels/overlap_counts.cuh"
 
 namespace ichfast {

@@ -1,5 +1,5 @@
 // Training batches from a pool on the GPU. See kernels/pool_batch.cuh.
-#include "common/cuda.h"
+#include "cuda/common/cuda.h"
 #include "kernels/pool_batch.cuh"
 
 namespace ichfast {

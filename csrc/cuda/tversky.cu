@@ -1,6 +1,6 @@
 // Tversky loss on the GPU. See kernels/tversky.cuh.
-#include "common/cuda.h"
-#include "common/dispatch.h"
+#include "cuda/common/cuda.h"
+#include "cuda/common/dispatch.h"
 #include "kernels/tversky.cuh"
 
 namespace ichfast {

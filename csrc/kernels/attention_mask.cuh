@@ -1,7 +1,7 @@
 // The masked images, forward and backward. See math/attention_mask.h.
 #pragma once
 
-#include "common/chunks.h"
+#include "kernels/common/chunks.h"
 #include "math/attention_mask.h"
 
 namespace ichfast::attention_mask {

@@ -2,8 +2,8 @@
 // more and recomputes the rest. See math/attention_wmse.h for the derivation.
 #pragma once
 
-#include "common/chunks.h"
-#include "common/reduce.h"
+#include "kernels/common/chunks.h"
+#include "kernels/common/reduce.h"
 #include "math/attention_wmse.h"
 
 namespace ichfast::attention_wmse {

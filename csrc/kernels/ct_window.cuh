@@ -3,7 +3,7 @@
 // columns.
 #pragma once
 
-#include "common/store_windows.h"
+#include "kernels/common/store_windows.h"
 
 namespace ichfast::ct_window {
 

@@ -1,8 +1,8 @@
 // TP, FP and FN in one pass. See math/overlap_counts.h.
 #pragma once
 
-#include "common/chunks.h"
-#include "common/reduce.h"
+#include "kernels/common/chunks.h"
+#include "kernels/common/reduce.h"
 #include "math/overlap_counts.h"
 
 namespace ichfast::overlap_counts {

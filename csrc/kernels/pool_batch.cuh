@@ -2,8 +2,8 @@
 // the slice under each come through the cache. See math/pool_batch.h.
 #pragma once
 
-#include "common/chunks.h"
-#include "common/store_windows.h"
+#include "kernels/common/chunks.h"
+#include "kernels/common/store_windows.h"
 #include "math/pool_batch.h"
 
 namespace ichfast::pool_batch {

@@ -2,8 +2,8 @@
 // pass with two scalars of each. See math/tversky.h for the derivation.
 #pragma once
 
-#include "common/chunks.h"
-#include "common/reduce.h"
+#include "kernels/common/chunks.h"
+#include "kernels/common/reduce.h"
 #include "math/tversky.h"
 
 namespace ichfast::tversky {

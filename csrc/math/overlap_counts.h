@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "common/host_device.h"
+#include "math/host_device.h"
 
 namespace ichfast::overlap_counts {
 

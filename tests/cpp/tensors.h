@@ -7,8 +7,8 @@
 #include <type_traits>
 
 #include "check.h"
-#include "common/chunks.h"
 #include "device.h"
+#include "kernels/common/chunks.h"
 
 namespace ichfast {
 

@@ -1,7 +1,7 @@
 // Sums over the threads of a block, in a fixed order.
 #pragma once
 
-#include "common/host_device.h"
+#include "math/host_device.h"
 
 namespace ichfast {
 

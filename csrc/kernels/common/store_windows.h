@@ -1,7 +1,7 @@
 // The end of the CUDA kernels whose results are windowed images.
 #pragma once
 
-#include "common/rows.h"
+#include "kernels/common/rows.h"
 #include "math/ct_window.h"
 
 namespace ichfast::ct_window {

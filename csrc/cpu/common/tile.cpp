@@ -1,7 +1,7 @@
-#include "common/tile.h"
+#include "cpu/common/tile.h"
 
 #include "common/elements.h"
-#include "common/simd.h"
+#include "cpu/common/simd.h"
 
 namespace ichfast {
 namespace {

@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "common/checks.h"
-#include "common/tile.h"
+#include "cpu/common/tile.h"
 
 namespace ichfast {
 

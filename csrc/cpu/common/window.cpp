@@ -1,7 +1,7 @@
-#include "common/window.h"
+#include "cpu/common/window.h"
 
-#include "common/simd.h"
-#include "common/tile.h"
+#include "cpu/common/simd.h"
+#include "cpu/common/tile.h"
 
 namespace ichfast {
 namespace {

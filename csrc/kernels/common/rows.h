@@ -7,7 +7,7 @@
 #include <type_traits>
 
 #include "common/strides.h"
-#include "common/vector.h"
+#include "kernels/common/vector.h"
 
 namespace ichfast {
 

@@ -1,4 +1,4 @@
-#include "common/denormals.h"
+#include "cpu/common/denormals.h"
 
 #include <cstdint>
 

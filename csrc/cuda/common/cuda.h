@@ -9,7 +9,7 @@
 #include <string>
 
 #include "common/checks.h"
-#include "common/rows.h"
+#include "kernels/common/rows.h"
 
 namespace ichfast {
 

@@ -4,7 +4,7 @@
 // where a tensor lies or how, nor from the GPU: so sums have the same bits in every layout.
 #pragma once
 
-#include "common/rows.h"
+#include "kernels/common/rows.h"
 
 namespace ichfast {
 

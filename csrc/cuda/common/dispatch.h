@@ -1,7 +1,7 @@
 // For which dtypes there are CUDA kernels of their own; any other mixture goes voxel by voxel.
 #pragma once
 
-#include "common/cuda.h"
+#include "cuda/common/cuda.h"
 
 namespace ichfast {
 
