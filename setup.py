@@ -20,6 +20,7 @@ ARCHITECTURES = ("7.5", "8.0", "8.6", "9.0", "10.0", "12.0")
 # results stay what IEEE says.
 CXX_FLAGS = ["-std=c++20", "-O3", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math"]
 NVCC_FLAGS = ["-std=c++20", "-O3", "-lineinfo", "-DUSE_CUDA"]
+HIDDEN = "-fvisibility=hidden"  # as torch's stable classes are, of which ours are made
 
 
 def output(*command: object) -> str:
@@ -125,7 +126,7 @@ def main() -> None:
             ["csrc/module.cpp", "csrc/ops.cpp", *map(str, sorted(Path("csrc/cpu").rglob("*.cpp")))],
             include_dirs=[pybind11.get_include(), include],
             define_macros=built_for,
-            extra_compile_args=[*CXX_FLAGS, "-Wall", "-g0", relative],
+            extra_compile_args=[*CXX_FLAGS, HIDDEN, "-Wall", "-g0", relative],
         )
     ]
     if toolkit:
@@ -135,7 +136,7 @@ def main() -> None:
                 [*map(str, sorted(Path("csrc/cuda").glob("*.cu")))],
                 include_dirs=[include],
                 define_macros=built_for,
-                extra_compile_args={"nvcc": [*NVCC_FLAGS, f"-Xcompiler={relative}"]},
+                extra_compile_args={"nvcc": [*NVCC_FLAGS, f"-Xcompiler={HIDDEN},{relative}"]},
                 py_limited_api=True,  # no Python in it
             )
         )

@@ -30,9 +30,11 @@ inline Tensor foldable(const Tensor& tensor) {
   return fold(tensor) ? tensor : torch::stable::contiguous(tensor);
 }
 
-// Memory for a gradient of `tensor`, which folds. Dense strides in the order of the tensor's own
-// fold too, except those of overlapping windows, whose images lie between each other's rows.
-inline Tensor empty_gradient(const Tensor& tensor) {
+// Memory for a gradient of `tensor`, which folds; without elements where it is not wanted. Dense
+// strides in the order of the tensor's own fold too, except those of overlapping windows, whose
+// images lie between each other's rows.
+inline Tensor empty_gradient(const Tensor& tensor, bool wanted = true) {
+  if (!wanted) return torch::stable::new_empty(tensor, {0});
   Tensor result = torch::stable::empty_like(tensor);
   return fold(result) ? result : torch::stable::new_empty(tensor, tensor.sizes());
 }

@@ -1,8 +1,11 @@
 // The masked images on the CPU, forward and backward. See math/attention_mask.h.
 #include "math/attention_mask.h"
 
+#include <optional>
+
 #include "cpu/common/parallel.h"
 #include "cpu/common/simd.h"
+#include "ops/attention_mask.h"
 
 namespace ichfast {
 namespace {
@@ -67,79 +70,58 @@ void logit_grad(const double* image, const double* logits, const double* backgro
 }
 
 template <class A>
-void forward(const Tensor& image, const Tensor& logits, Tensor& result) {
-  const Source<A> images(image), logit(logits);
-  const Sink<A> sink(result);
-  const Chunks chunks{image.size(0), voxels(image)};
-  chunks.for_each_tile([&](int64_t b, int64_t first, int64_t n, int64_t) {
+void forward(const Arguments& arguments, Tensor& masked) {
+  const Source<A> image(arguments.image), logits(arguments.logits);
+  const Sink<A> sink(masked);
+  Chunks(arguments.image).for_each_tile([&](const Tile& tile) {
     A in[2][kTile], out[2][kTile];
-    A* const background = sink.place(b, 0, first, out[0]);
-    A* const foreground = sink.place(b, 1, first, out[1]);
-    mask(images.tile(b, 0, first, n, in[0]), logit.tile(b, 0, first, n, in[1]), n, background,
-         foreground);
-    sink.put(b, 0, first, n, background);
-    sink.put(b, 1, first, n, foreground);
+    A* const background = sink.place(tile, 0, out[0]);
+    A* const foreground = sink.place(tile, 1, out[1]);
+    mask(image.read(tile, in[0]), logits.read(tile, in[1]), tile.n, background, foreground);
+    sink.put(tile, 0, background);
+    sink.put(tile, 1, foreground);
   });
 }
 
 template <class A>
-void backward(const Tensor& grad, const Tensor& image, const Tensor& logits, Tensor* image_out,
+void backward(const Arguments& arguments, const Tensor& grad, Tensor* image_out,
               Tensor* logits_out) {
-  const Source<A> grads(grad), images(image), logit(logits);
+  const Source<A> grads(grad), image(arguments.image), logits(arguments.logits);
   const auto image_sink = image_out ? std::optional<Sink<A>>(*image_out) : std::nullopt;
   const auto logit_sink = logits_out ? std::optional<Sink<A>>(*logits_out) : std::nullopt;
-  const Chunks chunks{image.size(0), voxels(image)};
-  chunks.for_each_tile([&](int64_t b, int64_t first, int64_t n, int64_t) {
+  Chunks(arguments.image).for_each_tile([&](const Tile& tile) {
     A in[4][kTile], result[kTile];
-    const A* const background = grads.tile(b, 0, first, n, in[0]);
-    const A* const foreground = grads.tile(b, 1, first, n, in[1]);
-    const A* const z = logit.tile(b, 0, first, n, in[2]);
+    const A* const background = grads.read(tile, 0, in[0]);
+    const A* const foreground = grads.read(tile, 1, in[1]);
+    const A* const z = logits.read(tile, in[2]);
     if (image_sink) {
-      A* const out = image_sink->place(b, 0, first, result);
-      image_grad(z, background, foreground, n, out);
-      image_sink->put(b, 0, first, n, out);
+      A* const out = image_sink->place(tile, result);
+      image_grad(z, background, foreground, tile.n, out);
+      image_sink->put(tile, out);
     }
     if (logit_sink) {
-      A* const out = logit_sink->place(b, 0, first, result);
-      logit_grad(images.tile(b, 0, first, n, in[3]), z, background, foreground, n, out);
-      logit_sink->put(b, 0, first, n, out);
+      A* const out = logit_sink->place(tile, result);
+      logit_grad(image.read(tile, in[3]), z, background, foreground, tile.n, out);
+      logit_sink->put(tile, out);
     }
   });
 }
 
-Tensor attention_mask_cpu(const Tensor& image_in, const Tensor& logits_in) {
-  check_image_and_logits("attention_mask", image_in, logits_in);
-  const Tensor image = foldable(image_in), logits = foldable(logits_in);
-  std::vector<int64_t> size(image.sizes().begin(), image.sizes().end());
-  size[1] = 2;
-  Tensor result = torch::stable::new_empty(image, size);
-  const bool wide = is_double(image) || is_double(logits);
-  (wide ? forward<double> : forward<float>)(image, logits, result);
-  return result;
+void forward_cpu(const Arguments& arguments, Tensor& masked) {
+  (arguments.in_double() ? forward<double> : forward<float>)(arguments, masked);
 }
 
-std::tuple<Tensor, Tensor> attention_mask_backward_cpu(const Tensor& grad_in,
-                                                       const Tensor& image_in,
-                                                       const Tensor& logits_in, bool image_gradient,
-                                                       bool logits_gradient) {
-  check_image_and_logits("attention_mask_backward", image_in, logits_in);
-  check_pair("attention_mask_backward", "grad", grad_in, image_in);
-  const Tensor grad = foldable(grad_in), image = foldable(image_in), logits = foldable(logits_in);
-  Tensor image_out = image_gradient ? empty_gradient(image) : torch::stable::new_empty(image, {0});
-  Tensor logits_out =
-      logits_gradient ? empty_gradient(logits) : torch::stable::new_empty(logits, {0});
-  const bool wide = is_double(image) || is_double(logits);
-  (wide ? backward<double> : backward<float>)(grad, image, logits,
-                                              image_gradient ? &image_out : nullptr,
-                                              logits_gradient ? &logits_out : nullptr);
-  return {image_out, logits_out};
+void backward_cpu(const Arguments& arguments, const Tensor& grad, Tensor* grad_image,
+                  Tensor* grad_logits) {
+  (arguments.in_double() ? backward<double> : backward<float>)(arguments, grad, grad_image,
+                                                               grad_logits);
 }
 
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(ichfast, CPU, m) {
-  m.impl("attention_mask", TORCH_BOX(&attention_mask_cpu));
-  m.impl("attention_mask_backward", TORCH_BOX(&attention_mask_backward_cpu));
+  m.impl("attention_mask", TORCH_BOX(&forward_op<forward_cpu>));
+  m.impl("attention_mask_backward", TORCH_BOX(&backward_op<backward_cpu>));
 }
 
 }  // namespace ichfast

@@ -1,7 +1,9 @@
 // Area-weighted attention MSE on the CPU. Forward leaves three sums per image; backward reads the
 // inputs once more and recomputes the rest. See math/attention_wmse.h for the derivation.
-#include "math/attention_wmse.h"
+#include "ops/attention_wmse.h"
 
+#include <array>
+#include <optional>
 #include <vector>
 
 #include "cpu/common/parallel.h"
@@ -81,13 +83,14 @@ void grad(const Inputs<double>& in, const Scale<double>& s, bool sigmoid_r, int6
 template <class A>
 class Reader {
  public:
-  Reader(const Tensor& image, const Tensor& logits, const Tensor& reconstruction)
-      : image_(image), logits_(logits), reconstruction_(reconstruction) {}
+  explicit Reader(const Arguments& arguments)
+      : image_(arguments.image),
+        logits_(arguments.logits),
+        reconstruction_(arguments.reconstruction) {}
 
-  Inputs<A> tile(int64_t b, int64_t first, int64_t n, A (*buffer)[kTile]) const {
-    return {image_.tile(b, 0, first, n, buffer[0]), logits_.tile(b, 0, first, n, buffer[1]),
-            reconstruction_.tile(b, 0, first, n, buffer[2]),
-            reconstruction_.tile(b, 1, first, n, buffer[3])};
+  Inputs<A> read(const Tile& tile, A (*buffer)[kTile]) const {
+    return {image_.read(tile, buffer[0]), logits_.read(tile, buffer[1]),
+            reconstruction_.read(tile, 0, buffer[2]), reconstruction_.read(tile, 1, buffer[3])};
   }
 
  private:
@@ -95,35 +98,30 @@ class Reader {
 };
 
 template <class A>
-void forward(const Tensor& image, const Tensor& logits, const Tensor& reconstruction,
-             bool sigmoid_r, Tensor& loss_out, Tensor& sums_out) {
-  const Reader<A> reader(image, logits, reconstruction);
-  const Chunks chunks{image.size(0), voxels(image)};
-  Tensor partial = zeros(image, {chunks.count(), kSums});
-  double* const p = partial.mutable_data_ptr<double>();
-  chunks.for_each_tile([&](int64_t b, int64_t first, int64_t n, int64_t chunk) {
-    A buffer[4][kTile], tile_sums[kSums];
-    sum(reader.tile(b, first, n, buffer), sigmoid_r, n, tile_sums);
-    for (int j = 0; j < kSums; ++j) p[chunk * kSums + j] += tile_sums[j];
-  });
+void forward(const Arguments& arguments, Tensor& loss_out, Tensor& sums_out) {
+  const Reader<A> reader(arguments);
+  const int64_t images = arguments.image.size(0);
   double* const sums = sums_out.mutable_data_ptr<double>();
-  sum_chunks(chunks, p, kSums, sums);
-  A* const losses = loss_out.mutable_data_ptr<A>();
-  for (int64_t b = 0; b < chunks.rows; ++b)
-    losses[b] = A(loss(sums + b * kSums, double(chunks.voxels)).value);
+  sum_rows(Chunks(arguments.image), images, sums, [&](const Tile& tile) {
+    A buffer[4][kTile];
+    std::array<A, kSums> result;
+    sum(reader.read(tile, buffer), arguments.sigmoid_r, tile.n, result.data());
+    return result;
+  });
+  A* const out = loss_out.mutable_data_ptr<A>();
+  for (int64_t b = 0; b < images; ++b)
+    out[b] = A(loss(sums + b * kSums, double(voxels(arguments.image))).value);
 }
 
 template <class A>
-void backward(const Tensor& grad_loss, const Tensor& image, const Tensor& logits,
-              const Tensor& reconstruction, const Tensor& sums, bool sigmoid_r, Tensor* grad_logits,
-              Tensor& grad_reconstruction) {
-  const Reader<A> reader(image, logits, reconstruction);
+void backward(const Arguments& arguments, const Tensor& grad_loss, const Tensor& sums,
+              Tensor* grad_logits, Tensor& grad_reconstruction) {
+  const Reader<A> reader(arguments);
   const Sink<A> r_sink(grad_reconstruction);
   const auto z_sink = grad_logits ? std::optional<Sink<A>>(*grad_logits) : std::nullopt;
-  const Chunks chunks{image.size(0), voxels(image)};
-  const double n_voxels = double(chunks.voxels);
+  const double n_voxels = double(voxels(arguments.image));
   std::vector<Scale<A>> scales;
-  for (int64_t b = 0; b < chunks.rows; ++b) {
+  for (int64_t b = 0; b < arguments.image.size(0); ++b) {
     double buffer;
     const double g = *load(grad_loss.scalar_type(), grad_loss.const_data_ptr(),
                            b * grad_loss.stride(0), 1, 1, &buffer);
@@ -131,58 +129,32 @@ void backward(const Tensor& grad_loss, const Tensor& image, const Tensor& logits
     const auto s = scale(l, g, n_voxels);
     scales.push_back({A(s.background), A(s.foreground), A(s.area)});
   }
-  chunks.for_each_tile([&](int64_t b, int64_t first, int64_t n, int64_t) {
+  Chunks(arguments.image).for_each_tile([&](const Tile& tile) {
     A in[4][kTile], out[3][kTile];
-    const Outputs<A> places{z_sink ? z_sink->place(b, 0, first, out[0]) : nullptr,
-                            r_sink.place(b, 0, first, out[1]), r_sink.place(b, 1, first, out[2])};
-    grad(reader.tile(b, first, n, in), scales[b], sigmoid_r, n, places);
-    if (z_sink) z_sink->put(b, 0, first, n, places.logits);
-    r_sink.put(b, 0, first, n, places.background);
-    r_sink.put(b, 1, first, n, places.foreground);
+    const Outputs<A> places{z_sink ? z_sink->place(tile, out[0]) : nullptr,
+                            r_sink.place(tile, 0, out[1]), r_sink.place(tile, 1, out[2])};
+    grad(reader.read(tile, in), scales[tile.image], arguments.sigmoid_r, tile.n, places);
+    if (z_sink) z_sink->put(tile, places.logits);
+    r_sink.put(tile, 0, places.background);
+    r_sink.put(tile, 1, places.foreground);
   });
 }
 
-bool any_double(const Tensor& image, const Tensor& logits, const Tensor& reconstruction) {
-  return is_double(image) || is_double(logits) || is_double(reconstruction);
+void forward_cpu(const Arguments& arguments, Tensor& loss, Tensor& sums) {
+  (arguments.in_double() ? forward<double> : forward<float>)(arguments, loss, sums);
 }
 
-std::tuple<Tensor, Tensor> attention_wmse_cpu(const Tensor& image_in, const Tensor& logits_in,
-                                              const Tensor& reconstruction_in, bool sigmoid_r) {
-  check_image_and_logits("attention_wmse", image_in, logits_in);
-  check_pair("attention_wmse", "reconstruction", reconstruction_in, image_in);
-  const Tensor image = foldable(image_in), logits = foldable(logits_in),
-               reconstruction = foldable(reconstruction_in);
-  const bool wide = any_double(image, logits, reconstruction);
-  Tensor loss = torch::stable::new_empty(image, {image.size(0)},
-                                         wide ? ScalarType::Double : ScalarType::Float);
-  Tensor sums = torch::stable::new_empty(image, {image.size(0), kSums}, ScalarType::Double);
-  (wide ? forward<double> : forward<float>)(image, logits, reconstruction, sigmoid_r, loss, sums);
-  return {loss, sums};
-}
-
-std::tuple<Tensor, Tensor> attention_wmse_backward_cpu(
-    const Tensor& grad_loss, const Tensor& image_in, const Tensor& logits_in,
-    const Tensor& reconstruction_in, const Tensor& sums, bool sigmoid_r, bool logits_gradient) {
-  check_image_and_logits("attention_wmse_backward", image_in, logits_in);
-  check_pair("attention_wmse_backward", "reconstruction", reconstruction_in, image_in);
-  const Tensor image = foldable(image_in), logits = foldable(logits_in),
-               reconstruction = foldable(reconstruction_in);
-  check_saved("attention_wmse_backward", grad_loss, sums, image.size(0), kSums);
-  Tensor grad_logits =
-      logits_gradient ? empty_gradient(logits) : torch::stable::new_empty(logits, {0});
-  Tensor grad_reconstruction = empty_gradient(reconstruction);
-  const bool wide = any_double(image, logits, reconstruction);
-  (wide ? backward<double> : backward<float>)(grad_loss, image, logits, reconstruction, sums,
-                                              sigmoid_r, logits_gradient ? &grad_logits : nullptr,
-                                              grad_reconstruction);
-  return {grad_logits, grad_reconstruction};
+void backward_cpu(const Arguments& arguments, const Tensor& grad_loss, const Tensor& sums,
+                  Tensor* grad_logits, Tensor& grad_reconstruction) {
+  (arguments.in_double() ? backward<double> : backward<float>)(arguments, grad_loss, sums,
+                                                               grad_logits, grad_reconstruction);
 }
 
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(ichfast, CPU, m) {
-  m.impl("attention_wmse", TORCH_BOX(&attention_wmse_cpu));
-  m.impl("attention_wmse_backward", TORCH_BOX(&attention_wmse_backward_cpu));
+  m.impl("attention_wmse", TORCH_BOX(&forward_op<forward_cpu>));
+  m.impl("attention_wmse_backward", TORCH_BOX(&backward_op<backward_cpu>));
 }
 
 }  // namespace ichfast

@@ -3,7 +3,7 @@
 // A row goes through four loops, a run of pixels at a time: where they look (vectorised), the two
 // pairs of stored values under each (32 bits a pair, fetched one by one), from them to h
 // (vectorised), and the windows.
-#include "math/pool_batch.h"
+#include "ops/pool_batch.h"
 
 #include <bit>
 #include <vector>
@@ -158,49 +158,51 @@ ICHFAST_INLINE void prefetch(const Sample& s, int64_t pixels, int64_t part, int6
   if (s.mask) prefetch(s.mask, pixels, part, parts);
 }
 
-std::tuple<Tensor, Tensor> pool_batch_cpu(const Tensor& pool, std::optional<Tensor> masks,
-                                          const Tensor& indices, const Tensor& theta,
-                                          const Tensor& slope, const Tensor& intercept,
-                                          const Tensor& windows, std::vector<int64_t> size,
-                                          const std::string& function_name, ScalarType dtype) {
-  check_pool_batch(pool, masks, indices, theta, slope, intercept, windows, size);
-  check_result_dtype("pool_batch", dtype);
-  const Function function = parse_function("pool_batch", function_name);
-  const int64_t batch = indices.size(0);
-  const Shape shape{pool.size(1), pool.size(2), size[0], size[1], windows.size(1)};
-  std::tuple<Tensor, Tensor> results =
-      new_pool_batch(pool, masks.has_value(), batch, shape.windows, size, dtype);
-  Tensor& images = std::get<0>(results);
-  Tensor& masks_out = std::get<1>(results);
+std::vector<Sample> read_samples(const Arguments& in, const Shape& shape) {
   std::vector<Sample> samples;
-  std::vector<ct_window::Window<float>> all_windows;
   const int64_t pixels = shape.height * shape.width;
-  for (int64_t b = 0; b < batch; ++b) {
-    const int64_t index = indices.const_data_ptr<int64_t>()[b * indices.stride(0)];
-    STD_TORCH_CHECK(index >= 0 && index < pool.size(0), "pool_batch: index ", index,
-                    " is outside the pool of ", pool.size(0), " slices");
+  for (int64_t b = 0; b < in.indices.size(0); ++b) {
+    const int64_t index = in.indices.const_data_ptr<int64_t>()[b * in.indices.stride(0)];
+    STD_TORCH_CHECK(index >= 0 && index < in.slices, "pool_batch: index ", index,
+                    " is outside the pool of ", in.slices, " slices");
     double matrix[6];
     for (int64_t k = 0; k < 6; ++k)
-      matrix[k] =
-          number_at(theta, b * theta.stride(0) + k / 3 * theta.stride(1) + k % 3 * theta.stride(2));
+      matrix[k] = number_at(in.theta, b * in.theta.stride(0) + k / 3 * in.theta.stride(1) +
+                                          k % 3 * in.theta.stride(2));
     const Rescale r{
-        float(number_at(slope, b * slope.stride(0))),
-        float(number_at(intercept, b * intercept.stride(0)) + double(ct_window::kOffset))};
+        float(number_at(in.slope, b * in.slope.stride(0))),
+        float(number_at(in.intercept, b * in.intercept.stride(0)) + double(ct_window::kOffset))};
     const Map m = map(matrix, shape.height, shape.width, shape.out_height, shape.out_width);
     double sum = double(r.slope) + r.intercept;
     for (const double number : {m.x_j, m.x_i, m.x_0, m.y_j, m.y_i, m.y_0}) sum += float(number);
-    samples.push_back(
-        {pool.const_data_ptr<int16_t>() + index * pixels,
-         masks ? static_cast<const uint8_t*>(masks->const_data_ptr()) + index * pixels : nullptr, m,
-         r, std::isfinite(sum)});
-    for (int64_t k = 0; k < shape.windows; ++k) {
+    samples.push_back({in.pool + index * pixels, in.masks ? in.masks + index * pixels : nullptr, m,
+                       r, std::isfinite(sum)});
+  }
+  return samples;
+}
+
+// (B, K) of them.
+std::vector<ct_window::Window<float>> read_windows(const Arguments& in) {
+  std::vector<ct_window::Window<float>> result;
+  const Tensor& windows = in.windows;
+  for (int64_t b = 0; b < windows.size(0); ++b) {
+    for (int64_t k = 0; k < windows.size(1); ++k) {
       const int64_t at = b * windows.stride(0) + k * windows.stride(1);
-      all_windows.push_back(checked_window<float>("pool_batch", number_at(windows, at),
-                                                  number_at(windows, at + windows.stride(2)),
-                                                  function, false));
+      result.push_back(checked_window<float>("pool_batch", number_at(windows, at),
+                                             number_at(windows, at + windows.stride(2)),
+                                             in.function, false));
     }
   }
-  uint8_t* const mask_data = masks ? static_cast<uint8_t*>(masks_out.mutable_data_ptr()) : nullptr;
+  return result;
+}
+
+void forward_cpu(const Arguments& arguments, Tensor& images, uint8_t* masks) {
+  const int64_t batch = images.size(0);
+  const Shape shape{arguments.height, arguments.width, images.size(2), images.size(3),
+                    images.size(1)};
+  const std::vector<Sample> samples = read_samples(arguments, shape);
+  const std::vector<ct_window::Window<float>> windows = read_windows(arguments);
+  const int64_t pixels = shape.height * shape.width;
   const int64_t grain = std::max<int64_t>(1, kChunk / shape.out_width);
   torch::stable::parallel_for(0, batch * shape.out_height, grain, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
@@ -210,17 +212,16 @@ std::tuple<Tensor, Tensor> pool_batch_cpu(const Tensor& pool, std::optional<Tens
       if (b + 1 < batch && row + shape.out_height - i < end)
         prefetch(samples[b + 1], pixels, i, shape.out_height);
       for (int64_t from = 0; from < shape.out_width; from += kRun)
-        batch_run(samples[b], shape, all_windows.data() + b * shape.windows, b, i, from,
-                  std::min(kRun, shape.out_width - from), images, mask_data);
+        batch_run(samples[b], shape, windows.data() + b * shape.windows, b, i, from,
+                  std::min(kRun, shape.out_width - from), images, masks);
     }
   });
-  return results;
 }
 
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(ichfast, CPU, m) {
-  m.impl("pool_batch", TORCH_BOX(&pool_batch_cpu));
+  m.impl("pool_batch", TORCH_BOX(&forward_op<forward_cpu>));
 }
 
 }  // namespace ichfast

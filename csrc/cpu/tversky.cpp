@@ -1,7 +1,8 @@
 // Tversky loss on the CPU. Forward leaves three sums per (image, channel), or per channel; backward
 // is one pass with two scalars of each. See math/tversky.h for the derivation.
-#include "math/tversky.h"
+#include "ops/tversky.h"
 
+#include <array>
 #include <vector>
 
 #include "cpu/common/parallel.h"
@@ -61,91 +62,58 @@ void grad(const double* prediction, const double* target, const Gradient<double>
 }
 
 template <class A>
-void forward(const Tensor& prediction, const Tensor& target, const Parameters<double>& p,
-             bool sigmoid, Tensor& loss_out, Tensor& sums_out) {
-  const Source<A> predictions(prediction), targets(target);
-  const int64_t channels = prediction.size(1);
-  const Chunks chunks{prediction.size(0) * channels, voxels(prediction)};
-  Tensor partial = zeros(prediction, {chunks.count(), kSums});
-  double* const sums_of = partial.mutable_data_ptr<double>();
-  chunks.for_each_tile([&](int64_t row, int64_t first, int64_t n, int64_t chunk) {
-    A buffer[2][kTile], tile_sums[kSums];
-    sum(predictions.tile(row / channels, row % channels, first, n, buffer[0]),
-        targets.tile(row / channels, row % channels, first, n, buffer[1]), sigmoid, n, tile_sums);
-    for (int j = 0; j < kSums; ++j) sums_of[chunk * kSums + j] += tile_sums[j];
-  });
-  std::vector<double> per_row(chunks.rows * kSums);
-  sum_chunks(chunks, sums_of, kSums, per_row.data());
-  // The result has one row per (image, channel), or per channel when summed over the batch.
+void forward(const Arguments& arguments, Tensor& loss_out, Tensor& sums_out) {
+  const Source<A> prediction(arguments.prediction), target(arguments.target);
+  const int64_t losses = arguments.losses();
   double* const sums = sums_out.mutable_data_ptr<double>();
-  const int64_t rows = loss_out.numel();
-  std::fill(sums, sums + rows * kSums, 0.0);
-  for (int64_t row = 0; row < chunks.rows; ++row)
-    for (int j = 0; j < kSums; ++j) sums[row % rows * kSums + j] += per_row[row * kSums + j];
-  A* const losses = loss_out.mutable_data_ptr<A>();
-  for (int64_t row = 0; row < rows; ++row) losses[row] = A(loss(sums + row * kSums, p));
+  sum_rows(Chunks(arguments.prediction), losses, sums, [&](const Tile& tile) {
+    A buffer[2][kTile];
+    std::array<A, kSums> result;
+    sum(prediction.read(tile, buffer[0]), target.read(tile, buffer[1]), arguments.sigmoid, tile.n,
+        result.data());
+    return result;
+  });
+  A* const out = loss_out.mutable_data_ptr<A>();
+  for (int64_t i = 0; i < losses; ++i) out[i] = A(loss(sums + i * kSums, arguments.parameters));
 }
 
 template <class A>
-void backward(const Tensor& grad_loss, const Tensor& prediction, const Tensor& target,
-              const Tensor& sums, const Parameters<double>& p, bool sigmoid, Tensor& grad_out) {
-  const Source<A> predictions(prediction), targets(target);
-  const Sink<A> sink(grad_out);
-  const int64_t channels = prediction.size(1);
-  const Chunks chunks{prediction.size(0) * channels, voxels(prediction)};
+void backward(const Arguments& arguments, const Tensor& grad_loss, const Tensor& sums,
+              Tensor& grad_prediction) {
+  const Source<A> prediction(arguments.prediction), target(arguments.target);
+  const Sink<A> sink(grad_prediction);
   const Tensor grads = torch::stable::contiguous(grad_loss);
   std::vector<Gradient<A>> gradients;
-  for (int64_t row = 0; row < grads.numel(); ++row) {
+  for (int64_t i = 0; i < arguments.losses(); ++i) {
     double buffer;
-    const double g = *load(grads.scalar_type(), grads.const_data_ptr(), row, 1, 1, &buffer);
-    const auto full = gradient(sums.const_data_ptr<double>() + row * kSums, p, g);
+    const double g = *load(grads.scalar_type(), grads.const_data_ptr(), i, 1, 1, &buffer);
+    const auto full = gradient(sums.const_data_ptr<double>() + i * kSums, arguments.parameters, g);
     gradients.push_back({A(full.constant), A(full.slope)});
   }
-  chunks.for_each_tile([&](int64_t row, int64_t first, int64_t n, int64_t) {
-    const int64_t b = row / channels, c = row % channels;
+  Chunks(arguments.prediction).for_each_tile([&](const Tile& tile) {
     A buffer[2][kTile], result[kTile];
-    A* const out = sink.place(b, c, first, result);
-    grad(predictions.tile(b, c, first, n, buffer[0]), targets.tile(b, c, first, n, buffer[1]),
-         gradients[row % gradients.size()], sigmoid, n, out);
-    sink.put(b, c, first, n, out);
+    A* const out = sink.place(tile, result);
+    grad(prediction.read(tile, buffer[0]), target.read(tile, buffer[1]),
+         gradients[tile.row % gradients.size()], arguments.sigmoid, tile.n, out);
+    sink.put(tile, out);
   });
 }
 
-std::tuple<Tensor, Tensor> tversky_cpu(const Tensor& prediction_in, const Tensor& target_in,
-                                       double alpha, double beta, double smooth_nr,
-                                       double smooth_dr, bool sigmoid, bool batch) {
-  check_same_shape("tversky", prediction_in, target_in);
-  const Tensor prediction = foldable(prediction_in), target = foldable(target_in);
-  const int64_t images = prediction.size(0), channels = prediction.size(1);
-  const ScalarType dtype = is_double(prediction) ? ScalarType::Double : ScalarType::Float;
-  Tensor loss = batch ? torch::stable::new_empty(prediction, {channels}, dtype)
-                      : torch::stable::new_empty(prediction, {images, channels}, dtype);
-  Tensor sums = torch::stable::new_empty(prediction, {loss.numel(), kSums}, ScalarType::Double);
-  const Parameters<double> p{alpha, beta, smooth_nr, smooth_dr};
-  (is_double(prediction) ? forward<double> : forward<float>)(prediction, target, p, sigmoid, loss,
-                                                             sums);
-  return {loss, sums};
+void forward_cpu(const Arguments& arguments, Tensor& loss, Tensor& sums) {
+  (is_double(arguments.prediction) ? forward<double> : forward<float>)(arguments, loss, sums);
 }
 
-Tensor tversky_backward_cpu(const Tensor& grad_loss, const Tensor& prediction_in,
-                            const Tensor& target_in, const Tensor& sums, double alpha, double beta,
-                            double smooth_nr, double smooth_dr, bool sigmoid, bool batch) {
-  check_same_shape("tversky_backward", prediction_in, target_in);
-  const Tensor prediction = foldable(prediction_in), target = foldable(target_in);
-  const int64_t rows = batch ? prediction.size(1) : prediction.size(0) * prediction.size(1);
-  check_saved("tversky_backward", grad_loss, sums, rows, kSums);
-  Tensor result = empty_gradient(prediction);
-  const Parameters<double> p{alpha, beta, smooth_nr, smooth_dr};
-  (is_double(prediction) ? backward<double> : backward<float>)(grad_loss, prediction, target, sums,
-                                                               p, sigmoid, result);
-  return result;
+void backward_cpu(const Arguments& arguments, const Tensor& grad_loss, const Tensor& sums,
+                  Tensor& grad_prediction) {
+  (is_double(arguments.prediction) ? backward<double> : backward<float>)(arguments, grad_loss, sums,
+                                                                         grad_prediction);
 }
 
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(ichfast, CPU, m) {
-  m.impl("tversky", TORCH_BOX(&tversky_cpu));
-  m.impl("tversky_backward", TORCH_BOX(&tversky_backward_cpu));
+  m.impl("tversky", TORCH_BOX(&forward_op<forward_cpu>));
+  m.impl("tversky_backward", TORCH_BOX(&backward_op<backward_cpu>));
 }
 
 }  // namespace ichfast

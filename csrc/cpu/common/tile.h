@@ -12,6 +12,13 @@ namespace ichfast {
 
 constexpr int64_t kTile = 1024;
 
+// n ≤ kTile neighbouring voxels of one (image, channel).
+struct Tile {
+  int64_t image, channel;
+  int64_t row, chunk;  // the (image, channel), and its part (see parallel.h), counted over them all
+  int64_t first, n;
+};
+
 // n elements from `element` on, `stride` apart, converted to A (float or double). Returns `data`
 // itself where no conversion is needed, else `buffer` (room for n).
 template <class A>
@@ -23,17 +30,20 @@ template <class A>
 void store(ScalarType dtype, void* data, int64_t element, int64_t stride, int64_t n,
            const A* values);
 
-// Reads the tiles of one (image, channel).
+// Reads tiles.
 template <class A>
 class Source {
  public:
   explicit Source(const Tensor& tensor)
       : dtype_(tensor.scalar_type()), data_(tensor.const_data_ptr()), strides_(*fold(tensor)) {}
 
-  const A* tile(int64_t image, int64_t channel, int64_t first, int64_t n, A* buffer) const {
+  const A* read(const Tile& tile, A* buffer) const { return read(tile, tile.channel, buffer); }
+
+  // At the same place in another channel.
+  const A* read(const Tile& tile, int64_t channel, A* buffer) const {
     const int64_t element =
-        image * strides_.image + channel * strides_.channel + first * strides_.voxel;
-    return load(dtype_, data_, element, strides_.voxel, n, buffer);
+        tile.image * strides_.image + channel * strides_.channel + tile.first * strides_.voxel;
+    return load(dtype_, data_, element, strides_.voxel, tile.n, buffer);
   }
 
  private:
@@ -42,7 +52,7 @@ class Source {
   Strides strides_;
 };
 
-// Writes the tiles of one (image, channel): compute into place(…), then put(…).
+// Writes tiles: compute into place(…), then put(…).
 template <class A>
 class Sink {
  public:
@@ -52,17 +62,19 @@ class Sink {
         strides_.voxel == 1 && dtype_ == (sizeof(A) == 8 ? ScalarType::Double : ScalarType::Float);
   }
 
-  A* place(int64_t image, int64_t channel, int64_t first, A* buffer) const {
-    return direct_ ? static_cast<A*>(data_) + element(image, channel, first) : buffer;
-  }
+  A* place(const Tile& tile, A* buffer) const { return place(tile, tile.channel, buffer); }
+  void put(const Tile& tile, const A* values) const { put(tile, tile.channel, values); }
 
-  void put(int64_t image, int64_t channel, int64_t first, int64_t n, const A* values) const {
-    if (!direct_) store(dtype_, data_, element(image, channel, first), strides_.voxel, n, values);
+  A* place(const Tile& tile, int64_t channel, A* buffer) const {
+    return direct_ ? static_cast<A*>(data_) + element(tile, channel) : buffer;
+  }
+  void put(const Tile& tile, int64_t channel, const A* values) const {
+    if (!direct_) store(dtype_, data_, element(tile, channel), strides_.voxel, tile.n, values);
   }
 
  private:
-  int64_t element(int64_t image, int64_t channel, int64_t first) const {
-    return image * strides_.image + channel * strides_.channel + first * strides_.voxel;
+  int64_t element(const Tile& tile, int64_t channel) const {
+    return tile.image * strides_.image + channel * strides_.channel + tile.first * strides_.voxel;
   }
 
   ScalarType dtype_;

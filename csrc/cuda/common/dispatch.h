@@ -5,23 +5,32 @@
 
 namespace ichfast {
 
+// Element types that tensors may have together.
+template <class... T>
+struct Types {};
+
+// Calls f.operator()<float, T...>() if the tensors have these types, in this order; says whether.
+template <class... T, class F, class... Tensors>
+bool call_for(Types<T...>, const F& f, const Tensors&... tensors) {
+  if (!((tensors.scalar_type() == kScalarType<T>) && ...)) return false;
+  f.template operator()<float, T...>();
+  return true;
+}
+
+// The same for the first of several combinations that they have.
+template <class... Combination, class F, class... Tensors>
+bool call_for_first(const F& f, const Tensors&... tensors) {
+  return (call_for(Combination{}, f, tensors...) || ...);
+}
+
 // Calls f.operator()<A, P, T>(): masks are bool, uint8 or float, or of the prediction's own type;
 // any other mixture goes voxel by voxel. A computes: double for double predictions.
 template <class F>
 void dispatch_overlap(const Tensor& prediction, const Tensor& target, const F& f) {
-  const auto with = [&]<class P, class T>() {
-    if (prediction.scalar_type() != kScalarType<P> || target.scalar_type() != kScalarType<T>)
-      return false;
-    f.template operator()<float, P, T>();
-    return true;
-  };
-  const auto with_masks = [&]<class P>() {
-    return with.template operator()<P, Bool>() || with.template operator()<P, uint8_t>() ||
-           with.template operator()<P, float>();
-  };
-  if (with_masks.template operator()<float>() || with_masks.template operator()<BFloat16>() ||
-      with_masks.template operator()<Half>() || with.template operator()<BFloat16, BFloat16>() ||
-      with.template operator()<Half, Half>())
+  if (call_for_first<Types<float, Bool>, Types<float, uint8_t>, Types<float, float>,
+                     Types<BFloat16, Bool>, Types<BFloat16, uint8_t>, Types<BFloat16, float>,
+                     Types<BFloat16, BFloat16>, Types<Half, Bool>, Types<Half, uint8_t>,
+                     Types<Half, float>, Types<Half, Half>>(f, prediction, target))
     return;
   if (is_double(prediction))
     f.template operator()<double, Floating, Target>();
@@ -31,21 +40,14 @@ void dispatch_overlap(const Tensor& prediction, const Tensor& target, const F& f
 
 // An image beside logits: both of one dtype, or a float32 image beside what autocast makes of a
 // network. `alike`: what further tensors there are have the dtype that goes with these two. Calls
-// f.operator()<A, X, Z>().
+// f.operator()<A, X, Z>(); A computes.
 template <class F>
-void dispatch_attention(const Tensor& image, const Tensor& logits, bool alike, bool any_double,
+void dispatch_attention(const Tensor& image, const Tensor& logits, bool alike, bool in_double,
                         const F& f) {
-  const auto with = [&]<class X, class Z>() {
-    if (!alike || image.scalar_type() != kScalarType<X> || logits.scalar_type() != kScalarType<Z>)
-      return false;
-    f.template operator()<float, X, Z>();
-    return true;
-  };
-  if (with.template operator()<float, float>() || with.template operator()<BFloat16, BFloat16>() ||
-      with.template operator()<Half, Half>() || with.template operator()<float, BFloat16>() ||
-      with.template operator()<float, Half>())
+  if (alike && call_for_first<Types<float, float>, Types<BFloat16, BFloat16>, Types<Half, Half>,
+                              Types<float, BFloat16>, Types<float, Half>>(f, image, logits))
     return;
-  if (any_double)
+  if (in_double)
     f.template operator()<double, Floating, Floating>();
   else
     f.template operator()<float, Floating, Floating>();

@@ -1,0 +1,59 @@
+// Area-weighted attention MSE as an op: checks and results, once for all devices.
+#pragma once
+
+#include <tuple>
+
+#include "math/attention_wmse.h"
+#include "ops/attention.h"
+
+namespace ichfast::attention_wmse {
+
+struct Arguments {
+  Tensor image, logits;   // (B, 1, *spatial)
+  Tensor reconstruction;  // (B, 2, *spatial); all three fold
+  bool sigmoid_r;         // whether the reconstruction is logits
+
+  bool in_double() const {
+    return is_double(image) || is_double(logits) || is_double(reconstruction);
+  }
+};
+
+// What a device adds: they fill what comes last. The logits' gradient is null if not asked for.
+using Forward = void(const Arguments&, Tensor& loss, Tensor& sums);
+using Backward = void(const Arguments&, const Tensor& grad_loss, const Tensor& sums,
+                      Tensor* grad_logits, Tensor& grad_reconstruction);
+
+inline Arguments check(const char* op, const Tensor& image, const Tensor& logits,
+                       const Tensor& reconstruction, bool sigmoid_r) {
+  check_image_and_logits(op, image, logits);
+  check_pair(op, "reconstruction", reconstruction, image);
+  return {foldable(image), foldable(logits), foldable(reconstruction), sigmoid_r};
+}
+
+template <Forward* kForward>
+std::tuple<Tensor, Tensor> forward_op(const Tensor& image, const Tensor& logits,
+                                      const Tensor& reconstruction, bool sigmoid_r) {
+  const Arguments arguments = check("attention_wmse", image, logits, reconstruction, sigmoid_r);
+  const int64_t images = image.size(0);
+  const ScalarType dtype = arguments.in_double() ? ScalarType::Double : ScalarType::Float;
+  Tensor loss = torch::stable::new_empty(image, {images}, dtype);
+  Tensor sums = torch::stable::new_empty(image, {images, kSums}, ScalarType::Double);
+  kForward(arguments, loss, sums);
+  return {loss, sums};
+}
+
+template <Backward* kBackward>
+std::tuple<Tensor, Tensor> backward_op(const Tensor& grad_loss, const Tensor& image,
+                                       const Tensor& logits, const Tensor& reconstruction,
+                                       const Tensor& sums, bool sigmoid_r, bool logits_gradient) {
+  const Arguments arguments =
+      check("attention_wmse_backward", image, logits, reconstruction, sigmoid_r);
+  check_saved("attention_wmse_backward", grad_loss, sums, image.size(0), kSums);
+  Tensor grad_logits = empty_gradient(arguments.logits, logits_gradient);
+  Tensor grad_reconstruction = empty_gradient(arguments.reconstruction);
+  kBackward(arguments, grad_loss, sums, logits_gradient ? &grad_logits : nullptr,
+            grad_reconstruction);
+  return {grad_logits, grad_reconstruction};
+}
+
+}  // namespace ichfast::attention_wmse

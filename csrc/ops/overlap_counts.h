@@ -1,0 +1,27 @@
+// The confusion counts as an op: checks and result, once for all devices.
+#pragma once
+
+#include "common/checks.h"
+#include "math/overlap_counts.h"
+
+namespace ichfast::overlap_counts {
+
+struct Arguments {
+  Tensor prediction, target;  // (B, C, *spatial); both fold
+  double threshold;
+};
+
+// What a device adds: it fills the (B, C, 3) counts.
+using Forward = void(const Arguments&, Tensor& counts);
+
+template <Forward* kForward>
+Tensor forward_op(const Tensor& prediction, const Tensor& target, double threshold) {
+  check_same_shape("overlap_counts", prediction, target);
+  const Arguments arguments{foldable(prediction), foldable(target), threshold};
+  Tensor counts = torch::stable::new_empty(
+      prediction, {prediction.size(0), prediction.size(1), kNaN}, ScalarType::Long);
+  kForward(arguments, counts);
+  return counts;
+}
+
+}  // namespace ichfast::overlap_counts

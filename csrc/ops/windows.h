@@ -1,0 +1,25 @@
+// What the ops that end in a window check.
+#pragma once
+
+#include <string>
+
+#include "common/torch.h"
+#include "math/ct_window.h"
+
+namespace ichfast {
+
+inline ct_window::Function parse_function(const char* op, const std::string& function) {
+  if (function == "linear") return ct_window::Function::kLinear;
+  if (function == "linear_exact") return ct_window::Function::kLinearExact;
+  STD_TORCH_CHECK(function == "sigmoid", op,
+                  ": function must be 'linear', 'linear_exact' or 'sigmoid', not '", function, "'");
+  return ct_window::Function::kSigmoid;
+}
+
+inline void check_result_dtype(const char* op, ScalarType dtype) {
+  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Half ||
+                      dtype == ScalarType::BFloat16 || dtype == ScalarType::Double,
+                  op, ": dtype must be a floating one");
+}
+
+}  // namespace ichfast
