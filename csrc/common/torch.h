@@ -19,4 +19,8 @@ namespace ichfast {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
+inline bool is_double(const Tensor& tensor) {
+  return tensor.scalar_type() == ScalarType::Double;
+}
+
 }  // namespace ichfast

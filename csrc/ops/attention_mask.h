@@ -4,7 +4,7 @@
 #include <tuple>
 #include <vector>
 
-#include "ops/attention.h"
+#include "ops/common/attention.h"
 
 namespace ichfast::attention_mask {
 

@@ -4,7 +4,7 @@
 #include <tuple>
 
 #include "math/attention_wmse.h"
-#include "ops/attention.h"
+#include "ops/common/attention.h"
 
 namespace ichfast::attention_wmse {
 

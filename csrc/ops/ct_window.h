@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "ops/windows.h"
+#include "ops/common/windows.h"
 
 namespace ichfast::ct_window {
 

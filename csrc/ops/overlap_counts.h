@@ -1,8 +1,8 @@
 // The confusion counts as an op: checks and result, once for all devices.
 #pragma once
 
-#include "common/checks.h"
 #include "math/overlap_counts.h"
+#include "ops/common/checks.h"
 
 namespace ichfast::overlap_counts {
 

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "math/pool_batch.h"
-#include "ops/windows.h"
+#include "ops/common/windows.h"
 
 namespace ichfast::pool_batch {
 

@@ -3,8 +3,8 @@
 
 #include <tuple>
 
-#include "common/checks.h"
 #include "math/tversky.h"
+#include "ops/common/checks.h"
 
 namespace ichfast::tversky {
 

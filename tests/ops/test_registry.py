@@ -26,6 +26,7 @@ FORWARD = [name for name in SCHEMAS if not name.endswith("_backward")]
 # Of the op `name`; the folders marked True hold nothing else.
 FILES = {
     "math of one voxel": ("csrc/math/{}.h", False),
+    "checks and results": ("csrc/ops/{}.h", True),
     "CPU kernel": ("csrc/cpu/{}.cpp", False),
     "CUDA kernels": ("csrc/kernels/{}.cuh", True),
     "launch of its CUDA kernels": ("csrc/cuda/{}.cu", True),

@@ -8,7 +8,7 @@
 
 #include <string>
 
-#include "common/checks.h"
+#include "common/layout.h"
 #include "kernels/common/rows.h"
 
 namespace ichfast {

@@ -6,10 +6,6 @@
 
 namespace ichfast {
 
-inline bool is_double(const Tensor& tensor) {
-  return tensor.scalar_type() == ScalarType::Double;
-}
-
 inline void check_same_shape(const char* op, const Tensor& prediction, const Tensor& target) {
   STD_TORCH_CHECK(prediction.dim() >= 3 && prediction.sizes().equals(target.sizes()), op,
                   ": prediction and target must be (B, C, *spatial) of one shape");

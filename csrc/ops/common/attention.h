@@ -1,7 +1,7 @@
 // What the ops that mask an image by a network's logits check.
 #pragma once
 
-#include "common/checks.h"
+#include "ops/common/checks.h"
 
 namespace ichfast {
 
