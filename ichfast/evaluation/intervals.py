@@ -68,7 +68,7 @@ class Interval(NamedTuple):
     reason: str | None = None
 
 
-class Difference(NamedTuple):
+class PairedDifference(NamedTuple):
     estimate: float | None  # the first score less the second
     low: float | None
     high: float | None
@@ -126,7 +126,7 @@ def bootstrap(score: Ratio, *, resamples: int = RESAMPLES, seed: int = 0) -> Int
 
 def bootstrap_difference(
     one: Ratio, other: Ratio, *, resamples: int = RESAMPLES, seed: int = 0
-) -> Difference:
+) -> PairedDifference:
     """``one`` less ``other``, both with the same patients in every resample."""
     if not np.array_equal(one.patients, other.patients):
         lone = np.setxor1d(one.patients, other.patients)
@@ -134,12 +134,12 @@ def bootstrap_difference(
     first, second = one.estimate, other.estimate
     estimate = None if first is None or second is None else first - second
     if np.count_nonzero(np.minimum(one.below, other.below)) < 2:
-        return Difference(estimate, None, None, None, TOO_FEW)
+        return PairedDifference(estimate, None, None, None, TOO_FEW)
     draws = _draw(len(one.patients), resamples, seed)
     differences = _resample(draws, one) - _resample(draws, other)
     low, high = _find_percentiles(differences)
     known = differences[~np.isnan(differences)]
-    return Difference(estimate, low, high, float((known > 0).mean()))
+    return PairedDifference(estimate, low, high, float((known > 0).mean()))
 
 
 def _sum_by_patient(patients: NDArray[np.int64], above: Floats, below: Floats) -> Ratio:
