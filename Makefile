@@ -4,6 +4,7 @@
 #   make test    builds ichfast and runs its tests
 #
 # TORCH picks another torch, PYTHON another interpreter: TORCH=torch==2.13.0 make test
+# ICHFAST_CUDA and others pick what is built (docs/install.md): what this machine can use.
 #
 # One runs with what is installed and needs no network, on a machine with a GPU and a CUDA torch:
 #
@@ -14,7 +15,7 @@ PYTHON ?= python3
 TORCH ?= torch>=2.11
 VENV := .venv
 RUN := $(VENV)/bin/python
-PIP := $(RUN) -m pip --disable-pip-version-check --quiet
+PIP := $(RUN) -m pip --disable-pip-version-check
 
 # Whoever has a CUDA toolkit.
 NVCC := $(or $(shell command -v nvcc),$(wildcard $(or $(CUDA_HOME),/usr/local/cuda)/bin/nvcc))
@@ -28,13 +29,13 @@ SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 .PHONY: train test check check-cuda gpu-check bench clean FORCE
 
 train: $(VENV)/built
-	$(RUN) -m ichfast.train $(ARGS)
+	@tools/stage train 'phantom, training, report; usually 4 minutes on two cores' $(RUN) -m ichfast.train $(ARGS)
 
-test: $(VENV)/built
-	$(RUN) -m pytest -n 2 --dist worksteal $(ARGS)
+test: $(VENV)/tested
+	@tools/stage test 'usually 5 minutes on two cores' $(RUN) -m pytest -n 2 --dist worksteal $(ARGS)
 
 # Lint, format, types and the C++ checks.
-check: $(VENV)/built
+check: $(VENV)/tested
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/clang-format --dry-run --Werror $$(find csrc tests/cpp -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
@@ -71,9 +72,16 @@ $(VENV)/torch: FORCE
 	@mkdir -p $(VENV)
 	@echo '$(TORCH)' | cmp --silent - $@ || echo '$(TORCH)' > $@
 
-$(VENV)/built: $(VENV)/torch $(SOURCES)
+$(VENV)/installed: $(VENV)/torch
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "ichfast needs Python >= 3.11: PYTHON=python3.11 make $(MAKECMDGOALS)"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(PIP) install '$(TORCH)' 'setuptools>=77,<82' pybind11 ninja
-	$(PIP) install --no-build-isolation -e '.[test,report,decode,dev]' '$(TORCH)'
+	@$(PYTHON) -m venv $(VENV)
+	@tools/stage torch '$(TORCH), into $(VENV); usually 30 s where pip has it, minutes where it is fetched' $(RUN) tools/install_torch.py '$(TORCH)' 'setuptools>=77,<82' pybind11 ninja
+	@touch $@
+
+$(VENV)/built: $(VENV)/installed $(SOURCES)
+	@LOG=$(VENV)/build.log tools/stage build 'ichfast and what it runs with; usually 1 minute for a CPU, on two cores' $(PIP) install --verbose --no-build-isolation -e '.[report,decode]' '$(TORCH)'
+	@touch $@
+
+$(VENV)/tested: $(VENV)/built pyproject.toml
+	@tools/stage tools 'for tests and checks; usually 30 s' $(PIP) install --quiet 'ichfast[test,dev]' '$(TORCH)'
 	@touch $@

@@ -1,7 +1,8 @@
 """Builds the native libraries; everything else stands in pyproject.toml.
 
 ``ichfast._C``: schemas, CPU kernels and the Python module. ``ichfast._C_cuda``: the CUDA kernels.
-ICHFAST_CUDA=1 builds both, 0 the first, auto both where nvcc is found and torch is a CUDA build.
+ICHFAST_CUDA=0 builds the first; 1 both, for every architecture; auto (the default) what this
+machine can use: both for its own GPUs, or the first alone.
 """
 
 import os
@@ -46,15 +47,38 @@ def find_toolkit() -> "tuple[Path, str] | None":
     return (folder, release[1]) if release else None
 
 
-def choose_toolkit(torch_version: str, torch_cuda: "str | None") -> "tuple[Path, str] | None":
-    """The toolkit to build with, None for the CPU alone; ends the build where neither is right."""
+def check_compiler() -> None:
+    """End the build where the C++ compiler is missing or knows no C++20."""
+    compiler = shlex.split(os.environ.get("CXX", "c++"))
+    advice = "install g++ 11 or newer (Debian, Ubuntu: `apt install g++`), or name yours in CXX"
+    if shutil.which(compiler[0]) is None:
+        sys.exit(f"ichfast: no C++ compiler '{compiler[0]}' found: {advice}.")
+    macros = output(*compiler, "-std=c++20", "-dM", "-E", "-x", "c++", os.devnull)
+    standard = re.search(r"^#define __cplusplus (\d+)", macros, re.MULTILINE)
+    if standard is None or int(standard[1]) < 202002:
+        version = output(*compiler, "--version").partition("\n")[0]
+        sys.exit(f"ichfast: the C++ compiler '{compiler[0]}' ({version}) is too old: {advice}.")
+
+
+def find_gpus() -> str:
+    """The compute capabilities of this machine's GPUs, as "8.6 9.0"."""
+    listed = output("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader")
+    return " ".join(sorted(set(re.findall(r"^\d+\.\d+$", listed, re.MULTILINE))))
+
+
+def choose_toolkit(
+    torch_version: str, torch_cuda: "str | None", gpus: str
+) -> "tuple[Path, str] | None":
+    """The toolkit to build with; None for the CPU alone, which auto is content with."""
     wish = os.environ.get("ICHFAST_CUDA") or "auto"
     if wish not in ("auto", "0", "1"):
         sys.exit(f"ichfast: ICHFAST_CUDA must be auto, 0 or 1, not '{wish}'.")
     if wish == "0":
         return None
     toolkit = find_toolkit()
-    if toolkit is None:
+    if wish == "auto" and not gpus and not os.environ.get("TORCH_CUDA_ARCH_LIST"):
+        reason = "nvidia-smi lists no GPU here; ICHFAST_CUDA=1 builds the CUDA kernels all the same"
+    elif toolkit is None:
         home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
         where = f"in {home}/bin" if home else "on the PATH or in /usr/local/cuda"
         reason = (
@@ -66,44 +90,42 @@ def choose_toolkit(torch_version: str, torch_cuda: "str | None") -> "tuple[Path,
             "call pip with --no-build-isolation to build with it"
         )
     elif toolkit[1].split(".")[0] != torch_cuda.split(".")[0]:
-        sys.exit(
-            f"ichfast: the CUDA toolkit in {toolkit[0]} is {toolkit[1]} but torch {torch_version} "
-            f"is built for CUDA {torch_cuda}: name a toolkit {torch_cuda.split('.')[0]}.x in "
-            "CUDA_HOME, or build the CPU kernels alone with ICHFAST_CUDA=0."
+        reason = (
+            f"the CUDA toolkit in {toolkit[0]} is {toolkit[1]} and torch {torch_version} is built "
+            f"for CUDA {torch_cuda}: name a toolkit {torch_cuda.split('.')[0]}.x in CUDA_HOME"
         )
     else:
         return toolkit
     if wish == "1":
         sys.exit(f"ichfast: ICHFAST_CUDA=1, but {reason}.")
-    print(f"ichfast: building CPU kernels only, since {reason}.")
+    print(f"ichfast builds CPU kernels only, since {reason}.")
     return None
 
 
-def architectures(toolkit: Path) -> str:
-    """TORCH_CUDA_ARCH_LIST, or else all of ARCHITECTURES that the toolkit knows."""
+def choose_architectures(toolkit: Path, gpus: str) -> str:
+    """TORCH_CUDA_ARCH_LIST; or the GPUs' own, where the build is for this machine; or all."""
     named = os.environ.get("TORCH_CUDA_ARCH_LIST", "").replace(";", " ").split()
     if named:
         return " ".join(named)
     known = output(toolkit / "bin" / "nvcc", "--list-gpu-arch").split()
+    own = [] if os.environ.get("ICHFAST_CUDA") == "1" else gpus.split()
+    if own and all(f"compute_{a.replace('.', '')}" in known for a in own):
+        return gpus
     built = [a for a in ARCHITECTURES if f"compute_{a.replace('.', '')}" in known]
     return " ".join(built) + "+PTX"  # of the newest, for the GPUs that come after it
 
 
 def main() -> None:
-    compiler = shlex.split(os.environ.get("CXX", "c++"))[0]
-    if shutil.which(compiler) is None:
-        sys.exit(
-            f"ichfast: no C++ compiler '{compiler}' found: install g++ 12 or newer (Debian, "
-            "Ubuntu: `apt install g++`), or name yours in CXX."
-        )
+    check_compiler()
     try:
         import pybind11
         import torch
 
-        toolkit = choose_toolkit(torch.__version__, torch.version.cuda)
+        gpus = find_gpus()
+        toolkit = choose_toolkit(torch.__version__, torch.version.cuda, gpus)
         if toolkit:  # torch's helper guesses both when it is imported, and guesses wrong
             os.environ["CUDA_HOME"] = str(toolkit[0])
-            os.environ["TORCH_CUDA_ARCH_LIST"] = architectures(toolkit[0])
+            os.environ["TORCH_CUDA_ARCH_LIST"] = choose_architectures(toolkit[0], gpus)
         from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
     except ImportError as error:
         sys.exit(
@@ -140,7 +162,16 @@ def main() -> None:
                 py_limited_api=True,  # no Python in it
             )
         )
-    setup(ext_modules=libraries, cmdclass={"build_ext": BuildExtension})
+
+    class KeepObjects(BuildExtension):
+        """Compiles only what has changed; setuptools would forget an editable build's objects."""
+
+        def finalize_options(self) -> None:
+            super().finalize_options()
+            if self.editable_mode:
+                self.build_temp = "build/objects"
+
+    setup(ext_modules=libraries, cmdclass={"build_ext": KeepObjects})
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None, prog: str = "python -m ichfast.audi
     except ModuleNotFoundError as error:
         if error.name not in ("jinja2", "matplotlib"):
             raise
-        print(f"error: {error.name} is missing: pip install ichfast[report]", file=sys.stderr)
+        print(f"error: {error.name} is missing: pip install matplotlib jinja2", file=sys.stderr)
         return 2
     except IchfastError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -99,7 +99,7 @@ def test_decoders_that_disagree(
     need_decoder(RLELossless)
     names = decoders.available(RLELossless)
     if len(names) < 2:
-        pytest.skip("only one decoder for RLE: pip install ichfast[decode]")
+        pytest.skip("only one decoder for RLE: pip install '.[decode]'")
     single = dicom((volume()[0] + 1024).astype(np.uint16), RescaleIntercept=-1024, BitsStored=12)
     single.compress(RLELossless, generate_instance_uid=False)
     save(tmp_path / "set" / "a.dcm", single)

@@ -231,20 +231,49 @@ def test_toolkit_in_use(build: Any, tmp_path: Path, monkeypatch: Any, capsys: An
     monkeypatch.setenv("CUDA_HOME", str(toolkit(tmp_path, "13.2")))
     for wish in ("auto", "1", ""):
         monkeypatch.setenv("ICHFAST_CUDA", wish)
-        assert build.choose_toolkit("2.11.0+cu130", "13.0") == (tmp_path, "13.2")
+        assert build.choose_toolkit("2.11.0+cu130", "13.0", "9.0") == (tmp_path, "13.2")
     monkeypatch.setenv("ICHFAST_CUDA", "0")
-    assert build.choose_toolkit("2.11.0+cu130", "13.0") is None
-    assert build.choose_toolkit("2.11.0+cu126", "12.6") is None
+    assert build.choose_toolkit("2.11.0+cu130", "13.0", "9.0") is None
+    assert build.choose_toolkit("2.11.0+cu126", "12.6", "9.0") is None
     assert capsys.readouterr().out == ""
 
 
 def test_auto_without_cuda(build: Any, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
-    assert build.choose_toolkit("2.11.0+cu130", "13.0") is None
+    assert build.choose_toolkit("2.11.0+cu130", "13.0", "9.0") is None
     assert "CPU kernels only, since no nvcc was found in" in capsys.readouterr().out
     toolkit(tmp_path, "13.0")
-    assert build.choose_toolkit("2.11.0+cpu", None) is None
+    assert build.choose_toolkit("2.11.0+cpu", None, "9.0") is None
     assert "CPU kernels only, since torch 2.11.0+cpu is built without" in capsys.readouterr().out
+    assert build.choose_toolkit("2.11.0+cu126", "12.6", "9.0") is None
+    assert re.match(
+        r"ichfast builds CPU kernels only, since the CUDA toolkit in \S+ is 13\.0 and torch "
+        r"2\.11\.0\+cu126 is built for CUDA 12\.6: name a toolkit 12\.x in CUDA_HOME\.",
+        capsys.readouterr().out,
+    )
+
+
+def test_auto_without_a_gpu(build: Any, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setenv("CUDA_HOME", str(toolkit(tmp_path, "13.0")))
+    assert build.choose_toolkit("2.11.0+cu130", "13.0", "") is None
+    assert "CPU kernels only, since nvidia-smi lists no GPU here" in capsys.readouterr().out
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "9.0")  # for another machine
+    assert build.choose_toolkit("2.11.0+cu130", "13.0", "") == (tmp_path, "13.0")
+    monkeypatch.delenv("TORCH_CUDA_ARCH_LIST")
+    monkeypatch.setenv("ICHFAST_CUDA", "1")
+    assert build.choose_toolkit("2.11.0+cu130", "13.0", "") == (tmp_path, "13.0")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("printed", "gpus"),
+    [("8.6\n8.6\n9.0", "8.6 9.0"), ("NVIDIA-SMI has failed because it 13.0", ""), ("", "")],
+)
+def test_gpus(build: Any, tmp_path: Path, monkeypatch: Any, printed: str, gpus: str) -> None:
+    assert build.find_gpus() == ""  # no nvidia-smi on this PATH
+    script(tmp_path / "nvidia-smi", f"printf '{printed}\n'")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert build.find_gpus() == gpus
 
 
 @pytest.mark.parametrize(
@@ -253,11 +282,8 @@ def test_auto_without_cuda(build: Any, tmp_path: Path, monkeypatch: Any, capsys:
         ("yes", "13.0", "13.0", "ICHFAST_CUDA must be auto, 0 or 1, not 'yes'."),
         ("1", None, "13.0", r"ICHFAST_CUDA=1, but no nvcc was found in \S+/bin: install a CUDA"),
         ("1", "13.0", None, "ICHFAST_CUDA=1, but torch 2.99 is built without CUDA: install a CUDA"),
-        *(
-            (wish, "13.0", "12.8", r"the CUDA toolkit in \S+ is 13.0 but torch 2.99 is built for "
-             "CUDA 12.8: name a toolkit 12.x in CUDA_HOME, or .* with ICHFAST_CUDA=0.")
-            for wish in ("1", "auto")
-        ),
+        ("1", "13.0", "12.8", r"ICHFAST_CUDA=1, but the CUDA toolkit in \S+ is 13.0 and torch 2.99 "
+         "is built for CUDA 12.8: name a toolkit 12.x in CUDA_HOME."),
     ],
 )  # fmt: skip
 def test_build_refusals(
@@ -274,15 +300,48 @@ def test_build_refusals(
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
     monkeypatch.setenv("ICHFAST_CUDA", wish)
     with pytest.raises(SystemExit, match=f"ichfast: {message}"):
-        build.choose_toolkit("2.99", torch_cuda)
+        build.choose_toolkit("2.99", torch_cuda, "9.0")
 
 
 def test_architectures(build: Any, tmp_path: Path, monkeypatch: Any) -> None:
-    assert build.architectures(toolkit(tmp_path / "13", "13.0")) == "7.5 8.0 8.6 9.0 10.0 12.0+PTX"
+    newer = toolkit(tmp_path / "13", "13.0")
     older = toolkit(tmp_path / "12", "12.6", "50 75 80 86 87 89 90")
-    assert build.architectures(older) == "7.5 8.0 8.6 9.0+PTX"
+    everything = "7.5 8.0 8.6 9.0 10.0 12.0+PTX"
+    assert build.choose_architectures(newer, "8.6 9.0") == "8.6 9.0"
+    assert build.choose_architectures(older, "12.0") == "7.5 8.0 8.6 9.0+PTX"  # it knows no 12.0
+    monkeypatch.setenv("ICHFAST_CUDA", "1")
+    assert build.choose_architectures(newer, "") == everything
+    assert build.choose_architectures(newer, "9.0") == everything  # not this machine's alone
+    assert build.choose_architectures(older, "9.0") == "7.5 8.0 8.6 9.0+PTX"
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "8.0;9.0a; 12.0+PTX")
-    assert build.architectures(older) == "8.0 9.0a 12.0+PTX"
+    assert build.choose_architectures(older, "9.0") == "8.0 9.0a 12.0+PTX"
+
+
+@pytest.mark.parametrize(
+    ("says", "message"),
+    [
+        (None, "no C++ compiler '{path}' found"),
+        ("error: unrecognized '-std=c++20'", "the C++ compiler '{path}' (g++ 9) is too old"),
+        ("#define __cplusplus 201709L", "the C++ compiler '{path}' (g++ 9) is too old"),  # g++ 10
+        ("#define __cplusplus 202002L", None),
+    ],
+)
+def test_compilers(
+    build: Any, tmp_path: Path, monkeypatch: Any, says: str | None, message: str | None
+) -> None:
+    path = tmp_path / "mine"
+    if says is not None:
+        script(path, f"""case "$*" in *--version) echo g++ 9 ;; *) echo "{says}" ;; esac""")
+    monkeypatch.setenv("CXX", f"{path} -pipe")
+    if message is None:
+        build.check_compiler()
+    else:
+        with pytest.raises(SystemExit) as refusal:
+            build.check_compiler()
+        what = f"ichfast: {message.format(path=path)}: install g++ 11 or newer"
+        assert str(refusal.value).startswith(what)
+    monkeypatch.delenv("CXX")
+    build.check_compiler()  # that of this machine
 
 
 def test_setup_refuses_before_it_compiles(tmp_path: Path) -> None:

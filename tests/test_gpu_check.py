@@ -76,7 +76,7 @@ def test_what_is_missing(
 
     assert f"no nvcc was found in {tmp_path}/bin" in sentence()
     nvcc(tmp_path, "12.8")
-    assert "is 12.8 but torch" in sentence()
+    assert "is 12.8 and torch" in sentence()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "finds no GPU" in sentence()
     monkeypatch.setattr(torch.version, "cuda", None)

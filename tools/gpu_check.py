@@ -74,16 +74,17 @@ def find_machine() -> Machine:
             f"with a driver for CUDA {torch.version.cuda}"
         )
     devices = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    gpus = " ".join(sorted({f"{device.major}.{device.minor}" for device in devices}))
     os.environ["ICHFAST_CUDA"] = "1"
     try:
         choose = runpy.run_path(str(ROOT / "setup.py"))["choose_toolkit"]
-        toolkit, release = choose(torch.__version__, torch.version.cuda)
+        toolkit, release = choose(torch.__version__, torch.version.cuda, gpus)
     except SystemExit as refusal:
         raise CannotRun(str(refusal)) from refusal
     return Machine(
         name=f"{', '.join(device.name for device in devices)}; torch {torch.__version__}, "
         f"toolkit {release}, Python {sys.version.split()[0]}",
-        architectures=" ".join(sorted({f"{device.major}.{device.minor}" for device in devices})),
+        architectures=gpus,
         toolkit=toolkit,
     )
 

@@ -43,7 +43,7 @@ def available(syntax: str) -> list[str]:
     except NotImplementedError:
         raise Refused(f"{uid.name} cannot be decoded by pydicom; convert the file") from None
     if not decoder.is_available:
-        raise Refused(f"{uid.name} needs a decoder: pip install ichfast[decode]")
+        raise Refused(f"{uid.name} needs a decoder: pip install '.[decode]' in ichfast's clone")
     return sorted(decoder.available_plugins, key=_PREFERENCE.index)
 
 

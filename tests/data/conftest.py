@@ -108,7 +108,7 @@ def write_rsna(write_dicom: Callable[..., Path]) -> Callable[..., Path]:
 def need_decoder() -> Callable[[str], None]:
     def need(syntax: str) -> None:
         if not get_decoder(syntax).is_available:
-            pytest.skip("no decoder for this syntax: pip install ichfast[decode]")
+            pytest.skip("no decoder for this syntax: pip install '.[decode]'")
 
     return need
 

@@ -88,7 +88,7 @@ def test_agreement(write, monkeypatch):
     path = write(RLELossless)
     if len(decoders.available(RLELossless)) < 2:
         assert decoders_agree(path) is None
-        pytest.skip("only one decoder for RLE: pip install ichfast[decode]")
+        pytest.skip("only one decoder for RLE: pip install '.[decode]'")
     assert decoders_agree(path) is True
     real = decoders.decode
     monkeypatch.setattr(

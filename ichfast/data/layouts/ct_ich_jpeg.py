@@ -150,7 +150,7 @@ def _read_grey(path: Path) -> np.ndarray:
     try:
         from PIL import Image
     except ModuleNotFoundError:
-        raise DataError(f"{path}: JPEG needs a decoder: pip install ichfast[decode]") from None
+        raise DataError(f"{path}: JPEG needs a decoder: pip install pillow") from None
     with (
         refuse_failures(f"{path.name} is not a readable JPEG picture"),
         Image.open(path, formats=["JPEG"]) as picture,
