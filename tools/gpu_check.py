@@ -92,11 +92,11 @@ def find_machine() -> Machine:
 def all_steps() -> list[Step]:
     python = sys.executable
     pytest = [python, "-m", "pytest", "tests/ops", "--durations=10", "-m"]
-    kernels = sorted(path.stem for path in (ROOT / "tests/cpp/kernels").glob("test_*.cpp"))
+    ops = sorted(path.stem for path in (ROOT / "tests/cpp/ops").glob("test_*.cpp"))
 
     def sanitizer(tool: str) -> Step:
         command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "1"]
-        return Step(tool, [[*command, f"build/gpu/{kernel}"] for kernel in kernels])
+        return Step(tool, [[*command, f"build/gpu/{op}"] for op in ops])
 
     return [
         Step("build", [[python, "setup.py", "build_ext", "--inplace"]]),

@@ -33,8 +33,7 @@ FILES = {
     "Python function": ("ichfast/ops/{}.py", True),
     "plain form": ("ichfast/ops/reference/{}.py", True),
     "test": ("tests/ops/test_{}.py", False),
-    "C++ test of its math": ("tests/cpp/math/test_{}.cpp", False),
-    "C++ test of its kernels": ("tests/cpp/kernels/test_{}.cpp", True),
+    "C++ test": ("tests/cpp/ops/test_{}.cpp", True),
     "benchmark": ("benchmarks/bench_{}.py", False),
 }
 

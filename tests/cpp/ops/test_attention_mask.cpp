@@ -1,4 +1,6 @@
-// The kernels of attention_mask against math/attention_mask.h in float64.
+// The math of attention_mask against central differences; its kernels against the math in float64.
+#include <limits>
+
 #include "kernels/attention_mask.cuh"
 #include "tensors.h"
 
@@ -83,9 +85,29 @@ void test_wide() {
   }
 }
 
+constexpr float kQuietNaNf = std::numeric_limits<float>::quiet_NaN();
+
+void test_math() {
+  const Pair<double> g{0.7, -1.3};
+  for (double z = -5; z <= 5; z += 0.5) {
+    const double x = 0.8;
+    const auto dot = [&](double image, double logit) {
+      const Pair<double> pair = masked(image, logit);
+      return g.background * pair.background + g.foreground * pair.foreground;
+    };
+    CHECK_NEAR(grad_image(z, g), derivative([&](double image) { return dot(image, z); }, x), 1e-9);
+    CHECK_NEAR(grad_logit(x, z, g), derivative([&](double logit) { return dot(x, logit); }, z),
+               1e-9);
+    CHECK_NEAR(masked(x, z).background + masked(x, z).foreground, x, 1e-15);
+  }
+  CHECK(std::isnan(masked(kQuietNaNf, 0.0f).background) &&
+        std::isnan(masked(0.5f, kQuietNaNf).foreground));
+}
+
 }  // namespace
 
 int main() {
+  test_math();
   test<float, float, float>();
   test<float, BFloat16, BFloat16>();
   test<float, float, Half>();

@@ -1,4 +1,6 @@
-// The kernels of overlap_counts, to the last voxel.
+// The math of overlap_counts, voxel by voxel; its kernels against it, to the last voxel.
+#include <limits>
+
 #include "kernels/overlap_counts.cuh"
 #include "tensors.h"
 
@@ -52,9 +54,27 @@ void test_wide() {
   CHECK(moves_wide([&] { run<float, float, float, float, float>(n, Layout::kContiguous); }));
 }
 
+constexpr float kQuietNaNf = std::numeric_limits<float>::quiet_NaN();
+constexpr float kInfinityf = std::numeric_limits<float>::infinity();
+
+void test_math() {
+  const auto counted = [](float p, float t, int32_t tp, int32_t fp, int32_t fn, int32_t nan) {
+    int32_t counts[kCounts] = {};
+    count(p, t, 0.5f, counts);
+    return counts[kTP] == tp && counts[kFP] == fp && counts[kFN] == fn && counts[kNaN] == nan;
+  };
+  CHECK(counted(0.6f, 1, 1, 0, 0, 0));
+  CHECK(counted(0.6f, 0, 0, 1, 0, 0));
+  CHECK(counted(0.5f, 0.1f, 0, 0, 1, 0));  // exceeds, not reaches; any target above 0
+  CHECK(counted(0.5f, 0, 0, 0, 0, 0));
+  CHECK(counted(kInfinityf, -1, 0, 1, 0, 0));
+  CHECK(counted(kQuietNaNf, 0, 0, 0, 0, 1) && counted(0, kQuietNaNf, 0, 0, 0, 1));
+}
+
 }  // namespace
 
 int main() {
+  test_math();
   test<float, float, Bool>();
   test<float, BFloat16, uint8_t>();
   test<float, Half, float>();
