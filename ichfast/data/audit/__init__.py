@@ -1,4 +1,4 @@
-"""What is odd about trees of CT files, told without reading them into memory."""
+"""What is odd about folders of CT files, found without reading them into memory."""
 
 from ichfast.data.audit.look import DISAGREE
 from ichfast.data.audit.survey import Options, audit

@@ -1,5 +1,5 @@
-"""One file: what its header says of each slice, which quirks that has or may have, and the hash of
-its pixels.
+"""One file: the header of each slice in it, the quirks that it has or may have, and the hash of its
+pixels.
 """
 
 import hashlib
@@ -33,15 +33,15 @@ class Look:
     position: float  # mm along the normal
     found: list[str]  # names of quirks
     possible: list[str]  # of quirks that only the pixels can confirm
-    # Hash of the upright HU; of an empty picture none, for all of them are alike.
+    # Hash of the upright HU; None for an empty picture, as all of those are alike.
     pixels: int | None = None
-    # Where decoders disagree: DISAGREE or ROUND, and who is on which side ("a, b / c").
+    # Where decoders disagree: DISAGREE or ROUND, and the sides ("a, b / c").
     decoders: tuple[str, str] | None = None
 
 
 def look(path: Path, *, pixels: bool) -> list[tuple[int, Look | Refused]]:
-    """Each slice of the file with its number, 0 where there is one. `Refused`, of the file or of a
-    frame in it, where training would refuse it or leave it out, as far as is known.
+    """Each slice of the file with its number, 0 for the only one. `Refused`, for the file or a
+    frame in it, where training would refuse it or leave it out, as far as the header tells.
     """
     if kind := find_unaudited(path.name):
         raise Refused(f"{kind}, not looked into", skip=True)
@@ -74,8 +74,8 @@ def _look(path: Path, file: EnhancedFile | None, picture: Picture, pixels: bool)
     own = make_frame(header.orientation)
     position = sum(x * n for x, n in zip(header.position, own.normal, strict=True))
     if not pixels:
-        image = Image(header, unread(), header.slope, header.intercept)
-        return Look(header, own, position, *present(quirks.IMAGE_QUIRKS, image))
+        image = Image(header, make_unread(), header.slope, header.intercept)
+        return Look(header, own, position, *find_quirks(quirks.IMAGE_QUIRKS, image))
     image = file.read_image(picture.number) if file else read_image(path)
     found = list(quirks.correct(image))
     code = _hash(image, own)
@@ -90,7 +90,7 @@ def _look(path: Path, file: EnhancedFile | None, picture: Picture, pixels: bool)
 
 
 def _check_size(header: Header, size: int) -> None:
-    """Uncompressed pixels must all be there; of compressed ones only a decoder knows."""
+    """Uncompressed pixels must all be there; compressed ones only a decoder can check."""
     if header.transfer_syntax not in NATIVE:
         return
     expected = header.rows * header.columns * header.bits_allocated // 8
@@ -114,8 +114,8 @@ def _hash(image: Image, own: Frame) -> int | None:
     return int.from_bytes(digest.digest(), "little")
 
 
-# The table of quirks is asked without pixels too: one that does not touch them answers as ever, the
-# others get as far as the pixels, so the header says that they are possible.
+# Quirks are looked for without pixels, too: those that do not depend on them are found as usual,
+# and those that get as far as asking for a pixel are possible by the header.
 
 
 class _NeedsPixels(Exception):
@@ -123,7 +123,7 @@ class _NeedsPixels(Exception):
 
 
 class _Unread:
-    """In the place of an array that was not read. Its number of slices is known, no more."""
+    """Stands for an array that was not read, of which only the number of slices is known."""
 
     def __init__(self, slices: int):
         self.slices = slices
@@ -139,12 +139,12 @@ class _Unread:
     __hash__ = None  # type: ignore[assignment]
 
 
-def unread(slices: int = 1) -> Any:
+def make_unread(slices: int = 1) -> Any:
     return _Unread(slices)
 
 
-def present(table: Iterable[quirks.Quirk[Any]], subject: Any) -> tuple[list[str], list[str]]:
-    """Names of the quirks that are there, and of those that only pixels can tell."""
+def find_quirks(table: Iterable[quirks.Quirk[Any]], subject: Any) -> tuple[list[str], list[str]]:
+    """Names of the quirks that are there, and of those that only pixels can confirm."""
     found, possible = [], []
     for quirk in table:
         try:

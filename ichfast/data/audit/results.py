@@ -1,4 +1,4 @@
-"""From the tally to what is said: plain numbers and strings for the JSON and the page."""
+"""From the tally to the findings: plain numbers and strings for the JSON and the page."""
 
 import base64
 import hashlib
@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ichfast.data import quirks
-from ichfast.data.audit.look import present, unread
-from ichfast.data.audit.tally import NAMED, Scan, Tally, word
+from ichfast.data.audit.look import find_quirks, make_unread
+from ichfast.data.audit.tally import NAMED, SeriesTally, Tally, make_word_pattern
 from ichfast.data.problems import make_printable
 from ichfast.data.series import Series
 from ichfast.data.stacks import measure_tilt
@@ -20,36 +20,36 @@ FORMAT = "ichfast-audit"
 VERSION = 1
 MISSING = "missing slices"
 SINGLE = "single slice"
-RUNS = 6  # different spacings that a series names
+RUNS = 6  # different spacings that are listed per series
 
 
-class Shown:
-    """Ids as pseudonyms, or as they are. A pseudonym needs the salt to be made again, so that
-    trying all hospital numbers tells nothing to who has the report alone.
+class Pseudonyms:
+    """Ids as pseudonyms, or as they are with `identify`. Only the salt reproduces a pseudonym, so
+    trying all hospital numbers tells nothing to anyone who has the report alone.
     """
 
     def __init__(self, salt: bytes, identify: bool, telling: Mapping[str, str]):
         self.salt = salt
         self.identify = identify
         self.pieces = {
-            piece: word(patient).sub(self.name("patient", patient), piece)
+            piece: make_word_pattern(patient).sub(self.hide("patient", patient), piece)
             for piece, patient in telling.items()
         }
 
-    def name(self, kind: str, text: str) -> str:
+    def hide(self, kind: str, text: str) -> str:
         if self.identify or not text:
             return make_printable(text)
         secret = f"{kind}:{text}".encode("utf-8", "surrogatepass")
         digest = hashlib.blake2b(secret, key=self.salt, digest_size=5).digest()
         return f"{kind}-{base64.b32encode(digest).decode().lower()}"
 
-    def file(self, source: str) -> str:
+    def hide_in_path(self, source: str) -> str:
         if self.pieces and not self.identify:
             source = "/".join(self.pieces.get(piece, piece) for piece in source.split("/"))
         return make_printable(source)
 
 
-def results(
+def summarise(
     tally: Tally,
     sets: Sequence[str],
     lists: Mapping[str, frozenset[str]],
@@ -57,50 +57,58 @@ def results(
     identify: bool,
     salt: bytes,
 ) -> dict[str, Any]:
-    shown = Shown(salt, identify, tally.telling)
+    pseudonyms = Pseudonyms(salt, identify, tally.telling)
     scans = [scan for own in tally.scans.values() for scan in own]
-    series = [_series(scan, len(tally.scans[key]), shown, sets) for key, scan in _keyed(tally)]
+    series = [
+        _describe_series(scan, len(own), pseudonyms, sets)
+        for own in tally.scans.values()
+        for scan in own
+    ]
     return {
         "format": FORMAT,
         "version": VERSION,
         "pixels_read": pixels,
         "identified": identify,
-        "sets": [_set(part, name, tally, scans) for part, name in enumerate(sets)],
-        "shared": _shared(scans, sets, shown),
-        "studies_of_several_patients": _patients_of_one_study(scans, shown),
-        "listed": [_listed(name, ids, tally, scans, sets, shown) for name, ids in lists.items()],
-        "identical": _identical(tally, sets, shown) if pixels else None,
-        "findings": _findings(tally, sets, shown),
-        "series_findings": dict(_most(Counter(name for one in series for name in one["found"]))),
-        "slice_spacing_mm": _spread(np.round(gap, 3) for s in scans for gap in _gaps(s)),
-        "pixel_spacing_mm": _spread(
+        "sets": [_describe_set(part, name, tally, scans) for part, name in enumerate(sets)],
+        "shared": _find_shared(scans, sets, pseudonyms),
+        "studies_of_several_patients": _find_studies_of_several_patients(scans, pseudonyms),
+        "listed": [
+            _find_listed(name, ids, tally, scans, sets, pseudonyms) for name, ids in lists.items()
+        ],
+        "identical": _find_identical(tally, sets, pseudonyms) if pixels else None,
+        "findings": _list_findings(tally, sets, pseudonyms),
+        "series_findings": dict(
+            _sort_by_count(Counter(name for one in series for name in one["found"]))
+        ),
+        "slice_spacing_mm": _count_values(
+            np.round(gap, 3) for s in scans for gap in _measure_gaps(s)
+        ),
+        "pixel_spacing_mm": _count_values(
             round(x, 4) for s in scans for x in sorted(set(s.stack.header.spacing))
         ),
-        "tilt_degrees": _spread(one["tilt"] for one in series),
+        "tilt_degrees": _count_values(one["tilt"] for one in series),
         "series": series,
     }
 
 
-def _keyed(tally: Tally) -> list[tuple[tuple[int, str], Scan]]:
-    return [(key, scan) for key, scans in tally.scans.items() for scan in scans]
-
-
-def _most(counts: Counter[str]) -> list[tuple[str, int]]:
+def _sort_by_count(counts: Counter[str]) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
-def _spread(values: Iterable[float]) -> list[list[float]]:
-    """[value, how often], by value."""
+def _count_values(values: Iterable[float]) -> list[list[float]]:
+    """[value, count], by value."""
     return [[value, count] for value, count in sorted(Counter(map(float, values)).items())]
 
 
-def _gaps(scan: Scan) -> np.ndarray:
-    """Distances between neighbours, copies of a position apart."""
+def _measure_gaps(scan: SeriesTally) -> np.ndarray:
+    """Distances between neighbours, without the zeros between slices at one position."""
     gaps: np.ndarray = np.diff(np.sort(np.frombuffer(scan.positions)))
     return gaps[gaps >= quirks.SAME_POSITION_MM]
 
 
-def _set(part: int, name: str, tally: Tally, scans: Sequence[Scan]) -> dict[str, Any]:
+def _describe_set(
+    part: int, name: str, tally: Tally, scans: Sequence[SeriesTally]
+) -> dict[str, Any]:
     own = [scan for scan in scans if scan.set == part]
     slices = sum(len(scan.positions) for scan in own)
     return {
@@ -115,13 +123,15 @@ def _set(part: int, name: str, tally: Tally, scans: Sequence[Scan]) -> dict[str,
     }
 
 
-def _series(scan: Scan, parts: int, shown: Shown, sets: Sequence[str]) -> dict[str, Any]:
+def _describe_series(
+    scan: SeriesTally, parts: int, pseudonyms: Pseudonyms, sets: Sequence[str]
+) -> dict[str, Any]:
     header = scan.stack.header
     positions = np.sort(np.frombuffer(scan.positions))
     n = len(positions)
     angle = measure_tilt(scan.stack.frame.normal, header.gantry_tilt)
     whole = Series(
-        stored=unread(n),
+        stored=make_unread(n),
         slope=np.ones(n),
         intercept=np.zeros(n),
         padding=None,
@@ -135,21 +145,21 @@ def _series(scan: Scan, parts: int, shown: Shown, sets: Sequence[str]) -> dict[s
         sources=(),
         mixed=parts > 1,
     )
-    found, _ = present(quirks.SERIES_QUIRKS, whole)
-    missing = _missing(_gaps(scan))
+    found, _ = find_quirks(quirks.SERIES_QUIRKS, whole)
+    missing = _count_missing(_measure_gaps(scan))
     own = {MISSING: missing > 0, SINGLE: n == 1}
     found += [name for name, there in own.items() if there]
     return {
         "set": make_printable(sets[scan.set]),
-        "patient": shown.name("patient", header.patient),
-        "study": shown.name("study", header.study),
-        "series": shown.name("series", header.series),
-        "first_file": shown.file(scan.first),
+        "patient": pseudonyms.hide("patient", header.patient),
+        "study": pseudonyms.hide("study", header.study),
+        "series": pseudonyms.hide("series", header.series),
+        "first_file": pseudonyms.hide_in_path(scan.first),
         "slices": n,
         "size": [header.rows, header.columns],
         "pixel_spacing_mm": list(header.spacing),
         "tilt": round(angle, 1),
-        "spacings_mm": _runs(np.diff(positions)),
+        "spacings_mm": _group_gaps(np.diff(positions)),
         "duplicate_positions": int((np.diff(positions) < quirks.SAME_POSITION_MM).sum()),
         "missing_slices": missing,
         "found": list(dict.fromkeys(found)),
@@ -158,8 +168,8 @@ def _series(scan: Scan, parts: int, shown: Shown, sets: Sequence[str]) -> dict[s
     }
 
 
-def _runs(gaps: np.ndarray) -> list[list[float]]:
-    """Its different spacings with their numbers, in the order from foot to head."""
+def _group_gaps(gaps: np.ndarray) -> list[list[float]]:
+    """The different spacings with their counts, from foot to head."""
     groups: list[list[float]] = []
     for gap in map(float, gaps):
         for group in groups:
@@ -171,9 +181,9 @@ def _runs(gaps: np.ndarray) -> list[list[float]]:
     return sorted(sorted(groups, key=lambda g: -g[1])[:RUNS], key=groups.index)
 
 
-def _missing(gaps: np.ndarray) -> int:
-    """How many slices fill the gaps, where all are multiples of the commonest; else the spacing is
-    uneven and nothing can be said to be missing.
+def _count_missing(gaps: np.ndarray) -> int:
+    """How many slices would fill the gaps, where all are multiples of the commonest. Else 0: the
+    spacing is uneven, and nothing shows that slices are missing.
     """
     if len(gaps) < 3:
         return 0
@@ -185,9 +195,11 @@ def _missing(gaps: np.ndarray) -> int:
     return int((times - 1).sum())
 
 
-def _shared(scans: Sequence[Scan], sets: Sequence[str], shown: Shown) -> list[dict[str, Any]]:
-    """What each two sets have in common."""
-    kinds: dict[str, Callable[[Scan], str]] = {
+def _find_shared(
+    scans: Sequence[SeriesTally], sets: Sequence[str], pseudonyms: Pseudonyms
+) -> list[dict[str, Any]]:
+    """What each pair of sets has in common."""
+    kinds: dict[str, Callable[[SeriesTally], str]] = {
         "patient": lambda scan: scan.stack.header.patient,
         "study": lambda scan: scan.stack.header.study,
         "series": lambda scan: scan.stack.header.series,
@@ -198,14 +210,16 @@ def _shared(scans: Sequence[Scan], sets: Sequence[str], shown: Shown) -> list[di
         for kind, of in kinds.items():
             names = [{of(scan) for scan in scans if scan.set == part} for part in (one, other)]
             both = sorted((names[0] & names[1]) - {""})
-            pair[kind] = [shown.name(kind, name) for name in both]
+            pair[kind] = [pseudonyms.hide(kind, name) for name in both]
         pairs.append(pair)
     return pairs
 
 
-def _patients_of_one_study(scans: Sequence[Scan], shown: Shown) -> list[dict[str, Any]]:
-    """Studies with several patients' ids, as a second pseudonymisation makes them: the same person
-    in two parts of a split, and no comparison of ids shows it.
+def _find_studies_of_several_patients(
+    scans: Sequence[SeriesTally], pseudonyms: Pseudonyms
+) -> list[dict[str, Any]]:
+    """Studies with the ids of several patients, as a second pseudonymisation makes them: the same
+    person can be in two parts of a split, and no comparison of ids shows it.
     """
     patients: dict[str, set[str]] = defaultdict(set)
     for scan in scans:
@@ -214,21 +228,21 @@ def _patients_of_one_study(scans: Sequence[Scan], shown: Shown) -> list[dict[str
             patients[header.study].add(header.patient)
     return [
         {
-            "study": shown.name("study", study),
-            "patients": sorted(shown.name("patient", patient) for patient in own),
+            "study": pseudonyms.hide("study", study),
+            "patients": sorted(pseudonyms.hide("patient", patient) for patient in own),
         }
         for study, own in sorted(patients.items())
         if len(own) > 1
     ]
 
 
-def _listed(
+def _find_listed(
     name: str,
     ids: frozenset[str],
     tally: Tally,
-    scans: Sequence[Scan],
+    scans: Sequence[SeriesTally],
     sets: Sequence[str],
-    shown: Shown,
+    pseudonyms: Pseudonyms,
 ) -> dict[str, Any]:
     """Which of the ids (of patients, studies, series or files) are in the sets."""
     hits = []
@@ -239,25 +253,30 @@ def _listed(
             own = getattr(header, kind)
             if own in ids:
                 met.add(own)
-                hits.append((scan.set, kind, shown.name(kind, own), scan.first))
+                hits.append((scan.set, kind, pseudonyms.hide(kind, own), scan.first))
     for stem, part, source in tally.listed:
         if stem in ids:
             met.add(stem)
-            hits.append((part, "file", shown.file(stem), source))
-    # One line for each id and set, not for each series of a patient.
+            hits.append((part, "file", pseudonyms.hide_in_path(stem), source))
+    # One line per id and set, not per series of a patient.
     single = {(part, kind, own): source for part, kind, own, source in reversed(hits)}
     return {
         "list": make_printable(name),
         "ids": len(ids),
         "present": len(met),
         "found": [
-            {"set": make_printable(sets[part]), "kind": kind, "id": own, "file": shown.file(source)}
+            {
+                "set": make_printable(sets[part]),
+                "kind": kind,
+                "id": own,
+                "file": pseudonyms.hide_in_path(source),
+            }
             for (part, kind, own), source in reversed(single.items())
         ],
     }
 
 
-def _identical(tally: Tally, sets: Sequence[str], shown: Shown) -> dict[str, Any]:
+def _find_identical(tally: Tally, sets: Sequence[str], pseudonyms: Pseudonyms) -> dict[str, Any]:
     """Groups of files with the same picture in HU."""
     codes: np.ndarray = np.array([code for code, _, _ in tally.hashes], np.uint64)
     values, counts = np.unique(codes, return_counts=True)
@@ -275,7 +294,7 @@ def _identical(tally: Tally, sets: Sequence[str], shown: Shown) -> dict[str, Any
         "files": sum(map(len, groups.values())),
         "named": [
             [
-                {"set": make_printable(sets[part]), "file": shown.file(source)}
+                {"set": make_printable(sets[part]), "file": pseudonyms.hide_in_path(source)}
                 for part, source in group
             ]
             for group in named
@@ -283,7 +302,9 @@ def _identical(tally: Tally, sets: Sequence[str], shown: Shown) -> dict[str, Any
     }
 
 
-def _findings(tally: Tally, sets: Sequence[str], shown: Shown) -> list[dict[str, Any]]:
+def _list_findings(
+    tally: Tally, sets: Sequence[str], pseudonyms: Pseudonyms
+) -> list[dict[str, Any]]:
     order = ("refused", "decoders", "quirk", "left out")
     return [
         {
@@ -292,7 +313,11 @@ def _findings(tally: Tally, sets: Sequence[str], shown: Shown) -> list[dict[str,
             "files": finding.files,
             "possible": finding.possible,
             "named": [
-                {"set": make_printable(sets[part]), "file": shown.file(source), "detail": detail}
+                {
+                    "set": make_printable(sets[part]),
+                    "file": pseudonyms.hide_in_path(source),
+                    "detail": detail,
+                }
                 for part, source, detail in finding.named
             ],
         }

@@ -1,4 +1,4 @@
-"""All files under the given folders, over all cores, into one tally and from that the findings."""
+"""Look at all files under the given folders, on all cores, and tally what is found."""
 
 import multiprocessing
 import os
@@ -14,7 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ichfast.data.audit.look import look
-from ichfast.data.audit.results import results
+from ichfast.data.audit.results import summarise
 from ichfast.data.audit.tally import Tally
 from ichfast.data.files import list_folder, name_slice, open_table
 from ichfast.data.problems import Refused
@@ -24,7 +24,7 @@ from ichfast.processes import available_cores, ignore_interrupt
 File = tuple[int, str]  # set, name below its root
 # Big enough that a process hardly waits, small enough that progress shows.
 CHUNK = {False: 256, True: 32}
-# A process takes seconds to start, which so many files must be worth.
+# A process takes seconds to start, which pays from so many files on.
 WORTH = {False: 50_000, True: 1024}
 
 
@@ -35,7 +35,7 @@ class Options:
     workers: int | None = None
     lists: tuple[Path, ...] = ()
     salt: bytes = b""
-    leave: Path | None = None  # a folder that is not looked into: the audit's own output
+    leave: Path | None = None  # a folder to leave out: the audit's own output
     progress: bool = True
 
 
@@ -43,13 +43,13 @@ def audit(roots: Sequence[Path], options: Options) -> dict[str, Any]:
     """What `audit.json` holds (docs/how-to/audit.md). It does not depend on the number of
     processes.
     """
-    _check(roots, options)
+    _check_roots(roots, options)
     lists = {path.name: _read_list(path) for path in options.lists}
     if len(lists) < len(options.lists):
         raise DataError("two of the files given with --exclude-list have the same name; rename one")
     tally = Tally()
     wanted = frozenset().union(*lists.values())
-    counts = _count(roots, options.leave, tally)
+    counts = _count_files(roots, options.leave, tally)
     for count, root in zip(counts, roots, strict=True):
         if not count:
             raise DataError(f"{root}: holds no files; give a folder with CT files in it")
@@ -58,35 +58,37 @@ def audit(roots: Sequence[Path], options: Options) -> dict[str, Any]:
         desc="audit", total=everything, unit="file", disable=None if options.progress else True
     ) as bar:
         try:
-            for part_tally in _tallies(list(map(str, roots)), wanted, everything, options):
+            for part_tally in _tally_files(list(map(str, roots)), wanted, everything, options):
                 tally.merge(part_tally)
                 bar.update(sum(part_tally.files.values()))
         except BrokenProcessPool:
             raise DataError(
-                "a process that read files was killed, perhaps for want of memory; run it again "
-                "with fewer --workers"
+                "a process that read files was killed, perhaps because memory ran out; run the "
+                "audit again with fewer --workers"
             ) from None
-    return results(tally, _names(roots), lists, options.pixels, options.identify, options.salt)
+    return summarise(
+        tally, _name_sets(roots), lists, options.pixels, options.identify, options.salt
+    )
 
 
-def _check(roots: Sequence[Path], options: Options) -> None:
+def _check_roots(roots: Sequence[Path], options: Options) -> None:
     if options.workers is not None and options.workers < 1:
         raise DataError(f"--workers {options.workers} must be at least 1")
     real = []
     for root in roots:
-        list_folder(root)  # says what is wrong with it
+        list_folder(root)  # its error says what is wrong
         real.append(root.resolve())
     for i, one in enumerate(real):
         for k, other in enumerate(real):
             if i != k and one.is_relative_to(other):
                 raise DataError(
-                    f"{roots[i]} lies in {roots[k]}, so every patient would be shared; give "
-                    f"folders that lie apart"
+                    f"{roots[i]} lies in {roots[k]}, so they would share every patient; give "
+                    f"folders of which none contains another"
                 )
 
 
-def _names(roots: Sequence[Path]) -> list[str]:
-    """Short names of the sets, as long as they tell them apart."""
+def _name_sets(roots: Sequence[Path]) -> list[str]:
+    """Short names of the sets, or their paths where short names are the same."""
     short = [root.resolve().name for root in roots]
     return short if len(set(short)) == len(short) else [str(root) for root in roots]
 
@@ -96,28 +98,28 @@ def _read_list(path: Path) -> frozenset[str]:
         lines = (line.strip() for line in file)
         ids = frozenset(line for line in lines if line and not line.startswith("#"))
     if not ids:
-        raise DataError(f"{path}: holds no id; expected one a line")
+        raise DataError(f"{path}: holds no id; expected one per line")
     return ids
 
 
-def _count(roots: Sequence[Path], leave: Path | None, tally: Tally) -> list[int]:
-    """Files by set; folders that cannot be listed go into the tally."""
+def _count_files(roots: Sequence[Path], leave: Path | None, tally: Tally) -> list[int]:
+    """The number of files per set; folders that cannot be listed go into the tally."""
     files = [0] * len(roots)
-    for part, _ in _walk([str(root) for root in roots], leave, tally.unlistable):
+    for part, _ in _walk([str(root) for root in roots], leave, tally.add_unlistable):
         files[part] += 1
     return files
 
 
 def _walk(roots: Sequence[str], leave: Path | None, report: Any = None) -> Iterator[File]:
-    """Every regular file that is not hidden, one folder at a time, in the same order anywhere."""
+    """Every regular file that is not hidden, in the same order on every machine."""
     left = None if leave is None else str(leave.resolve())
     for part, root in enumerate(roots):
 
-        def failed(error: OSError, part: int = part, root: str = root) -> None:
+        def report_failure(error: OSError, part: int = part, root: str = root) -> None:
             if report:
                 report(part, os.path.relpath(error.filename, root))
 
-        for folder, folders, names in os.walk(root, onerror=failed):
+        for folder, folders, names in os.walk(root, onerror=report_failure):
             folders[:] = sorted(
                 name for name in folders if os.path.realpath(os.path.join(folder, name)) != left
             )
@@ -128,7 +130,7 @@ def _walk(roots: Sequence[str], leave: Path | None, report: Any = None) -> Itera
                     yield part, relative.replace(os.sep, "/")
 
 
-def _tallies(
+def _tally_files(
     roots: list[str], wanted: frozenset[str], total: int, options: Options
 ) -> Iterator[Tally]:
     files = _walk(roots, options.leave)
@@ -143,16 +145,16 @@ def _tallies(
     arguments = (roots, wanted, options.pixels, True)
     with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=arguments) as pool:
         try:
-            yield from _in_order(pool, chunks, 4 * workers)
+            yield from _map_in_order(pool, chunks, 4 * workers)
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
 
 
-def _in_order(
+def _map_in_order(
     pool: ProcessPoolExecutor, chunks: Iterable[list[File]], ahead: int
 ) -> Iterator[Tally]:
-    """Like `pool.map`, which would list all files before the first is read."""
+    """Like `pool.map`, but that would list all files before the first is read."""
     waiting: deque[Future[Tally]] = deque()
     for chunk in chunks:
         waiting.append(pool.submit(_tally, chunk))
@@ -166,7 +168,7 @@ _job: tuple[list[str], frozenset[str], bool]
 
 
 def _begin(roots: list[str], wanted: frozenset[str], pixels: bool, child: bool = False) -> None:
-    """What a process must know for all of its files."""
+    """Keep what a process needs for all of its files."""
     global _job
     _job = roots, wanted, pixels
     if child:
@@ -181,12 +183,12 @@ def _tally(files: list[File]) -> Tally:
         try:
             seen = look(Path(roots[part], name), pixels=pixels)
         except Refused as refused:
-            tally.refuse(part, name, refused)
+            tally.add_refused(part, name, refused)
             continue
         for number, one in seen:
             source = name_slice(name, number)
             if isinstance(one, Refused):
-                tally.refuse(part, source, one)
+                tally.add_refused(part, source, one)
             else:
-                tally.take(part, source, one, wanted)
+                tally.add(part, source, one, wanted)
     return tally

@@ -1,5 +1,5 @@
-"""What many files add up to. A tally of a few hundred files comes from each process and is merged,
-so that nothing is kept of a file but its position, and its name where something is odd.
+"""What many files add up to. Each process sends tallies of a few hundred files, which are merged:
+all that is kept of a file is its position, and its name where something is odd.
 """
 
 import re
@@ -13,7 +13,7 @@ from ichfast.data.audit.look import Look
 from ichfast.data.problems import Refused, make_printable
 from ichfast.data.stacks import Stack
 
-NAMED = 10_000  # files that a finding names
+NAMED = 10_000  # files that are named per finding
 
 
 @dataclass(slots=True)
@@ -30,7 +30,7 @@ class Finding:
 
 
 @dataclass(slots=True)
-class Scan:
+class SeriesTally:
     """The files of one series that belong together, as training would take them."""
 
     set: int
@@ -47,33 +47,35 @@ class Tally:
     refused: Counter[int] = field(default_factory=Counter)  # files, and frames of files with many
     left_out: Counter[int] = field(default_factory=Counter)  # likewise
     findings: dict[tuple[str, str], Finding] = field(default_factory=dict)  # by kind and name
-    scans: dict[tuple[int, str], list[Scan]] = field(default_factory=dict)  # by set and series
+    scans: dict[tuple[int, str], list[SeriesTally]] = field(
+        default_factory=dict
+    )  # by set and series
     hashes: list[tuple[int, int, str]] = field(default_factory=list)  # of pixels, set, file
     listed: list[tuple[str, int, str]] = field(default_factory=list)  # name on a list, set, file
-    # Parts of file names in which a patient's id stands, and the id.
+    # Parts of file names that contain a patient's id -> the id.
     telling: dict[str, str] = field(default_factory=dict)
 
-    def unlistable(self, part: int, folder: str) -> None:
+    def add_unlistable(self, part: int, folder: str) -> None:
         found = Finding("refused", 1, 0, [(part, folder, "")])
-        self._find("refused", "folder cannot be listed", found)
+        self._record("refused", "folder cannot be listed", found)
 
-    def refuse(self, part: int, source: str, refused: Refused) -> None:
+    def add_refused(self, part: int, source: str, refused: Refused) -> None:
         (self.left_out if refused.skip else self.refused)[part] += 1
         reason = str(refused)
         name, _, detail = reason.partition(": ")  # numbers stand after the colon
         kind = "left out" if refused.skip else "refused"
-        self._find(kind, name, Finding(kind, 1, 0, [(part, source, detail)]))
+        self._record(kind, name, Finding(kind, 1, 0, [(part, source, detail)]))
 
-    def take(self, part: int, source: str, look: Look, listed: Collection[str]) -> None:
+    def add(self, part: int, source: str, look: Look, listed: Collection[str]) -> None:
         header = look.header
         if look.decoders:
             name, sides = look.decoders
-            self._find("decoders", name, Finding("decoders", 1, 0, [(part, source, sides)]))
+            self._record("decoders", name, Finding("decoders", 1, 0, [(part, source, sides)]))
         for name in look.found:
-            self._find("quirk", name, Finding("quirk", 1, 0, [(part, source, "")]))
+            self._record("quirk", name, Finding("quirk", 1, 0, [(part, source, "")]))
         for name in look.possible:
-            self._find("quirk", name, Finding("quirk", 0, 1))
-        one = Scan(
+            self._record("quirk", name, Finding("quirk", 0, 1))
+        one = SeriesTally(
             part,
             Stack(header, look.frame),
             source,
@@ -89,7 +91,7 @@ class Tally:
             self.listed.append((stem, part, source))
         if header.patient and header.patient in make_printable(source):
             for piece in source.split("/"):
-                if word(header.patient).search(piece):
+                if make_word_pattern(header.patient).search(piece):
                     self.telling[piece] = header.patient
 
     def merge(self, other: "Tally") -> None:
@@ -97,7 +99,7 @@ class Tally:
         self.refused.update(other.refused)
         self.left_out.update(other.left_out)
         for (kind, name), finding in other.findings.items():
-            self._find(kind, name, finding)
+            self._record(kind, name, finding)
         for key, scans in other.scans.items():
             for scan in scans:
                 self._join(key, scan)
@@ -105,10 +107,10 @@ class Tally:
         self.listed += other.listed
         self.telling.update(other.telling)
 
-    def _find(self, kind: str, name: str, finding: Finding) -> None:
+    def _record(self, kind: str, name: str, finding: Finding) -> None:
         self.findings.setdefault((kind, name), Finding(kind)).add(finding)
 
-    def _join(self, key: tuple[int, str], scan: Scan) -> None:
+    def _join(self, key: tuple[int, str], scan: SeriesTally) -> None:
         scans = self.scans.setdefault(key, [])
         for known in scans:
             if known.stack.takes(scan.stack.header):
@@ -119,6 +121,6 @@ class Tally:
         scans.append(scan)
 
 
-def word(name: str) -> re.Pattern[str]:
-    """The name by itself, not as a part of a longer one."""
+def make_word_pattern(name: str) -> re.Pattern[str]:
+    """Finds the name by itself, not as a part of a longer one."""
     return re.compile(rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])")
