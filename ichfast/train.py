@@ -14,6 +14,7 @@ from ichfast.errors import IchfastError, RecipeError, TeamError
 from ichfast.team import ALONE, Team, complain, joined, one_voice
 from ichfast.training import PRESETS, Recipe, RunFolder, checkpoint, recipe, reference, run
 from ichfast.training.folder import CHECKPOINT, RECIPE, held_by
+from ichfast.training.options import parse_options
 
 PROG = "python -m ichfast.train"
 
@@ -36,7 +37,7 @@ recipe keys for --set and --recipe files (in brackets: the paper preset's value,
 
 def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
     with one_voice():
-        return command(parser(prog).parse_args(arguments))
+        return command(parse_options(parser(prog), arguments))
 
 
 def command(options: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ from ichfast.reproduce.cost import cost
 from ichfast.reproduce.overview import Progress, check_room, overview
 from ichfast.reproduce.plan import PRESETS, chosen, has_ended, limited, make_plan
 from ichfast.training import Recipe, RunFolder
+from ichfast.training.options import parse_options
 from ichfast.training.parts import Load
 from ichfast.training.recipe import merge, with_folders, with_settings
 
@@ -37,7 +38,7 @@ examples:
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
-    options = parser(prog).parse_args(arguments)
+    options = parse_options(parser(prog), arguments)
     try:
         out: Path = options.out or Path("runs") / f"table1-{options.preset}"
         if options.jobs < 1:

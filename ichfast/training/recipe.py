@@ -122,9 +122,10 @@ def keys(recipe: Recipe) -> Iterator[tuple[str, FieldInfo, Any]]:
 
 
 def nearest_key(name: str) -> str | None:
-    """The recipe's key that is most like ``name``."""
+    """The recipe's key that is most like ``name``; one that lacks its section, if any does."""
     known = [key for key, _, _ in keys(Recipe())]
-    return next(iter(difflib.get_close_matches(name, known, 1, cutoff=0.5)), None)
+    same = [key for key in known if key.endswith(f".{name}")]
+    return next(iter(same or difflib.get_close_matches(name, known, 1, cutoff=0.5)), None)
 
 
 def merge(base: Recipe, values: Mapping[str, Any]) -> Recipe:

@@ -113,6 +113,28 @@ def test_refusals(arguments, message, tmp_path, monkeypatch, capsys) -> None:
     assert message in error
 
 
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        ("--epochs 5", "did you mean --set training.epochs=5?"),
+        ("--epochs=5", "did you mean --set training.epochs=5?"),
+        ("--epochs --tensorboard", "did you mean --set training.epochs=VALUE?"),
+        ("--max-iter 3", "did you mean --set lbfgs.max_iter=3?"),
+        ("--seed 1", "did you mean --set training.seed=1?"),
+        ("--stratgy cps", "did you mean --set training.strategy=cps?"),
+        ("--labeled CT", "did you mean --labelled?"),
+        ("--unlabeled CT", "did you mean --unlabelled?"),
+        ("--zzz", "unrecognized arguments: --zzz\n"),
+        ("CT", "unrecognized arguments: CT\n"),
+    ],
+)
+def test_what_was_meant(arguments, hint, capsys) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        train.main(arguments.split())
+    assert stopped.value.code == 2
+    assert hint in capsys.readouterr().err
+
+
 def test_resume_has_its_own_recipe(tmp_path, capsys) -> None:
     (tmp_path / "recipe.toml").write_text(recipe.to_toml(PRESETS["demo"]))
     assert train.main(["--resume", str(tmp_path), "--preset", "paper"]) == 2
