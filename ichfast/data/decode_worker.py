@@ -1,56 +1,81 @@
 """The other end of `ichfast.data.decoders`: one compressed frame in, its pixels out. Run by its
 path, so that it loads pydicom and the decoders and nothing of ichfast.
 
-A request is a pickle (syntax, decoder, stream, options), an answer the pixels or the reason why
-there are none; each has its length, 8 bytes, in front.
+When it is ready, it sends an empty message. A request is two messages: the arguments of `decode` as
+JSON, and the stream. An answer is one: `ANSWER`, then the pixels row by row, or the reason why
+there are none. Nothing is pickled: what has run native decoders on foreign bytes is not believed.
 """
 
+import json
 import logging
 import os
-import pickle
+import resource
+import signal
+import struct
 import sys
 import warnings
+from contextlib import suppress
+from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
 from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
 
+ANSWER = struct.Struct("<4s4sII")
+"""`DONE` or `FAILED`; NumPy's kind and bytes of a pixel, as b"u2"; rows; columns"""
+DONE, FAILED = b"done", b"fail"
 
-def decode(syntax: str, name: str, stream: bytes, options: dict[str, Any]) -> np.ndarray:
-    frame: dict[str, Any] = {
-        "number_of_frames": 1,
-        "samples_per_pixel": 1,
-        "photometric_interpretation": "MONOCHROME2",
-        "pixel_keyword": "PixelData",
-    }
-    pixels, _ = get_decoder(syntax).as_array(
-        encapsulate([stream]), index=0, raw=True, decoding_plugin=name, **frame, **options
-    )
+
+_FRAME = {
+    "number_of_frames": 1,
+    "samples_per_pixel": 1,
+    "photometric_interpretation": "MONOCHROME2",
+    "pixel_keyword": "PixelData",
+}
+
+
+def decode(stream: bytes, syntax: str, decoder: str, **options: Any) -> np.ndarray:
+    """By the decoder of this name; options are what the header says: rows, columns, bits, sign."""
+    options |= {"index": 0, "raw": True, "decoding_plugin": decoder, **_FRAME}
+    pixels, _ = get_decoder(syntax).as_array(encapsulate([stream]), **options)
     return pixels
 
 
-def main() -> None:
+def answer(request: bytes, stream: bytes) -> bytes:
+    os.ftruncate(2, 0)
+    try:
+        pixels = decode(stream, **json.loads(request))
+        rows, columns = pixels.shape
+        kind = f"{pixels.dtype.kind}{pixels.itemsize}".encode()
+        little = pixels.astype(pixels.dtype.newbyteorder("<"), copy=False)
+        found = ANSWER.pack(DONE, kind, rows, columns) + little.tobytes()
+        reason = ""
+    except BaseException as error:  # pylibjpeg-rle panics with one that is no Exception
+        reason = type(error).__name__
+    # libjpeg says "Corrupt JPEG data" here, fills the rest with grey and reports success.
+    if not reason and os.fstat(2).st_size:
+        reason = "the decoder complains"
+    return ANSWER.pack(FAILED, b"", 0, 0) + reason.encode() if reason else found
+
+
+def main(pipe: Connection, memory: int, seconds: float) -> None:
+    """Answer until the parent has gone: between frames that ends the pipe; a frame that takes over
+    so many seconds ends the process, whether or not there is still a parent who counts them.
+    """
     logging.disable()
     warnings.simplefilter("ignore")
-    # Decoders print: what they print must not get between the answers, and is itself an answer.
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    while len(head := sys.stdin.buffer.read(8)) == 8:
-        request = pickle.loads(sys.stdin.buffer.read(int.from_bytes(head, "little")))
-        os.ftruncate(2, 0)
-        answer: np.ndarray | str
-        try:
-            answer = decode(*request)
-        except BaseException as error:  # pylibjpeg-rle panics with one that is no Exception
-            answer = type(error).__name__
-        # libjpeg says "Corrupt JPEG data" here, fills the rest with grey and reports success.
-        if not isinstance(answer, str) and os.fstat(2).st_size:
-            answer = "the decoder complains"
-        message = pickle.dumps(answer, protocol=5)
-        answers.write(len(message).to_bytes(8, "little") + message)
-        answers.flush()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+    with suppress(EOFError, OSError):
+        pipe.send_bytes(b"")
+        while True:
+            request, stream = pipe.recv_bytes(), pipe.recv_bytes()
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+            found = answer(request, stream)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            pipe.send_bytes(found)
 
 
 if __name__ == "__main__":
-    main()
+    main(Connection(int(sys.argv[1])), int(sys.argv[2]), float(sys.argv[3]))
