@@ -164,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if outcome.failed or outcome.interrupted:
         for path, reason in outcome.failed.items():
             print(f"error: {path}: {reason}", file=sys.stderr)
-        print("Not all runs have ended; the same command goes on.", file=sys.stderr)
+        print("Not all runs have ended; run the same command again to continue.", file=sys.stderr)
         return 1
     result = {
         "command": shlex.join(["python", "-m", "benchmarks.cohorts", *(arguments or sys.argv[1:])]),

@@ -118,7 +118,7 @@ def parser(prog: str = PROG) -> argparse.ArgumentParser:
         "--resume",
         type=Path,
         metavar="RUN",
-        help="go on with this run; with --set training.epochs=N, for longer than planned",
+        help="continue this run; with --set training.epochs=N, for longer than planned",
     )
     output.add_argument(
         "--tensorboard", action="store_true", help="TensorBoard's files too, in RUN/events"
@@ -250,7 +250,7 @@ def table(test: dict[str, Any]) -> str:
 def how_to_go_on(folder: Path | None, team: Team = ALONE) -> str:
     if folder is not None and (folder / CHECKPOINT).exists():
         python = "python" if team.size == 1 else f"torchrun (as before, {team.size} processes)"
-        return f"go on with: {python} -m ichfast.train --resume {folder}"
+        return f"resume with: {python} -m ichfast.train --resume {folder}"
     return "nothing was trained yet: start it again."
 
 

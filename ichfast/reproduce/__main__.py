@@ -25,8 +25,8 @@ PROG = "python -m ichfast.reproduce"
 DESCRIPTION = """\
 Train every strategy of the table on every fold of the 20, 50 and 80 % schemes, each in a run folder
 of its own, and write one page and one JSON: scores with intervals beside the paper's, differences,
-curves, examples. Prints the plan and its cost first. Stopped at any time, the same command goes on
-where it was. The demo trains on a phantom, in under an hour on two cores.
+curves, examples. Prints the plan and its cost first. Stop it at any time: the same command resumes
+where it stopped. The demo trains on a phantom, in under an hour on two cores.
 """
 EPILOG = """\
 examples:
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on where it was", file=sys.stderr)
+        print("\ninterrupted; the same command resumes where it stopped", file=sys.stderr)
         return 130
 
 
@@ -120,7 +120,7 @@ def table1(options: argparse.Namespace, base: Recipe, out: Path, load: Load) -> 
 
 def conclude(outcome: Outcome, asked: int) -> int:
     """Say what is missing and how to go on; the exit status."""
-    again = "The same command goes on where it was; finished cells are kept."
+    again = "The same command resumes where it stopped; finished cells are kept."
     for path, reason in outcome.failed.items():
         print(f"error: {path}: {reason}", file=sys.stderr)
     if outcome.interrupted:

@@ -55,7 +55,7 @@ class Worker:
             self.process.join()
             code = self.process.exitcode or 0
             how = f"killed by signal {-code}" if code < 0 else f"ended with status {code}"
-            return "died", f"its worker was {how}, perhaps for want of memory: try fewer --jobs"
+            return "died", f"its worker was {how}, perhaps because memory ran out: try fewer --jobs"
         return outcome
 
     def interrupt(self) -> None:

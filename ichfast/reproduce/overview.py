@@ -79,7 +79,7 @@ class Progress:
         elapsed = time.perf_counter() - self.start
         left = sum(cost.seconds for cost in self.left.values())
         ahead = f", about {span(left / self.spent * elapsed)} left" if left else ""
-        about = {"finished": text, "interrupted": "interrupted, will go on where it was"}
+        about = {"finished": text, "interrupted": "interrupted, will resume where it stopped"}
         words = about.get(outcome) or f"{outcome}: {text}"
         took = f" in {span(seconds)}" if outcome in ENDED else ""
         self.say(f"[{self.number}/{self.count}] {cell.path}: {words}{took}{ahead}")

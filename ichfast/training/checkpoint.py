@@ -87,7 +87,7 @@ def read(folder: RunFolder) -> dict[str, Any] | None:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{path} cannot be read: {reason}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is no checkpoint of this version of ichfast.")
+        raise CheckpointError(f"{path} is not a checkpoint of this version of ichfast.")
     kinds = {"recipe": str, "fingerprints": dict, "progress": dict, "steps": dict}
     for key, kind in kinds.items():
         if not isinstance(content.get(key), kind):
@@ -130,7 +130,7 @@ def check_processes(folder: RunFolder, content: dict[str, Any], team: Team) -> N
         start = "without torchrun" if former == 1 else f"with {former} processes of torchrun"
         raise CheckpointError(
             f"{folder.path} was trained by {former} process{'es' * (former > 1)} and this is "
-            f"{team.size}; go on with it {start}, or start a new run."
+            f"{team.size}; continue it {start}, or start a new run."
         )
 
 

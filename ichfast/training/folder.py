@@ -72,11 +72,11 @@ class RunFolder:
         others = {name for name in others if not name.startswith(PARTIAL)}
         if CHECKPOINT in others:
             raise OutputError(
-                f"{self.path} already holds a run; go on with --resume {self.path}, or take "
-                "another --out."
+                f"{self.path} already holds a run; continue it with --resume {self.path}, or "
+                "choose another --out."
             )
         if others:
-            raise OutputError(f"{self.path} is not empty; take another --out.")
+            raise OutputError(f"{self.path} is not empty; choose another --out.")
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
@@ -111,8 +111,8 @@ class RunFolder:
             kept = (self.path / CHECKPOINT).exists()
             raise OutputError(
                 f"{error}. "
-                + ("Make room" if isinstance(error, DiskFull) else "Mend that")
-                + (f" and go on with --resume {self.path}." if kept else " and start again.")
+                + ("Make room" if isinstance(error, DiskFull) else "Fix that")
+                + (f" and resume with --resume {self.path}." if kept else " and start again.")
             ) from error.__cause__
 
 

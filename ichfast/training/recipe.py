@@ -64,7 +64,7 @@ class Recipe(Settings):
         multiple = 2 ** (len(self.model.channels) - 1)
         if self.data.size % multiple:
             raise RecipeError(
-                f"data.size = {self.data.size} is no multiple of {multiple}, as the poolings of "
+                f"data.size = {self.data.size} is not a multiple of {multiple}, as the poolings of "
                 f"model.channels need; take {-(-self.data.size // multiple) * multiple}."
             )
         if self.data.window[1] <= 1:
@@ -80,7 +80,7 @@ class Recipe(Settings):
         shares = self.data.train + self.data.validation + self.data.test
         if not math.isclose(shares, 1, abs_tol=1e-6):
             raise RecipeError(
-                f"data.train, data.validation and data.test add up to {shares:g}; they must to 1."
+                f"data.train, data.validation and data.test add up to {shares:g}; that must be 1."
             )
         return self
 

@@ -252,7 +252,7 @@ class TestFolder:
 
     def test_foreign_files_are_refused_and_kept(self, tmp_path: Path) -> None:
         (tmp_path / "thesis.txt").write_text("mine")
-        with pytest.raises(OutputError, match="no phantom"):
+        with pytest.raises(OutputError, match="not a phantom"):
             write_phantom(tmp_path, **SMALL, progress=False)
         assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 

@@ -197,7 +197,7 @@ def test_resume_by_another_number_of_processes(two: Path, single: Any) -> None:
     folder = single(*SHORT)
     for rank in range(2):
         message = (folder / f"error-{rank}.txt").read_text()
-        assert "was trained by 1 process and this is 2; go on with it without torchrun" in message
+        assert "was trained by 1 process and this is 2; continue it without torchrun" in message
     result = torchrun(2, "--resume", str(folder), command=("-m", "ichfast.train"))
     assert result.returncode != 0
     assert result.stderr.count("error: ") == 1

@@ -95,7 +95,7 @@ def test_settings_over_a_file_over_a_preset(tmp_path) -> None:
         ("curiculum.k=3", r"did you mean curriculum\.k\?"),
         ("training.epochs.x=3", r"unknown recipe key training\.epochs\.x; did you mean"),
         ("data.window=[40, 1]", "width 1.0 must be above 1 HU"),
-        ("data.size=100", r"no multiple of 8.*take 104"),
+        ("data.size=100", r"not a multiple of 8.*take 104"),
         ("data.train=0.9", "add up to"),
     ],
 )

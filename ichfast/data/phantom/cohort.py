@@ -79,7 +79,7 @@ def write_phantom(
             os.replace(out / PARTIAL, out / MANIFEST)
     except BrokenProcessPool as error:
         raise OutputError(
-            "A process that drew the phantom was killed, perhaps for want of memory. "
+            "A process that drew the phantom was killed, perhaps because memory ran out. "
             "Run it again with fewer workers."
         ) from error
     except OSError as error:
@@ -119,7 +119,8 @@ def _prepare(out: Path, parameters: Parameters) -> bool:
     else:
         if out.is_dir() and any(out.iterdir()):
             raise OutputError(
-                f"{out} holds files that are no phantom. Choose an empty or new folder with --out."
+                f"{out} holds files that are not a phantom. Choose an empty or new folder with "
+                "--out."
             )
         out.mkdir(parents=True, exist_ok=True)
         text = json.dumps(asdict(parameters), indent=2) + "\n"
