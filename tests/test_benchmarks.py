@@ -42,7 +42,7 @@ def case(**contenders: Callable[[], Sequence[Tensor]]) -> Case:
     )
 
 
-def measured(case: Case) -> dict:
+def measure(case: Case) -> dict:
     return harness.measure(case, Cpu(), threads=1, seconds=0.01)
 
 
@@ -134,7 +134,7 @@ def test_every_op_agrees_with_its_contenders(op):
 
 
 def test_verdicts():
-    easy, impossible, copy, absent = measured(case())["targets"]
+    easy, impossible, copy, absent = measure(case())["targets"]
     assert easy["holds"] is True
     assert impossible["holds"] is False
     assert copy["holds"] is False
@@ -145,7 +145,7 @@ def test_missing_compiler_is_said_and_the_rest_goes_on():
     def broken() -> Sequence[Tensor]:
         raise FileNotFoundError("/somewhere/g++")
 
-    record = measured(case(compile=broken))
+    record = measure(case(compile=broken))
     assert record["unavailable"] == {"compile": "FileNotFoundError"}
     assert "no compile (FileNotFoundError)" in report.summarise(record)
     assert "somewhere" not in json.dumps(record)
@@ -154,8 +154,8 @@ def test_missing_compiler_is_said_and_the_rest_goes_on():
 def test_a_contender_that_does_other_work_is_refused():
     for other in (2.0, float("nan")):
         with pytest.raises(harness.Disagreement, match="numpy"):
-            measured(case(numpy=lambda other=other: (torch.full((8,), other),)))
-        record = measured(case(monai=lambda other=other: (torch.full((8,), other),)))
+            measure(case(numpy=lambda other=other: (torch.full((8,), other),)))
+        record = measure(case(monai=lambda other=other: (torch.full((8,), other),)))
         assert record["unavailable"] == {"monai": "Disagreement"}
 
 
@@ -169,7 +169,7 @@ def test_what_ours_leaves_unwritten_is_found():
 
     memory[7] = 16  # what an earlier call with the same inputs left
     with pytest.raises(harness.Disagreement, match="nan"):
-        measured(case(**{OURS: all_but_one}))
+        measure(case(**{OURS: all_but_one}))
 
 
 def test_copy_moves_the_traffic_of_the_op():
