@@ -46,7 +46,11 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def scans() -> list[Scan]:
     return [
         make_scan(
-            cohort.patient_stream(0, cohort.LABELLED, index), 128, 11, bleeding=True, may_tilt=False
+            cohort.make_patient_stream(0, cohort.LABELLED, index),
+            128,
+            11,
+            bleeding=True,
+            may_tilt=False,
         )
         for index in range(16)
     ]
@@ -84,7 +88,7 @@ class TestDeterminism:
 
     def test_streams_are_disjoint(self) -> None:
         draws = {
-            cohort.patient_stream(0, stream, index).random()
+            cohort.make_patient_stream(0, stream, index).random()
             for stream in (cohort.LABELLED, cohort.UNLABELLED)
             for index in range(50)
         }
@@ -334,7 +338,7 @@ def test_noise_has_unit_variance_and_repeats(scans: list[Scan]) -> None:
     from ichfast.data.phantom.head import Head
 
     rng = np.random.default_rng(3)
-    plane = Head.sample(rng).plane(128, 1.8, 10.0, 0.0)
+    plane = Head.sample(rng).make_plane(128, 1.8, 10.0, 0.0)
     noise = Noise(rng, 5)
     assert noise(plane).std() == pytest.approx(1, abs=0.1)
     assert noise(plane) is noise(plane)  # evaluated once a slice

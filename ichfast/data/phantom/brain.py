@@ -58,27 +58,27 @@ class Spaces:
 def paint_brain(
     hu: Array, head: Head, plane: Plane, widening: Array | float, dilation: float
 ) -> Spaces:
-    """Paints all within the dura.
+    """Paint everything within the dura.
 
     `widening` (mm) opens the sulci, as clotted blood does; `dilation` is that of the ventricles.
     """
-    cerebellum, sheet = _tentorium(plane)
+    cerebellum, sheet = _shape_tentorium(plane)
     paint(hu, edge(plane.depth, plane.blur), head.csf + 4)
     paint(hu, 0.8 * edge(plane.depth, plane.blur) * edge(1.0 - plane.depth), head.dura)
     gap = 0.6 + 2.2 * head.atrophy**1.5
     brain = edge(plane.cover - gap, plane.blur)
-    sulci, cortex = _cortex(head, plane, widening, 1 - cerebellum)
-    matter = _matter(head, plane, cortex, cerebellum)
+    sulci, cortex = _shape_cortex(head, plane, widening, 1 - cerebellum)
+    matter = _compute_matter(head, plane, cortex, cerebellum)
     paint(hu, brain, matter)
 
-    ventricles = _ventricles(head, plane, dilation)
-    cisterns = _cisterns(head, plane, widening)
-    fissure = _fissure(head, plane, widening) * (1 - cerebellum)
+    ventricles = _shape_ventricles(head, plane, dilation)
+    cisterns = _shape_cisterns(head, plane, widening)
+    fissure = _shape_fissure(head, plane, widening) * (1 - cerebellum)
     inside = edge(plane.cover, plane.blur)
     subarachnoid = np.maximum(np.maximum(sulci, fissure), cisterns) * inside
     fluid = np.maximum(ventricles, subarachnoid)
     paint(hu, fluid, head.csf)
-    _falx(hu, head, plane, 1 - cerebellum)
+    _paint_falx(hu, head, plane, 1 - cerebellum)
     paint(hu, sheet * inside, head.dura)
     surface = inside * (1 - brain) * min(gap - 0.3, 1.0)
     return Spaces(
@@ -89,7 +89,7 @@ def paint_brain(
     )
 
 
-def _tentorium(plane: Plane) -> tuple[Array, Array]:
+def _shape_tentorium(plane: Plane) -> tuple[Array, Array]:
     """Coverage of the posterior fossa behind and below the tentorium, and of the sheet itself."""
     x, y = np.abs(plane.brain_x), plane.brain_y
     roof = 2 - 0.42 * x - 0.30 * np.clip(-28 - y, 0, None)
@@ -101,7 +101,7 @@ def _tentorium(plane: Plane) -> tuple[Array, Array]:
     return below, sheet * edge(-16 - y + 0.2 * x, 4)
 
 
-def _cortex(
+def _shape_cortex(
     head: Head, plane: Plane, widening: Array | float, supratentorial: Array
 ) -> tuple[Array, Array]:
     """Coverage by the sulci and by the grey matter that lines them and the surface."""
@@ -115,7 +115,7 @@ def _cortex(
     # Project to a sphere of the brain's size: x, y, z over the distance from the centre.
     stretch = 72 / np.sqrt(x * x + y * y + z * z + 100)
     away = np.abs(x) < 4  # the two hemispheres have different gyri
-    distance = head.gyri.distance(
+    distance = head.gyri.measure_distance(
         np.where(x > 0, x + 200, x) * stretch + 1.5 * wobble,
         y * stretch,
         z * stretch + 1.5 * wobble,
@@ -135,7 +135,7 @@ def _cortex(
     return sulci, cortex
 
 
-def _matter(head: Head, plane: Plane, cortex: Array, cerebellum: Array) -> Array:
+def _compute_matter(head: Head, plane: Plane, cortex: Array, cerebellum: Array) -> Array:
     grey = cortex
     for nucleus in (CAUDATE, *LENTIFORM, THALAMUS):
         inside = tube(plane, *nucleus)
@@ -159,7 +159,7 @@ def _matter(head: Head, plane: Plane, cortex: Array, cerebellum: Array) -> Array
     return value
 
 
-def _ventricles(head: Head, plane: Plane, dilation: float) -> Array:
+def _shape_ventricles(head: Head, plane: Plane, dilation: float) -> Array:
     coverage = np.zeros_like(plane.x)
     right, left = (size * dilation for size in head.ventricles)
     size = np.where(plane.brain_x > 0, left, right)
@@ -177,7 +177,7 @@ def _ventricles(head: Head, plane: Plane, dilation: float) -> Array:
     return coverage
 
 
-def _cisterns(head: Head, plane: Plane, widening: Array | float) -> Array:
+def _shape_cisterns(head: Head, plane: Plane, widening: Array | float) -> Array:
     coverage = np.zeros_like(plane.x)
     wider = 1.5 * head.atrophy - 0.3 + widening
     for part in CISTERNS:
@@ -196,7 +196,7 @@ def _cisterns(head: Head, plane: Plane, widening: Array | float) -> Array:
     return coverage
 
 
-def _fissure(head: Head, plane: Plane, widening: Array | float) -> Array:
+def _shape_fissure(head: Head, plane: Plane, widening: Array | float) -> Array:
     """The interhemispheric fissure, down to the corpus callosum."""
     half = 0.5 + 1.1 * head.atrophy + 0.7 * widening
     bottom = np.where(plane.brain_y > 0, 40.0, 46.0)
@@ -207,7 +207,7 @@ def _fissure(head: Head, plane: Plane, widening: Array | float) -> Array:
     )
 
 
-def _falx(hu: Array, head: Head, plane: Plane, supratentorial: Array) -> None:
+def _paint_falx(hu: Array, head: Head, plane: Plane, supratentorial: Array) -> None:
     sickle = 22 + 26 * np.clip((20 - plane.brain_y) / 60, 0, 1)
     sheet = edge(0.7 - np.abs(plane.brain_x), 1.2) * edge(sickle - plane.cover, 5)
     sheet *= edge(plane.depth, plane.blur) * edge(plane.z + 14, 6) * supratentorial

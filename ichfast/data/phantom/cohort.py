@@ -1,4 +1,4 @@
-"""Writes a whole cohort: patients in parallel, each from a random stream of its own."""
+"""Write a whole cohort: patients in parallel, each from its own stream of random numbers."""
 
 import json
 import multiprocessing
@@ -61,10 +61,10 @@ def write_phantom(
     progress: bool = True,
     workers: int | None = None,
 ) -> None:
-    """Writes `out/labelled` (CT-ICH layout), `out/unlabelled` (RSNA layout), `out/phantom.json`.
+    """Write `out/labelled` (CT-ICH layout), `out/unlabelled` (RSNA layout), `out/phantom.json`.
 
-    The manifest comes last, so its presence means that all is there; a folder that already holds
-    the same phantom is left as it is. The files do not depend on the number of `workers`.
+    The manifest is written last, so its presence means that the phantom is complete; a folder that
+    already holds the same phantom is left as it is. The files do not depend on `workers`.
     """
     parameters = Parameters(VERSION, seed, patients, unlabelled_patients, size, slices)
     parameters.check()
@@ -87,8 +87,8 @@ def write_phantom(
         raise OutputError(f"{where}: {error.strerror or error}. {FIX}") from error
 
 
-def patient_stream(seed: int, stream: int, index: int) -> np.random.Generator:
-    """Each patient's own random numbers, whatever else is generated."""
+def make_patient_stream(seed: int, stream: int, index: int) -> np.random.Generator:
+    """A patient's own random numbers, whatever else is generated."""
     seeds = np.random.SeedSequence(seed, spawn_key=(stream, index))
     return np.random.Generator(np.random.PCG64(seeds))
 
@@ -99,7 +99,7 @@ def is_bleeding(index: int) -> bool:
 
 
 def _prepare(out: Path, parameters: Parameters) -> bool:
-    """Makes the folders; False where the phantom is there already."""
+    """Make the folders; False where the phantom is there already."""
     for name in (MANIFEST, PARTIAL):
         if (out / name).exists():
             try:
@@ -159,7 +159,7 @@ def _run(function: Any, tasks: list[tuple[int, int]], workers: int) -> Iterator[
 
 def _write_patient(out: Path, parameters: Parameters, task: tuple[int, int]) -> Any:
     stream, index = task
-    rng = patient_stream(parameters.seed, stream, index)
+    rng = make_patient_stream(parameters.seed, stream, index)
     scan = make_scan(
         rng,
         parameters.size,

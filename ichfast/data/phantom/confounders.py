@@ -31,7 +31,7 @@ class Calcification:
 
 @dataclass(frozen=True)
 class ScalpHaematoma:
-    """Or swelling with blood in it, outside the skull."""
+    """Blood or a bloody swelling outside the skull."""
 
     bearing: float
     extent: float

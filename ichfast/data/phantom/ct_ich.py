@@ -1,4 +1,4 @@
-"""Writes scans in the layout of CT-ICH v1.3.1: NIfTI volumes and two CSV files."""
+"""Write scans in the layout of CT-ICH v1.3.1: NIfTI volumes and two CSV files."""
 
 import csv
 from collections.abc import Iterable, Sequence
@@ -64,11 +64,11 @@ def _write_volume(path: Path, slices: np.ndarray, scan: Scan) -> None:
 
 
 def write_tables(root: Path, records: Sequence[Record]) -> None:
-    _write_csv(root / DIAGNOSIS, _diagnosis(records))
-    _write_csv(root / DEMOGRAPHICS, _demographics(records))
+    _write_csv(root / DIAGNOSIS, _list_diagnoses(records))
+    _write_csv(root / DEMOGRAPHICS, _list_demographics(records))
 
 
-def _diagnosis(records: Sequence[Record]) -> Iterable[Sequence[object]]:
+def _list_diagnoses(records: Sequence[Record]) -> Iterable[Sequence[object]]:
     names = [name.capitalize() for name in COLUMNS]
     yield ["PatientNumber", "SliceNumber", *names, "No_Hemorrhage", "Fracture_Yes_No"]
     for record in records:
@@ -77,7 +77,7 @@ def _diagnosis(records: Sequence[Record]) -> Iterable[Sequence[object]]:
             yield [record.number, k + 1, *flags, int(not any(flags)), 0]
 
 
-def _demographics(records: Sequence[Record]) -> Iterable[Sequence[object]]:
+def _list_demographics(records: Sequence[Record]) -> Iterable[Sequence[object]]:
     yield ["Patient Number", "Age (years)", "Gender", "Hemorrhage type", "", "", "", "", "Fracture"]
     yield ["", "", "", *(name.capitalize() for name in COLUMNS), "(yes 1/no 0)"]
     for record in records:

@@ -60,7 +60,7 @@ def edge(distance: Array, width: float | Array = 1.0) -> Array:
 
 
 def paint(hu: Array, coverage: Array, value: float | Array) -> None:
-    """Mixes `value` into the image, in place."""
+    """Mix `value` into the image, in place."""
     hu += coverage * (value - hu)
 
 
@@ -111,7 +111,7 @@ class Noise:
         self.scale = scale
         self.lattice = rng.standard_normal([int(2 * reach / scale) + 5 for reach in self.REACH])
 
-    def _taps(self, at: Array, axis: int) -> tuple[npt.NDArray[np.int64], Array]:
+    def _find_taps(self, at: Array, axis: int) -> tuple[npt.NDArray[np.int64], Array]:
         """First lattice index and the four spline weights of each coordinate."""
         place = np.clip((at + self.REACH[axis]) / self.scale, 0.0, self.lattice.shape[axis] - 4.001)
         first = place.astype(np.int64)
@@ -127,15 +127,15 @@ class Noise:
         return plane.fields[self]
 
     def _evaluate(self, plane: Plane) -> Array:
-        k, wz = self._taps(np.array([plane.level]), 0)
-        layer = _total(wz[tap] * self.lattice[k[0] + tap] for tap in range(4))
-        j, wy = self._taps(plane.along, 1)
-        rows = _total(wy[tap][:, None] * layer[j + tap] for tap in range(4))
-        i, wx = self._taps(plane.across, 2)
-        return _total(wx[tap] * rows[:, i + tap] for tap in range(4))
+        k, wz = self._find_taps(np.array([plane.level]), 0)
+        layer = _add_up(wz[tap] * self.lattice[k[0] + tap] for tap in range(4))
+        j, wy = self._find_taps(plane.along, 1)
+        rows = _add_up(wy[tap][:, None] * layer[j + tap] for tap in range(4))
+        i, wx = self._find_taps(plane.across, 2)
+        return _add_up(wx[tap] * rows[:, i + tap] for tap in range(4))
 
 
-def _total(terms: Iterable[Array]) -> Array:
+def _add_up(terms: Iterable[Array]) -> Array:
     return functools.reduce(np.add, terms)
 
 

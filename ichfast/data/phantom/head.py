@@ -25,7 +25,7 @@ class GyralPattern:
         self.phases = rng.uniform(0, 2 * np.pi, self.WAVES)
         self.steepness = 2 * np.pi / wavelength * 0.6  # typical gradient, per mm
 
-    def distance(self, x: Array, y: Array, z: Array) -> Array:
+    def measure_distance(self, x: Array, y: Array, z: Array) -> Array:
         """Approximate mm to the nearest sulcus, from surface coordinates."""
         total = np.zeros_like(x)
         for (kx, ky, kz), phase in zip(self.waves, self.phases, strict=True):
@@ -37,7 +37,7 @@ class GyralPattern:
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """All that one patient has at random, apart from lesions and the scanner."""
+    """What is random about one patient, apart from lesions and the scanner."""
 
     half_width: float  # mm of the cranial cavity
     half_length: float
@@ -96,17 +96,17 @@ class Head:
             gyri=GyralPattern(rng, rng.uniform(25, 31)),
         )
 
-    def plane(self, size: int, pixel: float, level: float, drift: float) -> Plane:
+    def make_plane(self, size: int, pixel: float, level: float, drift: float) -> Plane:
         """Slice at height `level`; a tilted gantry lets the head drift along the rows (mm)."""
         offsets = pixel_centres(size, pixel)
         across = offsets - self.centre[0]
         along = -offsets - self.centre[1] - drift
         # The cavity's section, enlarged by a slanting slice, and the tissues around it.
         ring = np.sqrt(1 - np.clip((level - 14) / self.height, 0, 0.98) ** 2)
-        rows = _span(np.abs(along) < ring * self.half_length + 26)
-        columns = _span(np.abs(across) < ring * (self.half_width + 6) + 26)
+        rows = _find_span(np.abs(along) < ring * self.half_length + 26)
+        columns = _find_span(np.abs(across) < ring * (self.half_width + 6) + 26)
         across, along = across[columns], along[rows]
-        turned = self._turned(across, along, level)
+        turned = self._rotate(across, along, level)
         plane = Plane(rows, columns, across, along, level, pixel, *turned)
         plane.x += 2.0 * self.shape[0](plane)
         plane.y += 2.0 * self.shape[1](plane)
@@ -117,7 +117,7 @@ class Head:
         plane.cover = plane.depth.copy()
         return plane
 
-    def _turned(self, across: Array, along: Array, level: float) -> tuple[Array, Array, Array]:
+    def _rotate(self, across: Array, along: Array, level: float) -> tuple[Array, Array, Array]:
         u, v = across[None, :], along[:, None]
         x = u * np.cos(self.yaw) + v * np.sin(self.yaw)
         y = v * np.cos(self.yaw) - u * np.sin(self.yaw)
@@ -137,6 +137,6 @@ class Head:
         plane.blur = np.hypot(0.9 * plane.pixel, SLAB * np.abs(qz / c) / slope)
 
 
-def _span(inside: Array) -> slice:
+def _find_span(inside: Array) -> slice:
     found = np.flatnonzero(inside)
     return slice(int(found[0]), int(found[-1]) + 1)

@@ -1,7 +1,7 @@
 """The five kinds of intracranial haemorrhage, each where anatomy puts it.
 
-A lesion displaces the brain (`displace`), opens the sulci (`widening`) and fills voxels with blood
-(`coverage`, 0..1, of density `hu`). All lengths are in mm.
+A lesion displaces the brain (`displace`), opens the sulci (`compute_widening`) and fills voxels
+with blood (`compute_coverage`, 0..1, of density `hu`). All lengths are in mm.
 """
 
 from collections.abc import Iterable
@@ -30,19 +30,19 @@ class Lesion:
     dilation: ClassVar[float] = 1.0  # of the ventricles, when their outflow is blocked
 
     def displace(self, plane: Plane) -> None:
-        """Mass effect: moves the coordinates in which the brain is then painted."""
+        """Mass effect: move the coordinates in which the brain is then painted."""
 
-    def widening(self, plane: Plane) -> Array | float:
+    def compute_widening(self, plane: Plane) -> Array | float:
         return 0.0
 
-    def before(self, hu: Array, plane: Plane, spaces: Spaces) -> None:
-        """Changes of the tissue around the blood."""
+    def alter_tissue(self, hu: Array, plane: Plane, spaces: Spaces) -> None:
+        """Change the tissue around the blood."""
 
-    def coverage(self, plane: Plane, spaces: Spaces) -> Array | None:
+    def compute_coverage(self, plane: Plane, spaces: Spaces) -> Array | None:
         """Fraction of each voxel that is blood; None where the slice has none."""
         raise NotImplementedError
 
-    def density(self, plane: Plane) -> Array:
+    def compute_density(self, plane: Plane) -> Array:
         return self.hu + 2.0 * self.clot(plane)
 
 
@@ -56,7 +56,7 @@ class Extradural(Lesion):
     radius: float
     thickness: float
 
-    def _profile(self, plane: Plane) -> Array:
+    def _compute_profile(self, plane: Plane) -> Array:
         x, y, z = self.centre
         gap = (plane.x - x) ** 2 + (plane.y - y) ** 2 + (plane.z - z) ** 2
         gap = np.clip(gap - np.clip(plane.depth, 0, None) ** 2, 0, None)
@@ -64,12 +64,12 @@ class Extradural(Lesion):
         return self.thickness * uneven * np.clip(1 - gap / self.radius**2, 0, 1)
 
     def displace(self, plane: Plane) -> None:
-        profile = self._profile(plane)
+        profile = self._compute_profile(plane)
         plane.cover -= profile * np.exp(-np.clip(plane.depth - profile, 0, None) / 20)
         _push(plane, self.centre, 0.75 * self.thickness, 1.2 * self.radius)
 
-    def coverage(self, plane: Plane, spaces: Spaces) -> Array | None:
-        profile = self._profile(plane)
+    def compute_coverage(self, plane: Plane, spaces: Spaces) -> Array | None:
+        profile = self._compute_profile(plane)
         if profile.max() < 1:
             return None
         inner = edge(profile - plane.depth, 0.5 * (plane.blur + 1.5))
@@ -90,7 +90,7 @@ class Subdural(Lesion):
     thickness: float
     layering: float  # HU difference from front to back
 
-    def _profile(self, plane: Plane) -> Array:
+    def _compute_profile(self, plane: Plane) -> Array:
         angle = np.arctan2(plane.y, self.side * plane.x)
         away = (angle - self.bearing) / self.extent
         height = (plane.z - self.level) / self.tall
@@ -99,7 +99,7 @@ class Subdural(Lesion):
         return profile * edge(self.side * plane.x - 1.5, 3) * edge(plane.z + 16, 6)
 
     def displace(self, plane: Plane) -> None:
-        profile = self._profile(plane)
+        profile = self._compute_profile(plane)
         plane.cover -= profile * np.exp(-np.clip(plane.depth - profile, 0, None) / 25)
         head = self.head
         centre = (
@@ -109,16 +109,16 @@ class Subdural(Lesion):
         )
         _push(plane, centre, 0.9 * self.thickness, 45.0)
 
-    def coverage(self, plane: Plane, spaces: Spaces) -> Array | None:
-        profile = self._profile(plane)
+    def compute_coverage(self, plane: Plane, spaces: Spaces) -> Array | None:
+        profile = self._compute_profile(plane)
         if profile.max() < 1:
             return None
         inner = edge(profile - plane.depth, 0.5 * (plane.blur + 1.5))
         return inner * edge(plane.depth, plane.blur) * (profile > 0.5)
 
-    def density(self, plane: Plane) -> Array:
+    def compute_density(self, plane: Plane) -> Array:
         level = np.clip(-plane.y / 40, -1, 1)  # the patient lies on the back: cells sink
-        return super().density(plane) + 0.5 * self.layering * level
+        return super().compute_density(plane) + 0.5 * self.layering * level
 
 
 @dataclass(eq=False)
@@ -137,7 +137,7 @@ class Intraparenchymal(Lesion):
     def size(self) -> float:
         return float(np.mean(self.radii))
 
-    def _reach(self, plane: Plane) -> Array:
+    def _compute_reach(self, plane: Plane) -> Array:
         """Distance from the centre in units of the clot's own radius."""
         dx, dy = plane.x - self.centre[0], plane.y - self.centre[1]
         u = dx * np.cos(self.turn) + dy * np.sin(self.turn)
@@ -158,17 +158,17 @@ class Intraparenchymal(Lesion):
         plane.brain_x += (scale - 1) * dx * taper
         plane.brain_y += (scale - 1) * dy * taper
 
-    def before(self, hu: Array, plane: Plane, spaces: Spaces) -> None:
+    def alter_tissue(self, hu: Array, plane: Plane, spaces: Spaces) -> None:
         if plane.holds(self.centre[2] - 2 * self.radii[2], self.centre[2] + 2 * self.radii[2]):
-            rim = edge((1 - self._reach(plane)) * self.size + self.oedema, 5.0)
+            rim = edge((1 - self._compute_reach(plane)) * self.size + self.oedema, 5.0)
             paint(hu, 0.85 * rim * spaces.parenchyma, self.head.white - 8)
 
-    def coverage(self, plane: Plane, spaces: Spaces) -> Array | None:
+    def compute_coverage(self, plane: Plane, spaces: Spaces) -> Array | None:
         if not plane.holds(
             self.centre[2] - 1.3 * self.radii[2], self.centre[2] + 1.3 * self.radii[2]
         ):
             return None
-        inside = edge((1 - self._reach(plane)) * self.size, 2.2)
+        inside = edge((1 - self._compute_reach(plane)) * self.size, 2.2)
         return inside * edge(plane.cover - 1.5, plane.blur)
 
 
@@ -182,7 +182,7 @@ class Intraventricular(Lesion):
     sides: tuple[float, float]  # right, left: filled or not
     surface: float  # y of the level; blood lies behind it
 
-    def coverage(self, plane: Plane, spaces: Spaces) -> Array | None:
+    def compute_coverage(self, plane: Plane, spaces: Spaces) -> Array | None:
         side = np.where(plane.brain_x > 0, self.sides[1], self.sides[0])
         side = np.where(np.abs(plane.brain_x) < 3.5, 1.0, side)  # third and fourth are shared
         below = edge(self.surface - plane.y + 1.5 * self.clot(plane), 4)
@@ -200,22 +200,22 @@ class Subarachnoid(Lesion):
     radii: Point
     swelling: float
 
-    def _region(self, plane: Plane) -> Array:
+    def _compute_region(self, plane: Plane) -> Array:
         x, y, z = self.centre
         a, b, c = self.radii
         reach = ((plane.x - x) / a) ** 2 + ((plane.y - y) / b) ** 2 + ((plane.z - z) / c) ** 2
         return edge(1 - np.sqrt(reach) + 0.15 * self.clot(plane), 0.3)
 
-    def widening(self, plane: Plane) -> Array | float:
-        return self.swelling * self._region(plane)
+    def compute_widening(self, plane: Plane) -> Array | float:
+        return self.swelling * self._compute_region(plane)
 
-    def coverage(self, plane: Plane, spaces: Spaces) -> Array | None:
-        filled = spaces.subarachnoid * self._region(plane)
+    def compute_coverage(self, plane: Plane, spaces: Spaces) -> Array | None:
+        filled = spaces.subarachnoid * self._compute_region(plane)
         return filled if filled.max() > 0.5 else None
 
 
 def _push(plane: Plane, centre: Point, amount: float, width: float) -> None:
-    """Shifts the brain away from `centre`, most near it, across the midline, never at the skull."""
+    """Shift the brain away from `centre`, most near it, across the midline, never at the skull."""
     x, y, z = centre
     length = np.hypot(x, y) + 1e-6
     near = ((plane.x - x) ** 2 + (plane.y - y) ** 2) / (2 * width**2)
@@ -243,18 +243,18 @@ class _Common(TypedDict):
     hu: float
 
 
-def _common(rng: np.random.Generator, head: Head, low: float, high: float) -> _Common:
-    """Most clots are in the lower part of their range: anaemia, dilution, hours gone by."""
+def _sample_common(rng: np.random.Generator, head: Head, low: float, high: float) -> _Common:
+    """Most clots are in the lower part of their range: anaemia, dilution, the age of the clot."""
     hu = low + (high - low) * rng.beta(1.3, 2.3)
     return {"head": head, "clot": Noise(rng, 8), "hu": hu}
 
 
-def _point(values: Iterable[float]) -> Point:
+def _make_point(values: Iterable[float]) -> Point:
     x, y, z = map(float, values)
     return x, y, z
 
 
-def _extradural(rng: np.random.Generator, head: Head) -> Extradural:
+def _sample_extradural(rng: np.random.Generator, head: Head) -> Extradural:
     bearing, level = rng.uniform(-0.9, 0.8), rng.uniform(-12, 42)
     waist = np.sqrt(max(0.2, 1 - (level / head.height) ** 2))
     centre = (
@@ -265,13 +265,13 @@ def _extradural(rng: np.random.Generator, head: Head) -> Extradural:
     thickness = 5 + 18 * rng.beta(1.3, 2.0)
     radius = thickness + rng.uniform(12, 22)
     return Extradural(
-        **_common(rng, head, 50, 80), centre=centre, radius=radius, thickness=thickness
+        **_sample_common(rng, head, 50, 80), centre=centre, radius=radius, thickness=thickness
     )
 
 
-def _subdural(rng: np.random.Generator, head: Head) -> Subdural:
+def _sample_subdural(rng: np.random.Generator, head: Head) -> Subdural:
     isodense = rng.random() < 0.35
-    common = _common(rng, head, 36, 46) if isodense else _common(rng, head, 50, 78)
+    common = _sample_common(rng, head, 36, 46) if isodense else _sample_common(rng, head, 50, 78)
     return Subdural(
         **common,
         side=int(rng.choice([-1, 1])),
@@ -284,7 +284,7 @@ def _subdural(rng: np.random.Generator, head: Head) -> Subdural:
     )
 
 
-def _intraparenchymal(rng: np.random.Generator, head: Head) -> Intraparenchymal:
+def _sample_intraparenchymal(rng: np.random.Generator, head: Head) -> Intraparenchymal:
     place = rng.choice(["deep", "lobar", "contusion", "posterior fossa"], p=[0.4, 0.3, 0.2, 0.1])
     side = rng.choice([-1, 1])
     if place == "deep":
@@ -310,23 +310,23 @@ def _intraparenchymal(rng: np.random.Generator, head: Head) -> Intraparenchymal:
         centre = (side * rng.uniform(0, 26), rng.uniform(-52, -38), rng.uniform(-34, -22))
         radii = rng.uniform(7, 15, 3)
     return Intraparenchymal(
-        **_common(rng, head, 50, 85),
-        centre=_point(centre),
-        radii=_point(radii),
+        **_sample_common(rng, head, 50, 85),
+        centre=_make_point(centre),
+        radii=_make_point(radii),
         turn=rng.uniform(0, np.pi),
         bumps=Noise(rng, 16),
         oedema=rng.uniform(1, 8),
     )
 
 
-def _intraventricular(rng: np.random.Generator, head: Head) -> Intraventricular:
+def _sample_intraventricular(rng: np.random.Generator, head: Head) -> Intraventricular:
     cast = rng.random() < 0.4
     sides = ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0))[rng.choice(3, p=[0.6, 0.2, 0.2])]
     surface = 60.0 if cast else rng.uniform(-32, -2)
-    return Intraventricular(**_common(rng, head, 48, 74), sides=sides, surface=surface)
+    return Intraventricular(**_sample_common(rng, head, 48, 74), sides=sides, surface=surface)
 
 
-def _subarachnoid(rng: np.random.Generator, head: Head) -> Subarachnoid:
+def _sample_subarachnoid(rng: np.random.Generator, head: Head) -> Subarachnoid:
     if rng.random() < 0.5:  # aneurysm: the basal cisterns and the Sylvian fissures
         centre = (rng.uniform(-15, 15), rng.uniform(6, 18), rng.uniform(-20, -12))
         radii = (rng.uniform(35, 62), rng.uniform(25, 45), rng.uniform(14, 26))
@@ -339,11 +339,17 @@ def _subarachnoid(rng: np.random.Generator, head: Head) -> Subarachnoid:
         )
         radii = tuple(rng.uniform(22, 42, 3))
     return Subarachnoid(
-        **_common(rng, head, 54, 72),
-        centre=_point(centre),
-        radii=_point(radii),
+        **_sample_common(rng, head, 54, 72),
+        centre=_make_point(centre),
+        radii=_make_point(radii),
         swelling=rng.uniform(0.8, 1.7),
     )
 
 
-_SAMPLERS = (_extradural, _intraparenchymal, _intraventricular, _subarachnoid, _subdural)
+_SAMPLERS = (
+    _sample_extradural,
+    _sample_intraparenchymal,
+    _sample_intraventricular,
+    _sample_subarachnoid,
+    _sample_subdural,
+)

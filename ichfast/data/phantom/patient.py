@@ -33,14 +33,16 @@ class Scan:
 def make_scan(
     rng: np.random.Generator, size: int, slices: int, *, bleeding: bool, may_tilt: bool
 ) -> Scan:
-    """A scan of one patient; one who is bleeding has blood on at least one slice."""
+    """A scan of one patient, with blood on at least one slice if `bleeding`."""
     while True:
-        scan = _scan(rng, size, slices, bleeding, may_tilt)
+        scan = _sample_scan(rng, size, slices, bleeding, may_tilt)
         if scan.mask.any() == bleeding:
             return scan
 
 
-def _scan(rng: np.random.Generator, size: int, slices: int, bleeding: bool, may_tilt: bool) -> Scan:
+def _sample_scan(
+    rng: np.random.Generator, size: int, slices: int, bleeding: bool, may_tilt: bool
+) -> Scan:
     head = Head.sample(rng)
     lesions = sample_lesions(rng, head) if bleeding else []
     confounders = Confounders.sample(rng, head)
@@ -60,19 +62,19 @@ def _scan(rng: np.random.Generator, size: int, slices: int, bleeding: bool, may_
         level = bottom + k * step
         # The table moves along its own axis, so under a tilted gantry the head drifts on the rows.
         drift = np.tan(np.deg2rad(tilt)) * (k - (slices - 1) / 2) * step
-        plane = head.plane(size, pixel, level, drift)
+        plane = head.make_plane(size, pixel, level, drift)
         image, blood = _paint(head, lesions, confounders, cells, plane)
-        clean = scanner.blurred(image, plane)
+        clean = scanner.degrade(image, plane)
         allowed = (clean < BONE) & (plane.depth > 0)
         for subtype, coverage in blood.items():
-            part = (scanner.resolved(coverage, plane) >= 0.5) & allowed
+            part = (scanner.apply_resolution(coverage, plane) >= 0.5) & allowed
             if part.sum() * pixel**2 >= SMALLEST:
                 subtypes[k, subtype] = True
                 mask[k, plane.rows, plane.columns] |= part
-        scanned = scanner.surroundings(size, pixel, drift)
+        scanned = scanner.make_surroundings(size, pixel, drift)
         head_part = scanned[plane.rows, plane.columns]
         np.maximum(head_part, clean, out=head_part)
-        scanned += scanner.grains(size, pixel, level, rng)
+        scanned += scanner.make_noise(size, pixel, level, rng)
         hu[k] = np.clip(np.rint(scanned), -1024, 3071)
     return Scan(hu, mask, subtypes, pixel, step, tilt, head.age, male)
 
@@ -87,17 +89,17 @@ def _paint(
         confounders.haematoma.paint(hu, plane, vault)
     for lesion in lesions:
         lesion.displace(plane)
-    widening: Array | float = sum(lesion.widening(plane) for lesion in lesions)
+    widening: Array | float = sum(lesion.compute_widening(plane) for lesion in lesions)
     dilation = max([lesion.dilation for lesion in lesions], default=1.0)
     spaces: Spaces = paint_brain(hu, head, plane, widening, dilation)
     confounders.paint_inside(hu, head, plane)
     for lesion in lesions:
-        lesion.before(hu, plane, spaces)
+        lesion.alter_tissue(hu, plane, spaces)
     blood: dict[int, Array] = {}
     for lesion in lesions:
-        coverage = lesion.coverage(plane, spaces)
+        coverage = lesion.compute_coverage(plane, spaces)
         if coverage is not None:
-            hu += coverage * (lesion.density(plane) - hu)
+            hu += coverage * (lesion.compute_density(plane) - hu)
             blood[SUBTYPES.index(lesion.subtype)] = coverage
     bone = paint_base(hu, head, plane, cells)
     return hu, {subtype: coverage * (1 - bone) for subtype, coverage in blood.items()}

@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
-from ichfast.data.phantom.cohort import LABELLED, is_bleeding, patient_stream
+from ichfast.data.phantom.cohort import LABELLED, is_bleeding, make_patient_stream
 from ichfast.data.phantom.lesions import SUBTYPES
 from ichfast.data.phantom.patient import make_scan
 from ichfast.errors import OutputError
@@ -44,7 +44,7 @@ def _find(seed: int, size: int) -> dict[str, list[tuple[np.ndarray, np.ndarray]]
     index = 0
     while any(len(panels) < PATIENTS for panels in found.values()):
         if is_bleeding(index):
-            rng = patient_stream(seed, LABELLED, index)
+            rng = make_patient_stream(seed, LABELLED, index)
             scan = make_scan(rng, size, SLICES, bleeding=True, may_tilt=False)
             for i, name in enumerate(SUBTYPES):
                 large = scan.mask.sum(axis=(1, 2)) * scan.pixel**2 > 250

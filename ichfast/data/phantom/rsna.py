@@ -1,4 +1,4 @@
-"""Writes scans in the layout of the RSNA 2019 challenge: one DICOM file a slice and a CSV file."""
+"""Write scans in the layout of RSNA 2019: one DICOM file per slice and a CSV file."""
 
 import csv
 import hashlib
@@ -22,7 +22,7 @@ INTERCEPT = -1024
 def write_patient(
     root: Path, index: int, scan: Scan, seed: int, rng: np.random.Generator
 ) -> list[tuple[str, tuple[bool, ...]]]:
-    """Writes a file for each slice; returns the image names with the subtypes seen on them."""
+    """Write a file per slice; return the image names with the subtypes seen on them."""
     patient, study, series = (
         "ID_" + _digest(seed, index, kind)[:digits]
         for kind, digits in (("patient", 8), ("study", 10), ("series", 10))
@@ -32,9 +32,9 @@ def write_patient(
     labels = []
     for k in range(len(scan.hu)):
         name = "ID_" + _digest(seed, index, f"slice {k}")[:9]
-        # These names are no valid UIDs, in the published files either.
+        # These names are not valid UIDs; those in the published files are not either.
         with config.disable_value_validation():
-            data = _dataset(scan, k, signed, doubled)
+            data = _make_dataset(scan, k, signed, doubled)
             data.SOPClassUID = CTImageStorage
             data.SOPInstanceUID = name
             data.PatientID, data.StudyInstanceUID, data.SeriesInstanceUID = patient, study, series
@@ -47,7 +47,7 @@ def _digest(seed: int, index: int, what: str) -> str:
     return hashlib.sha256(f"ichfast phantom {seed} {index} {what}".encode()).hexdigest()
 
 
-def _dataset(scan: Scan, k: int, signed: bool, doubled: bool) -> Dataset:
+def _make_dataset(scan: Scan, k: int, signed: bool, doubled: bool) -> Dataset:
     data = Dataset()
     data.Modality = "CT"
     data.StudyID = ""

@@ -44,7 +44,7 @@ class Scanner:
             streaks=streaks,
         )
 
-    def surroundings(self, size: int, pixel: float, drift: float) -> Array:
+    def make_surroundings(self, size: int, pixel: float, drift: float) -> Array:
         """Air, and the shell of the head holder: the lower half of a thin ellipse."""
         offsets = pixel_centres(size, pixel)
         x, y = offsets[None, :], -offsets[:, None] - drift
@@ -53,8 +53,8 @@ class Scanner:
         shell = edge(1.0 - np.abs(rho - 1) * 0.5 * (a + b), 2 * pixel) * edge(8 - y, 4)
         return AIR + (hu - AIR) * shell
 
-    def blurred(self, hu: Array, plane: Plane) -> Array:
-        """Beam hardening and the point spread: the image without noise."""
+    def degrade(self, hu: Array, plane: Plane) -> Array:
+        """Add beam hardening, streaks and the point spread: the image without noise."""
         inside = edge(plane.depth + 1, 2)
         depth = np.clip(plane.depth, 0, None)
         hu = hu + inside * (
@@ -68,12 +68,12 @@ class Scanner:
                 across = plane.y * np.cos(angle) + plane.x * np.sin(angle) - distance
                 fade = np.clip(1 - np.abs(plane.z - level) / 8, 0, 1)
                 hu += strength * inside * fade * np.exp(-((across / 2.5) ** 2))
-        return self.resolved(hu, plane)
+        return self.apply_resolution(hu, plane)
 
-    def resolved(self, image: Array, plane: Plane) -> Array:
+    def apply_resolution(self, image: Array, plane: Plane) -> Array:
         return blur(image, self.sharpness / plane.pixel)
 
-    def grains(self, size: int, pixel: float, level: float, rng: np.random.Generator) -> Array:
+    def make_noise(self, size: int, pixel: float, level: float, rng: np.random.Generator) -> Array:
         """Correlated noise for a slice, stronger near the skull base; and the calibration error."""
         fine = blur(rng.standard_normal((size, size)), self.grain / pixel)
         grain = fine - 0.6 * blur(fine, 2.5 * self.grain / pixel)

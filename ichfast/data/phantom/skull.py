@@ -18,7 +18,7 @@ SKULL_BASE = (
 
 
 def paint_skull(hu: Array, head: Head, plane: Plane) -> Array:
-    """Paints scalp and vault; returns the thickness of the vault in mm, pixel by pixel."""
+    """Paint scalp and vault; return the thickness of the vault in mm, pixel by pixel."""
     bumps = head.bone(plane)
     thickness = head.skull * (1 + 0.18 * bumps)
     thickness += 1.5 * np.clip(np.abs(plane.y) / head.half_length - 0.75, 0, 1) / 0.25
@@ -48,7 +48,7 @@ def paint_skull(hu: Array, head: Head, plane: Plane) -> Array:
 
 
 def paint_base(hu: Array, head: Head, plane: Plane, cells: Noise) -> Array:
-    """Paints the bones of the skull base over the brain; returns their coverage."""
+    """Paint the bones of the skull base over the brain; return their coverage."""
     coverage = np.zeros_like(hu)
     for i, part in enumerate(SKULL_BASE):
         inside = tube(plane, *part, margin=8)
