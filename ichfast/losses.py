@@ -34,8 +34,8 @@ _MONAI_ONLY: dict[str, tuple[Any, str]] = {
     ),
     "soft_label": (
         False,
-        "it is another formula, TP = Σmin(p, t), and there is none for soft targets here but "
-        "TP = Σpt. For targets of 0 and 1 they are equal: leave it out; else use MONAI's loss",
+        "it is another formula, TP = Σmin(p, t), and soft targets are multiplied here, TP = Σpt. "
+        "For targets of 0 and 1 both are equal: leave it out; else use MONAI's loss",
     ),
     "ignore_index": (
         None,
