@@ -3,8 +3,15 @@
     python tools/check_kernels.py BUILD_LOG
 
 BUILD_LOG is the output of a build with NVCC_APPEND_FLAGS='-Xptxas=-v'. Fails where a kernel spills
-registers or uses local memory on any architecture, and where one that should does not load or store
-16 bytes at once. Prints registers and shared memory.
+registers or uses local memory on any architecture, and where it does not both load and store 16
+bytes at once. A kernel that need not says why in the comment above it, in one of these forms:
+
+    // 16-byte accesses: none, since it reads sums.
+    // 16-byte accesses: loads, since a block writes no more than its sums.
+    // 16-byte accesses: stores where kSigmoid is false, since ...
+
+Variants for any mixture of dtypes (OneOf) go voxel by voxel, and nothing is asked of them. Prints
+registers and shared memory.
 """
 
 import os
@@ -14,37 +21,54 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-# Of these each thread writes several voxels or pixels; the others write sums, one number a thread.
-WRITE_VECTORS = ("differentiate", "mask", "whole_ratio")
-# These go voxel by voxel, read sums, or gather.
-READ_NO_VECTORS = ("finish", "any_ratio", "sample")
+WIDE = {"loads": "ld.global.nc.v4", "stores": "st.global.v4"}  # 16 bytes, as PTX has it
 
 
 def main() -> None:
-    kernels = from_log(Path(sys.argv[1]).read_text(encoding="utf-8", errors="replace"))
-    if not kernels:
+    usages = read_log(Path(sys.argv[1]).read_text(encoding="utf-8", errors="replace"))
+    if not usages:
         sys.exit(f"{sys.argv[1]} names no kernel: was it built with NVCC_APPEND_FLAGS=-Xptxas=-v?")
-    print(summary(kernels))
-    faults = spills(kernels)
-    entries = [(name, body) for name, body in ptx_entries() if has_vectors(name)]
-    for name, body in entries:
-        faults += missing_vectors(name, body)
-    print(f"16-byte accesses: looked for in the PTX of {len(entries)} kernels")
+    print(summarise(usages))
+    kernels = {
+        path.stem: read_kernels(path.read_text(encoding="utf-8"))
+        for path in (ROOT / "csrc" / "kernels").glob("*.cuh")
+    }
+    entries = compile_to_ptx()
+    variants = parse_variants([name for name, _ in entries])
+    faults = find_spills(usages)
+    asked = 0
+    for variant, (_, ptx) in zip(variants, entries, strict=True):
+        wide = choose_wide(variant, kernels)
+        asked += bool(wide)
+        faults += find_narrow(variant, wide, ptx)
+    print(f"16-byte accesses: looked for in the PTX of {asked} kernels")
     if faults:
         sys.exit("\n".join(faults))
     print("no spills, no local memory, every vector is one")
 
 
 @dataclass(frozen=True)
-class Usage:
-    """What one kernel takes on one architecture."""
+class Variant:
+    """A kernel with its template's arguments."""
 
-    name: str
+    op: str
+    kernel: str
+    arguments: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.op}::{self.kernel}<{', '.join(self.arguments)}>"
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What one variant takes on one architecture."""
+
+    variant: Variant
     architecture: str
     stack: int  # bytes a thread in local memory
     spilled: int  # bytes
@@ -52,19 +76,22 @@ class Usage:
     shared: int  # bytes
 
 
-def from_log(log: str) -> list[Usage]:
+def read_log(log: str) -> list[Usage]:
     pattern = re.compile(
         r"Compiling entry function '(\w+)' for '(sm_\w+)'.*?"
         r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads\s+"
         r"ptxas info\s*: Used (\d+) registers([^\n]*)",
         re.DOTALL,
     )
-    kernels = []
-    for name, architecture, stack, stores, loads, registers, rest in pattern.findall(log):
+    found = pattern.findall(log)
+    usages = []
+    for variant, (_, architecture, stack, stores, loads, registers, rest) in zip(
+        parse_variants([name for name, *_ in found]), found, strict=True
+    ):
         shared = re.search(r"(\d+) bytes smem", rest)
-        kernels.append(
+        usages.append(
             Usage(
-                name,
+                variant,
                 architecture,
                 int(stack),
                 int(stores) + int(loads),
@@ -72,66 +99,124 @@ def from_log(log: str) -> list[Usage]:
                 int(shared[1]) if shared else 0,
             )
         )
+    return usages
+
+
+def parse_variants(names: Sequence[str]) -> list[Variant]:
+    """Of mangled names."""
+    demangled = subprocess.run(
+        ["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    variants = []
+    for name in demangled:
+        match = re.match(r"(?:void )?ichfast::(\w+)::(\w+)([<(].*)", name)
+        if match is None:
+            raise ValueError(f"not the name of a kernel of an op of ichfast: {name}")
+        op, kernel, rest = match.groups()
+        variants.append(Variant(op, kernel, tuple(split_list(rest)) if rest[0] == "<" else ()))
+    return variants
+
+
+def split_list(text: str) -> list[str]:
+    """``<int, View<a, b>, 2>...`` → int, View<a, b>, 2."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character == "<") - (character == ">")
+        if depth == 0:
+            break
+        if depth == 1 and character == ",":
+            parts.append("")
+        elif depth > 1 or character != "<":
+            parts[-1] += character
+    return [part.strip() for part in parts]
+
+
+@dataclass(frozen=True)
+class Exemption:
+    """Only ``wide`` is asked for; with ``parameter`` only of variants where that is ``value``."""
+
+    wide: str  # "loads", "stores" or "none"
+    parameter: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What its source says of it."""
+
+    parameters: tuple[str, ...]  # names of the template's
+    exemptions: tuple[Exemption, ...]
+
+
+def read_kernels(source: str) -> dict[str, Kernel]:
+    """The kernels of a ``kernels/<op>.cuh``."""
+    pattern = re.compile(
+        r"((?:^//[^\n]*\n)*)(?:^template (<[^{;]*>)\n)?"
+        r"^__global__\s+void\s+(?:__launch_bounds__\(.*?\)\s+)?(\w+)\(",
+        re.DOTALL | re.MULTILINE,
+    )
+    kernels = {}
+    for comment, template, name in pattern.findall(source):
+        text = re.sub(r"\s*\n?// ?", " ", comment)
+        exemptions = re.findall(
+            r"16-byte accesses: (none|loads|stores)(?: where (\w+) is (\w+))?, since \w", text
+        )
+        if len(exemptions) != text.count("16-byte accesses"):
+            raise ValueError(f"the comment above {name} is none of those that check_kernels reads")
+        parameters = tuple(part.split()[-1] for part in split_list(template)) if template else ()
+        kernels[name] = Kernel(parameters, tuple(Exemption(*parts) for parts in exemptions))
     return kernels
 
 
-def spills(kernels: Sequence[Usage]) -> list[str]:
+def choose_wide(variant: Variant, kernels: Mapping[str, Mapping[str, Kernel]]) -> set[str]:
+    """The accesses that must be of 16 bytes, of ``loads`` and ``stores``."""
+    kernel = kernels.get(variant.op, {}).get(variant.kernel)
+    if kernel is None:
+        raise ValueError(f"csrc/kernels/{variant.op}.cuh has no __global__ {variant.kernel}")
+    if any("OneOf<" in argument for argument in variant.arguments):
+        return set()
+    arguments = dict(zip(kernel.parameters, variant.arguments, strict=True))
+    for exemption in kernel.exemptions:
+        if not exemption.parameter or arguments[exemption.parameter] == exemption.value:
+            return {exemption.wide} - {"none"}
+    return set(WIDE)
+
+
+def find_narrow(variant: Variant, wide: set[str], ptx: str) -> list[str]:
     return [
-        f"{k.name} for {k.architecture}: {k.stack} bytes of stack, {k.spilled} spilled"
-        for k in kernels
-        if k.stack or k.spilled
+        f"{variant}: no 16-byte {kind} in the PTX; if none are needed, say why above the kernel"
+        for kind in sorted(wide)
+        if WIDE[kind] not in ptx
     ]
 
 
-def summary(kernels: Sequence[Usage]) -> str:
-    architectures = sorted({k.architecture for k in kernels}, key=lambda a: int(a.strip("sm_af")))
+def find_spills(usages: Sequence[Usage]) -> list[str]:
+    return [
+        f"{u.variant} for {u.architecture}: {u.stack} bytes of stack, {u.spilled} spilled"
+        for u in usages
+        if u.stack or u.spilled
+    ]
+
+
+def summarise(usages: Sequence[Usage]) -> str:
+    architectures = sorted({u.architecture for u in usages}, key=lambda a: int(a.strip("sm_af")))
     lines = [
-        f"{len(kernels)} kernels for {', '.join(architectures)}",
+        f"{len(usages)} kernels for {', '.join(architectures)}",
         f"{'op':16}{'kernel':16}{'variants':>9}{'registers':>12}{'shared, B':>11}",
     ]
     groups: dict[tuple[str, str], list[Usage]] = defaultdict(list)
-    for kernel in kernels:
-        groups[short(kernel.name)].append(kernel)
+    for usage in usages:
+        groups[usage.variant.op, usage.variant.kernel].append(usage)
     for (op, name), group in sorted(groups.items()):
-        registers = [kernel.registers for kernel in group]
+        registers = [usage.registers for usage in group]
         span = f"{min(registers)}-{max(registers)}"
-        shared = max(kernel.shared for kernel in group)
+        shared = max(usage.shared for usage in group)
         lines.append(f"{op:16}{name:16}{len(group):>9}{span:>12}{shared:>11}")
     return "\n".join(lines)
 
 
-def has_vectors(name: str) -> bool:
-    """Not those that go voxel by voxel, nor those that read sums."""
-    # The arguments of the template end with the threads of a block.
-    return short(name)[1] not in READ_NO_VECTORS and "5OneOf" not in name.split("Li256E")[0]
-
-
-def missing_vectors(name: str, ptx: str) -> list[str]:
-    faults = []
-    # Without a sigmoid the gradient of tversky reads the target alone, which may be bytes.
-    reads_target_only = "7tversky13differentiateILb0E" in name
-    if "ld.global.nc.v4" not in ptx and not reads_target_only:
-        faults.append(f"{name}: no load of 16 bytes in the PTX")
-    if "st.global.v4" not in ptx and short(name)[1] in WRITE_VECTORS:
-        faults.append(f"{name}: no store of 16 bytes in the PTX")
-    return faults
-
-
-def short(name: str) -> tuple[str, str]:
-    """Op and kernel of a mangled name: _ZN7ichfast7tversky6finishI... → tversky, finish."""
-    parts: list[str] = []
-    at = len("_ZN")
-    while len(parts) < 3 and (length := re.match(r"\d+", name[at:])):
-        at += len(length[0])
-        parts.append(name[at : at + int(length[0])])
-        at += int(length[0])
-    if len(parts) != 3:
-        raise ValueError(f"not the name of a kernel of ichfast: {name}")
-    return parts[1], parts[2]
-
-
-def ptx_entries() -> list[tuple[str, str]]:
-    """Each kernel's name and PTX."""
+def compile_to_ptx() -> list[tuple[str, str]]:
+    """Each variant's mangled name and PTX."""
     toolkit, _ = runpy.run_path(str(ROOT / "setup.py"))["find_toolkit"]()
     os.environ["CUDA_HOME"] = str(toolkit)  # else torch guesses, and says so
     from torch.utils.cpp_extension import include_paths

@@ -9,6 +9,7 @@
 namespace ichfast::attention_wmse {
 
 // Forward, stage one: the sums of each chunk.
+// 16-byte accesses: loads, since a block writes no more than its sums.
 template <bool kSigmoid, class A, class X, class Z, class R, int kThreads>
 __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
     sum_chunks(Input<X> image, Input<Z> logits, Input<R> reconstruction, int64_t voxels,
@@ -37,6 +38,7 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
 }
 
 // Forward, stage two, a block per image: its sums and its loss.
+// 16-byte accesses: none, since it reads and writes sums.
 template <class A, int kThreads>
 __global__ void __launch_bounds__(kThreads)
     finish(const double* slots, int64_t chunks, int64_t voxels, double* sums, A* losses) {

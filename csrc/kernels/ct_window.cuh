@@ -119,6 +119,7 @@ struct Covered {
 };
 
 // Any ratio, dtype and layout, an output pixel a thread.
+// 16-byte accesses: none, since the pixels under an output pixel may lie anywhere.
 template <class A, int kThreads>
 __global__ void __launch_bounds__(kThreads)
     any_ratio(Input<Number> stored, Input<Number> slopes, Input<Number> intercepts,

@@ -8,6 +8,7 @@
 namespace ichfast::overlap_counts {
 
 // Stage one: the counts of each chunk, which int32 can hold.
+// 16-byte accesses: loads, since a block writes no more than its counts.
 template <class A, class P, class T, int kThreads>
 __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
     count_chunks(Input<P> prediction, Input<T> target, A threshold, int64_t channels,
@@ -29,6 +30,7 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
 }
 
 // Stage two, a block per (image, channel).
+// 16-byte accesses: none, since it reads and writes counts.
 template <int kThreads>
 __global__ void __launch_bounds__(kThreads)
     finish(const int64_t* slots, int64_t chunks, int64_t* result) {

@@ -24,6 +24,7 @@ struct Sample {
 // Output pixels of a thread: neighbours in a row, so that their results leave in one access.
 constexpr int kPixels = 4;
 
+// 16-byte accesses: stores, since it gathers pixel by pixel.
 template <int kThreads>
 __global__ void __launch_bounds__(kThreads, kResidentBlocks<float, kThreads>)
     sample(const int16_t* pool, const uint8_t* masks, const int64_t* indices,

@@ -9,6 +9,7 @@
 namespace ichfast::tversky {
 
 // Forward, stage one: the sums of each chunk.
+// 16-byte accesses: loads, since a block writes no more than its sums.
 template <bool kSigmoid, class A, class P, class T, int kThreads>
 __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
     sum_chunks(Input<P> prediction, Input<T> target, int64_t channels, int64_t voxels,
@@ -36,6 +37,7 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
 
 // Forward, stage two, a block per loss: rows are all (image, channel), of which each loss has one,
 // or those of its channel.
+// 16-byte accesses: none, since it reads and writes sums.
 template <class A, int kThreads>
 __global__ void __launch_bounds__(kThreads)
     finish(const double* slots, int64_t rows, int64_t chunks, Parameters<double> parameters,
@@ -46,6 +48,8 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x == 0) losses[g] = A(loss(total, parameters));
 }
 
+// 16-byte accesses: stores where kSigmoid is false, since then only the target is read, and it may
+// be bytes.
 template <bool kSigmoid, class A, class P, class T, int kThreads>
 __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
     differentiate(Input<Floating> grad_loss, Input<P> prediction, Input<T> target,
