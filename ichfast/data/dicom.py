@@ -1,4 +1,4 @@
-"""One DICOM file -> header and stored pixels. Every refusal is a `Refused` that says why."""
+"""One DICOM file -> header and stored pixels. Every refusal is a `Refused` with the reason."""
 
 import os
 from io import BytesIO, FileIO
@@ -47,8 +47,8 @@ def decoders_agree(path: Path) -> bool | None:
 
 
 def compare_decoders(path: Path) -> list[list[str]]:
-    """The names of the decoders that can decode the file, together where they give the same pixels.
-    Empty for uncompressed files.
+    """The names of the decoders that can decode the file, grouped by the pixels they give. Empty
+    for uncompressed files.
     """
     with open_file(path) as file:
         header = header_of(file, path)
@@ -64,8 +64,8 @@ def _read_whole(file: FileIO) -> bytes:
 
 
 def find_pixels(start: bytes, size: int, header: Header, frames: int, needs: str) -> int:
-    """Where in a file of this size the uncompressed pixels of so many frames begin. `start` is the
-    first 12 bytes of the PixelData element; refused unless it holds the frames, and nothing but.
+    """Where in a file of this size the uncompressed pixels of `frames` frames begin. `start` is the
+    first 12 bytes of the PixelData element; refused unless it holds these frames and nothing else.
     """
     if start[:4] != b"\xe0\x7f\x10\x00":
         raise Refused("no pixel data")
@@ -134,15 +134,15 @@ def make_image(header: Header, pixels: np.ndarray, signed: bool | None) -> Image
 
 
 def _restore_stored(unsigned: np.ndarray, stream: Stream, header: Header) -> np.ndarray:
-    """From a stream's bits to stored values. Streams know no sign (JPEG 2000's may be wrong): the
-    header says. RLE has whole words, with all that uncompressed ones may have in them.
+    """From a stream's bits to stored values. The sign is the header's: streams have none or, in
+    JPEG 2000, perhaps a wrong one. RLE holds whole words, with all that uncompressed ones may hold.
     """
     bits = stream.bits
     value = unsigned - ((unsigned >> (bits - 1)) << bits) if header.signed else unsigned
     if header.transfer_syntax != RLELossless:
         if header.high_bit != header.bits_stored - 1:
             raise Refused("HighBit is not BitsStored - 1, which a compressed stream cannot have")
-        # Fewer bits than are stored and none for the sign: nothing says where the sign is.
+        # Fewer bits than are stored and none for the sign: where the sign is is not known.
         if header.signed and not stream.signed and bits < header.bits_stored:
             raise Refused(f"compressed pixel data has {bits} bits, BitsStored {header.bits_stored}")
         top = 1 << (header.bits_stored - header.signed)

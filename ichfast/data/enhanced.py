@@ -1,9 +1,9 @@
 """Enhanced CT and Legacy Converted Enhanced CT (PS3.3 A.38, A.70): one file, many slices.
 
-What a single-slice file says at its top level stands here in functional groups (C.7.6.16), shared
-by all frames or given for each. They are put together into what a single-slice file of that frame
-would say, so that each frame passes the same checks and quirks as a file of its own. A value that
-is given at several places must be the same at all of them.
+What a single-slice file has at its top level stands here in functional groups (C.7.6.16), shared by
+all frames or given for each. They are put together into the header that a single-slice file of that
+frame would have, so that each frame passes the same checks and quirks as a file of its own. A value
+that is given in several places must be the same in all of them.
 """
 
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ _GROUPS = {
 _OF_A_FRAME = tuple(tag for tags in _GROUPS.values() for tag in tags)
 # Where Legacy Converted files keep what has no group of its own (C.7.6.16.2.25 and on).
 _UNASSIGNED = {0x00209170: _OF_A_FRAME, 0x00209171: _OF_A_FRAME}
-_MAY_DIFFER = (headers._WINDOW_CENTER,)  # says how to display
+_MAY_DIFFER = (headers._WINDOW_CENTER,)  # is about display
 _TAGS = [*headers.TAGS, *_OF_A_FRAME, _SHARED, _PER_FRAME, _OFFSETS, _LENGTHS]
 
 # Frame Type value 4 (C.8.16.1.4, C.8.2.1.1.1) of what is calculated from several pictures and is
@@ -60,15 +60,15 @@ _NOT_HU = {
 
 @dataclass(frozen=True)
 class Picture:
-    """One slice of a file, as its header tells it."""
+    """One slice of a file, by its header."""
 
     number: int  # of the frame, from 1; 0 in a file that holds one slice
     header: Header | Refused
 
 
 def read_pictures(path: Path) -> list[Picture]:
-    """The slices of a DICOM file of either kind, without pixels. `Refused` where the whole file is
-    of no use, in place of a header where a frame is.
+    """The slices of a DICOM file of either kind, without pixels. `Refused` is raised where the
+    whole file is unusable, and stands in place of the header where a frame is.
     """
     try:
         return [Picture(0, headers.quick_header(path)[0])]
@@ -77,10 +77,10 @@ def read_pictures(path: Path) -> list[Picture]:
 
 
 class EnhancedFile:
-    """Its header and where its frames lie. Pixels are read from the disk frame by frame."""
+    """Its headers and where its frames lie. Pixels are read from the disk frame by frame."""
 
     def __init__(self, path: Path):
-        """`Refused` where the file as a whole is: damaged, cut short, or no frame of use."""
+        """`Refused` where the whole file is unusable: damaged, cut short, or no frame is usable."""
         self.path = path
         with BufferedReader(headers.open_file(path)) as file:
             with refuse_failures("damaged DICOM header"), silence("pydicom"):
@@ -98,7 +98,7 @@ class EnhancedFile:
                 self.places = _find_places(file, dataset, good[0], len(found))
 
     def read_image(self, number: int) -> Image:
-        """As `ichfast.data.dicom.read_image`, of the frame with this number (from 1)."""
+        """As `ichfast.data.dicom.read_image`, for the frame with this number (from 1)."""
         header, data = self._read_frame(number)
         if header.transfer_syntax in headers.NATIVE:
             return dicom.make_image(header, dicom.view_native_pixels(data, header), None)
@@ -106,7 +106,7 @@ class EnhancedFile:
         return dicom.decode_image(stream, header, decoders.available(header.transfer_syntax)[0])
 
     def compare_decoders(self, number: int) -> list[list[str]]:
-        """As `ichfast.data.dicom.compare_decoders`, of one frame."""
+        """As `ichfast.data.dicom.compare_decoders`, for one frame."""
         header, data = self._read_frame(number)
         if header.transfer_syntax in headers.NATIVE:
             return []
@@ -140,7 +140,7 @@ def _check_stream(data: bytes, header: Header) -> Stream:
 
 
 def _make_headers(dataset: Dataset, offset: int) -> Iterator[Header | Refused]:
-    """Of each frame in its order, or why it has none."""
+    """The header of each frame in order, or the reason why it has none."""
     top = headers.Tags(dataset)
     syntax = dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)
     if syntax in dicom.REWRITTEN:
@@ -182,7 +182,7 @@ def _get_items(dataset: Dataset, tag: int) -> list[Dataset]:
 
 
 def _gather(item: Dataset) -> Iterator[tuple[int, bytes]]:
-    """What the functional groups in an item of the shared or per-frame sequence say."""
+    """The values of the functional groups in an item of the shared or per-frame sequence."""
     for group, tags in (*_GROUPS.items(), *_UNASSIGNED.items()):
         inner = _get_items(item, group)
         if len(inner) > 1:
@@ -208,7 +208,7 @@ def _are_equal(a: bytes, b: bytes) -> bool:
 
 
 def _check_frame_type(values: Elements, image_type: bytes) -> bytes:
-    """Frame Type, where it is missing Image Type; refused where the frame is no slice in HU."""
+    """Frame Type, or Image Type where it is missing; refused where the frame has no HU."""
     kind = values.get(_FRAME_TYPE, image_type.strip(b" \0"))
     parts = [part.strip(b" \0") for part in kind.split(b"\\")]
     if len(parts) < 3 or b"MIXED" in parts:

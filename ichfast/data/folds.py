@@ -135,15 +135,13 @@ def split_patients(
 
 
 def check_no_leak(parts: Mapping[str, Sequence[int]], patients: Sequence[str]) -> None:
-    """DataError when a patient is in more than one part; it names the first few, by the set's own
-    names for them.
-    """
+    """DataError when a patient is in several parts; it names the first few, as the set does."""
     check_apart({part: {patients[i] for i in indices} for part, indices in parts.items()})
 
 
 def check_apart(names: Mapping[str, Collection[str]]) -> None:
-    """DataError when two of the sets have a name in common. Patients, studies and series may stand
-    side by side in a set: whichever two scans share, it is the same head.
+    """DataError when two of the sets have a name in common. A set may mix patients, studies and
+    series: whichever two scans share, it is the same head.
     """
     listed = list(names)
     for i, one in enumerate(listed):

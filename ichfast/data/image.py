@@ -1,4 +1,4 @@
-"""One DICOM CT slice: what its header says, and the pixels on their way to Hounsfield units."""
+"""One DICOM CT slice: its header, and its pixels on their way to Hounsfield units."""
 
 from dataclasses import dataclass, field
 
@@ -49,11 +49,11 @@ class Image:
     slope: float
     intercept: float
     padding: int | None = None  # stored value that means "outside the field of view"
-    stream_signed: bool | None = None  # what a JPEG 2000 stream says of itself
+    stream_signed: bool | None = None  # the sign in the header of a JPEG 2000 stream
     _ends: tuple[np.ndarray, int, int] | None = field(default=None, init=False, repr=False)
 
     def ends(self) -> tuple[int, int]:
-        """The least and the greatest stored value; looked for once, for all who ask."""
+        """The least and the greatest stored value; computed once per array."""
         if self._ends is None or self._ends[0] is not self.stored:
             self._ends = self.stored, int(self.stored.min()), int(self.stored.max())
         return self._ends[1:]

@@ -1,4 +1,4 @@
-"""A labelled set as nnU-Net v2 wants it (github.com/MIC-DKFZ/nnUNet, documentation/
+"""A labelled set in the format of nnU-Net v2 (github.com/MIC-DKFZ/nnUNet, documentation/
 dataset_format.md), so that anyone can compare with it.
 """
 
@@ -20,8 +20,8 @@ FIX = "Free space or choose another folder with --out."
 
 
 def export(root: Path, out: Path, problems: Problems, *, progress: bool = False) -> int:
-    """Writes `out`/imagesTr, labelsTr and, at the end, dataset.json; the number of scans written.
-    They keep the set's own names for its patients.
+    """Write `out`/imagesTr, labelsTr and, at the end, dataset.json; return the number of scans
+    written. They keep the set's own names for its patients.
     """
     layout = detect_layout(root)
     layout.require_masks(root, "export")

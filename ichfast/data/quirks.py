@@ -1,7 +1,7 @@
 """Every way in which CT files are known to stray from the plain case, once and by name.
 
-A quirk says how it is recognised and what is done about it; one without a correction is handled by
-the geometry or the decoder and is only reported. A file whose Hounsfield units cannot be known is
+A quirk has a test that recognises it and a correction; one without a correction is handled by the
+geometry or the decoder and is only reported. A file whose Hounsfield units cannot be known is
 refused, never guessed. docs/data.md lists them with what is done.
 """
 
@@ -27,7 +27,7 @@ class Quirk(Generic[T]):
 
 
 def correct(image: Image) -> tuple[str, ...]:
-    """Make the image's stored·slope + intercept Hounsfield units; the names of what was odd."""
+    """Make the image's stored·slope + intercept Hounsfield units; return its quirks' names."""
     _refuse_empty(image)
     found = []
     for quirk in IMAGE_QUIRKS:
@@ -40,7 +40,7 @@ def correct(image: Image) -> tuple[str, ...]:
 
 
 def detect(series: Series) -> tuple[str, ...]:
-    """The names of what is odd about a whole scan."""
+    """The names of the quirks of a whole scan."""
     return tuple(quirk.name for quirk in SERIES_QUIRKS if quirk.detect(series))
 
 
@@ -170,7 +170,7 @@ def _unwrap(image: Image) -> None:
     _pad_again(image, padded)
 
 
-# MONOCHROME1 is about display: the rescaled values should be HU as ever. Where they are not, the
+# MONOCHROME1 is about display: the rescaled values should be HU as usual. Where they are not, the
 # writer has inverted the pixels as well. Air decides.
 
 

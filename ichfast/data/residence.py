@@ -10,7 +10,7 @@ from torch import Tensor
 
 Place = Literal["device", "pinned", "memory", "mapped"]
 
-# Of what is free: the rest is for weights, activations and other programs.
+# Of the free memory: the rest is for weights, activations and other programs.
 DEVICE_SHARE = 0.5
 HOST_SHARE = 0.5
 
@@ -41,7 +41,7 @@ class Store:
     rows: Tensor  # (N,) int64, places of the set's slices in ``hu``, and on its device
 
     def describe(self) -> str:
-        """The place in words, with the chosen slices' size."""
+        """The size of the chosen slices and their place, in words."""
         pixels = [p for p in (self.hu, self.masks) if p is not None]
         size = len(self.rows) * sum(p[:1].nbytes for p in pixels) / 2**20
         where = {
@@ -105,7 +105,7 @@ def copy_rows(pixels: Tensor, rows: Tensor, device: torch.device, *, pinned: boo
 
 
 def measure_free_memory() -> int:
-    """Bytes that programs may still take, by Linux's own estimate; 0 where there is none."""
+    """Bytes that programs may still allocate, by Linux's own estimate; 0 where there is none."""
     try:
         with open("/proc/meminfo", encoding="ascii") as lines:
             fields = dict(line.split(":", 1) for line in lines)

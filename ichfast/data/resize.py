@@ -31,7 +31,7 @@ def resize_hu(scan: Series, slices: np.ndarray, size: int) -> np.ndarray:
         function="linear_exact",
         padding=scan.padding,
     )[:, 0]
-    # Integers rescaled by finite numbers stay finite; to look at every pixel takes long.
+    # Integers rescaled by finite numbers stay finite; checking every pixel is slow.
     finite = stored.dtype.kind in "iu" and (slope.isfinite() & intercept.isfinite()).all()
     if not finite and not share.isfinite().all():  # a rescale beyond float32
         raise DataError("its Hounsfield units are not finite")
@@ -40,7 +40,7 @@ def resize_hu(scan: Series, slices: np.ndarray, size: int) -> np.ndarray:
 
 
 def _take_slices(stored: np.ndarray, slices: np.ndarray) -> np.ndarray:
-    """These slices, where they lie if they can stay there."""
+    """These slices, without a copy where possible."""
     neighbours: np.ndarray = stored[slices[0] : slices[-1] + 1]
     if (np.diff(slices) == 1).all() and neighbours.flags.c_contiguous and stored.flags.writeable:
         return neighbours
@@ -67,14 +67,14 @@ def resize_masks(scan: Series, size: int) -> Tensor:
 
 
 def resize_spacing(scan: Series, size: int) -> tuple[float, float]:
-    """mm between rows and between columns at this size; NaN where the scan does not say."""
+    """mm between rows and between columns at this size; NaN where the scan has no spacing."""
     rows, columns = scan.stored.shape[1:]
     return scan.spacing[0] * rows / size, scan.spacing[1] * columns / size
 
 
 def find_positive(scan: Series, masks: Tensor | None, problems: Problems) -> np.ndarray:
     """Indices of the slices with haemorrhage: by the masks at this size where they are given, else
-    by the labels, else by the scan's own mask. None of them, and a problem, where nothing says.
+    by the labels, else by the scan's own mask. None, and a problem, where none of these exists.
     """
     if masks is not None:
         return np.flatnonzero(masks.flatten(1).any(1).numpy())

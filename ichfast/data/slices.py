@@ -111,7 +111,7 @@ class SliceSet:
         return images, targets
 
     def identifiers(self) -> set[str]:
-        """What may tell that another set holds one of these heads."""
+        """Names by which another set may hold one of these heads."""
         return {*self.patients, *self.studies, *self.series} - {""}
 
     @property
@@ -124,8 +124,8 @@ class SliceSet:
 
     def fingerprint(self) -> str:
         """sha256 over pixels, masks and index (of a pool's file, over its checksums and the rows):
-        equal exactly when the set is the same. Spacings tell how large a pixel is and not what a
-        model learns or says, so they are left out.
+        equal exactly when the set is the same. Spacings are the size of a pixel and change
+        nothing that a model learns or predicts, so they are left out.
         """
         head = (len(self), self.size, self.masks is None, self.window, self.pool)
         digest = hashlib.sha256(repr(head).encode())

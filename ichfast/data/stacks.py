@@ -53,7 +53,7 @@ def make_frame(orientation: tuple[float, ...]) -> Frame:
 
 def measure_tilt(normal: Sequence[float], gantry: float = 0.0) -> float:
     """Degrees between slice normal and long axis, positive when the slice's front is the higher end
-    (nose up); where the geometry is straight, what the gantry says of itself.
+    (nose up); where the geometry is straight, the gantry's own value.
     """
     angle = np.degrees(np.arccos(np.clip(normal[2], -1, 1)))
     if angle > quirks.TILT_DEGREES:
@@ -111,15 +111,15 @@ def read_stacks(
 
 
 def require_axial(picture: Picture) -> tuple[Header, Frame]:
-    """Its header and lie; `Refused` unless it is an axial slice."""
+    """Its header and orientation; `Refused` unless it is an axial slice."""
     if isinstance(picture.header, Refused):
         raise picture.header
     return picture.header, make_frame(picture.header.orientation)
 
 
 def _list_slices(root: Path, problems: Problems, path: Path) -> Iterator[tuple[int, Header, Frame]]:
-    """The number, header and lie of each axial slice in a file; what else is in it goes into the
-    problems by its name.
+    """The number, header and orientation of each axial slice in a file; everything else in it goes
+    into the problems by its name.
     """
     source = name_source(path, root)
     try:

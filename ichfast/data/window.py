@@ -1,4 +1,4 @@
-"""One DICOM file -> a windowed picture, for those who look at files one by one."""
+"""One DICOM file -> a windowed picture, to look at files one by one."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -17,9 +17,9 @@ def read_window(path: Path, size: int, window: tuple[float, float]) -> Tensor:
     """(S, S) float32 in [0, 1]: a DICOM file's Hounsfield units, upright, averaged over the area of
     each pixel and windowed at `window` = (level, width in HU, above 1).
 
-    DataError names the file and says why it has no CT slice to show.
+    DataError names the file and the reason why it has no CT slice to show.
     """
-    from ichfast.data.dicom import read_image  # pydicom is loaded by those who need it
+    from ichfast.data.dicom import read_image  # pydicom is loaded only where it is needed
     from ichfast.data.quirks import correct
     from ichfast.data.stacks import make_frame
 

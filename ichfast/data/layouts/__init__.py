@@ -1,4 +1,4 @@
-"""The kinds of data set that ichfast reads, one object each, and the one way in to all of them.
+"""The layouts of data sets that ichfast reads, one object each, and the one way in to all of them.
 
 A new layout is a module with a `Layout` in it, and its line in LAYOUTS.
 """
@@ -72,7 +72,7 @@ def find_unaudited(name: str) -> str | None:
 
 
 def read_series(root: Path, problems: Problems, *, progress: bool = False) -> Iterator[Series]:
-    """Every scan of the set, one at a time. A bad file goes into the problems and the rest goes on;
+    """Every scan of the set, one at a time. Bad files go into the problems and the rest is read;
     DataError when there are too many, or when nothing at all could be read.
     """
     root = Path(root)

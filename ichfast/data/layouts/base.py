@@ -1,4 +1,4 @@
-"""What every layout is and does: how one kind of data set lies on the disk."""
+"""What every layout is and does. A layout is the way in which a data set lies on the disk."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,8 +30,8 @@ class Unit:
 
     name: str
     files: tuple[str, ...] = ()  # relative to the root
-    labels: tuple[int, ...] = ()  # RSNA's bits, one for each file
-    slices: int = 0  # whole ones in the files; 0 of a scan by its name
+    labels: tuple[int, ...] = ()  # one number per file, as the layout encodes them
+    slices: int = 0  # whole ones in the files; 0 for a scan by its name
 
 
 class Layout(ABC):
@@ -43,21 +43,21 @@ class Layout(ABC):
     signs: ClassVar[str]  # what it is recognised by, for the message when nothing is
     has_masks: ClassVar[bool]  # its sets may have masks
     has_labels: ClassVar[bool]  # its sets have a table of labels per slice
-    # Whether the selection is settled before a file is opened, by the table and the file names.
-    # Otherwise whoever reads chooses among the slices.
+    # Whether a table and the file names settle the selection before a file is opened. Otherwise the
+    # caller of `read` chooses among the slices.
     selects: ClassVar[bool] = False
     # Suffix -> format, of files that the audit lists without looking into them.
     not_audited: ClassVar[Mapping[str, str]] = {}
     no_export: ClassVar[str] = ""  # why its scans cannot be exported as volumes; empty: they can
 
     def detect(self, root: Path, entries: Mapping[str, Path]) -> bool:
-        """Whether the names in the folder give the layout away. `entries` are what it holds, by
-        their names in lower case.
+        """Whether the names in the folder show that it has this layout. `entries` maps its names in
+        lower case to its entries.
         """
         return False
 
     def detect_files(self, root: Path) -> bool:
-        """Whether it is the layout of a folder whose names say nothing."""
+        """Whether its files show it, for a folder in which no layout is detected by the names."""
         return False
 
     def read(
@@ -68,8 +68,8 @@ class Layout(ABC):
         *,
         progress: bool = False,
     ) -> Iterator[Series]:
-        """Every scan, one at a time. A bad file goes into the problems and the rest goes on;
-        DataError when there are too many, or when nothing at all could be read.
+        """Every scan, one at a time. Bad files go into the problems and the rest is read; DataError
+        when there are too many, or when nothing at all could be read.
         """
         empty = True
         for series in self._read(root, problems, selection, progress):
@@ -87,18 +87,21 @@ class Layout(ABC):
     def list_units(
         self, root: Path, problems: Problems, run: Map, selection: Selection
     ) -> list[Unit]:
-        """The set in its own order, without decoding a pixel. `run` maps over the workers."""
+        """The set in its own order, without decoding a pixel. `run` maps a function over the
+        workers.
+        """
 
     @abstractmethod
     def read_unit(self, root: Path, unit: Unit, problems: Problems) -> Iterator[Series]:
-        """The scans of one of them; the problems of the set as a whole are recorded as well."""
+        """The scans of one unit; problems of the set as a whole are recorded every time."""
 
     def require_masks(self, root: Path, purpose: str) -> None:
+        """DataError where no set has masks; `purpose` is a verb, what they are needed for."""
         if not self.has_masks:
             raise DataError(f"{root}: a set in the layout {self.name!r} has no masks to {purpose}")
 
     def require_positive(self, root: Path) -> None:
-        """DataError where nothing can tell which slices have haemorrhage."""
+        """DataError where nothing tells which slices have haemorrhage."""
         if not (self.has_masks or self.has_labels):
             raise DataError(
                 f"{root}: a set in the layout {self.name!r} has no labels, so positive slices "
@@ -107,11 +110,11 @@ class Layout(ABC):
 
 
 class ScanLayout(Layout):
-    """A layout whose scans have names and can be read one without the others."""
+    """A layout whose scans have names and can be read one by one."""
 
     @abstractmethod
     def list_scans(self, root: Path) -> dict[str, int]:
-        """The set's scans by name, in its order, and how many files count as one each."""
+        """The names of the set's scans, in its order, each with its number of files."""
 
     @abstractmethod
     def read_scans(

@@ -68,7 +68,7 @@ class CtIch(ScanLayout):
 
 
 def _read_scan(source: str, path: Path, mask_path: Path, name: str) -> Series:
-    from ichfast.data.nifti import read_nifti  # nibabel is loaded by those who need it
+    from ichfast.data.nifti import read_nifti  # nibabel is loaded only where it is needed
 
     series, blood = read_nifti(path, mask_path, source, name, slices_last=True)
     assert blood is not None

@@ -52,7 +52,7 @@ class CtIchJpeg(ScanLayout):
         self, root: Path, problems: Problems, only: str | None = None, *, progress: bool = False
     ) -> Iterator[Series]:
         """Every patient's slices with masks and labels. Grey levels become the HU of the window
-        they were exported with; what lay outside of it is lost, which `hu_range` says.
+        they were exported with; what lay outside it is lost, hence `hu_range`.
         """
         entries = list_by_name(root)
         folders = _list_patients(entries)

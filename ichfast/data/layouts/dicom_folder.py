@@ -29,7 +29,7 @@ class DicomFolder(Layout):
     def _read(
         self, root: Path, problems: Problems, selection: Selection, progress: bool
     ) -> Iterator[Series]:
-        from ichfast.data.stacks import read_stacks  # pydicom is loaded by those who need it
+        from ichfast.data.stacks import read_stacks  # pydicom is loaded only where it is needed
 
         return read_stacks(root, problems, progress=progress)
 

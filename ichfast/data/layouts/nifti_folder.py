@@ -1,6 +1,6 @@
-"""Plain folders of NIfTI images, with masks beside them or without: nnU-Net's imagesTr and labelsTr
+"""Plain folders of NIfTI images, with or without masks beside them: nnU-Net's imagesTr and labelsTr
 (github.com/MIC-DKFZ/nnUNet, documentation/dataset_format.md), BHSD's images and ground truths
-(github.com/White65534/BHSD, label_192.zip), or whatever is called alike.
+(github.com/White65534/BHSD, label_192.zip), or folders with such names.
 """
 
 import json
@@ -42,8 +42,8 @@ class NiftiFolder(ScanLayout):
     def read_scans(
         self, root: Path, problems: Problems, only: str | None = None, *, progress: bool = False
     ) -> Iterator[Series]:
-        """Every image with its mask. Without a folder of masks the set is an unlabelled one."""
-        from ichfast.data.nifti import read_nifti  # nibabel is loaded by those who need it
+        """Every image with its mask. Without a folder of masks the set is unlabelled."""
+        from ichfast.data.nifti import read_nifti  # nibabel is loaded only where it is needed
 
         entries = list_by_name(root)
         folder = _require_images(root, entries)
@@ -100,7 +100,7 @@ def _list_cases(folder: Path) -> dict[str, Path]:
 
 
 def _read_label_names(table: Path | None, images: int, problems: Problems) -> dict[int, str] | None:
-    """What the numbers in the masks mean, as nnU-Net's dataset.json says. Version 2 has name:
+    """The meaning of the numbers in the masks, from nnU-Net's dataset.json. Version 2 has name:
     number (or several, in regions), version 1 number: name.
     """
     if table is None:
@@ -126,8 +126,8 @@ def _read_label_names(table: Path | None, images: int, problems: Problems) -> di
 
 
 def _attach_mask(series: Series, values: np.ndarray, names: dict[int, str] | None) -> Series:
-    """Haemorrhage is every label but 0. Without dataset.json the numbers have no meaning beyond
-    that, and masks of 0 and about 255 (or 1) are as good.
+    """Every label but 0 is haemorrhage. Without dataset.json the numbers mean nothing more, and
+    masks of 0 and about 255 (or 1) are accepted, too.
     """
     if names is None:
         return replace(series, mask=values > 0.5)

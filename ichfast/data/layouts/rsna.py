@@ -15,7 +15,7 @@ from ichfast.data.series import SUBTYPES, Series
 from ichfast.errors import DataError
 
 _BIT = {name: 1 << i for i, name in enumerate((*SUBTYPES, "any"))}
-_SEEN = len(_BIT)  # the bits above the labels say which of them a row has given
+_SEEN = len(_BIT)  # the bits above the labels tell which of them had a row
 _ANY = (1 << _SEEN) - 1
 
 
@@ -32,7 +32,7 @@ class Rsna(Layout):
     def _read(
         self, root: Path, problems: Problems, selection: Selection, progress: bool
     ) -> Iterator[Series]:
-        from ichfast.data.stacks import read_stacks  # pydicom is loaded by those who need it
+        from ichfast.data.stacks import read_stacks  # pydicom is loaded only where it is needed
 
         files, labels = _list_images(root, problems, selection.positive)
         limit = selection.limit
@@ -67,7 +67,7 @@ class Rsna(Layout):
 def _list_images(
     root: Path, problems: Problems, positive: bool
 ) -> tuple[list[Path], dict[str, int]]:
-    """The image files, or those of them that the CSV says are positive, and all of its labels."""
+    """The image files, or the positive ones by the CSV, and all of its labels."""
     table, folder = _find_images(root)
     labels = read_labels(table, problems)
     files = [path for path in list_folder(folder) if path.suffix.lower() == ".dcm"]
@@ -94,7 +94,7 @@ def _attach_labels(series: Series, labels: Mapping[str, int]) -> Series:
 
 
 def _find_images(root: Path) -> tuple[Path, Path]:
-    """The CSV and the folder of images that belongs to it; stage 2, the final one, first."""
+    """The CSV and the folder with its images; stage 2, the final one, first."""
     entries = list_by_name(root)
     for stage in ("stage_2_train", "stage_1_train"):
         table = entries.get(f"{stage}.csv")
@@ -108,7 +108,7 @@ def _find_images(root: Path) -> tuple[Path, Path]:
 
 
 def read_labels(table: Path, problems: Problems) -> dict[str, int]:
-    """Image -> bits: the label of each type, and above them which of the types had a row at all.
+    """Image -> bits: the label of each type, and above them which types had a row at all.
 
     Four images of the published table occur twice. A positive row wins; rows that contradict each
     other are reported.
