@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.ct_files import write_ct
 from ichfast.data.audit import Options, audit
 from ichfast.data.audit.look import look
-from ichfast.data.headers import quick_header, read_header
+from ichfast.data.headers import read_header, scan_header
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
         print(f"load before: {os.getloadavg()[0]:.2f}, cores: {os.cpu_count()}")
         for what, read in (
             ("read_header (pydicom)", read_header),
-            ("quick_header", quick_header),
+            ("scan_header", scan_header),
             ("look", lambda path: look(path, pixels=False)),
         ):
             print(f"{what:24} {_time_best(read, originals):.3f} ms per file")

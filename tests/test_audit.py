@@ -18,8 +18,8 @@ from data.conftest import write_dicom as write_dicom
 
 from ichfast.audit import main
 from ichfast.data.audit import survey
-from ichfast.data.elements import elements
-from ichfast.data.headers import TAGS, quick_header, read_header
+from ichfast.data.elements import walk_elements
+from ichfast.data.headers import TAGS, read_header, scan_header
 from ichfast.data.problems import Refused
 
 ATTACK = "<script>alert(1)</script>"
@@ -298,11 +298,11 @@ def outcome(read: Callable[[Path], Any], path: Path) -> Any:
 
 
 def quick(path: Path) -> Any:
-    return quick_header(path)[0]
+    return scan_header(path)[0]
 
 
 def walked(data: bytes) -> bool:
-    return elements(data, tuple(sorted(TAGS))) is not None
+    return walk_elements(data, TAGS) is not None
 
 
 @pytest.fixture(scope="module")

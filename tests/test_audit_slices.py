@@ -97,7 +97,7 @@ def test_decoders_that_disagree(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, need_decoder: Any, lossy: bool, capsys: Any
 ) -> None:
     need_decoder(RLELossless)
-    names = decoders.available(RLELossless)
+    names = decoders.list_available(RLELossless)
     if len(names) < 2:
         pytest.skip("only one decoder for RLE: pip install '.[decode]'")
     single = dicom((volume()[0] + 1024).astype(np.uint16), RescaleIntercept=-1024, BitsStored=12)

@@ -35,7 +35,7 @@ _KINDS = {
 }
 
 
-def available(syntax: str) -> list[str]:
+def list_available(syntax: str) -> list[str]:
     """The names of the decoders at hand for a compressed syntax, best first. Refused if none."""
     uid = UID(syntax, validation_mode=config.IGNORE)
     if not uid.is_transfer_syntax:
@@ -47,6 +47,11 @@ def available(syntax: str) -> list[str]:
     if not decoder.is_available:
         raise Refused(f"{uid.name} needs a decoder: pip install '.[decode]' in ichfast's clone")
     return sorted(decoder.available_plugins, key=_PREFERENCE.index)
+
+
+def choose(syntax: str) -> str:
+    """The best decoder at hand. Refused if there is none."""
+    return list_available(syntax)[0]
 
 
 def decode(stream: Stream, header: Header, name: str) -> np.ndarray:
@@ -74,7 +79,7 @@ def decode(stream: Stream, header: Header, name: str) -> np.ndarray:
 def compare(stream: Stream, header: Header) -> list[list[str]]:
     """Names of the decoders that decode the stream, together where they give the same pixels."""
     groups: list[tuple[np.ndarray, list[str]]] = []
-    for name in available(header.transfer_syntax):
+    for name in list_available(header.transfer_syntax):
         with suppress(Refused):  # not every decoder takes every depth
             pixels = decode(stream, header, name)
             for known, names in groups:

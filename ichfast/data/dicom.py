@@ -13,7 +13,7 @@ from pydicom.uid import (
 )
 
 from ichfast.data import decoders
-from ichfast.data.headers import NATIVE, header_of, open_file
+from ichfast.data.headers import NATIVE, open_file, scan_open_file
 from ichfast.data.image import Header, Image
 from ichfast.data.problems import Refused, refuse_failures, silence
 from ichfast.data.streams import Stream, read_stream
@@ -24,13 +24,13 @@ REWRITTEN = (ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
 def read_image(path: Path) -> Image:
     """Header and pixels as decoded; `ichfast.data.quirks.correct` makes them Hounsfield units."""
     with open_file(path) as file:
-        header = header_of(file, path)
+        header = scan_open_file(file, path)
         if header.transfer_syntax in NATIVE:
             return make_image(header, _read_native_pixels(file, header), None)
         data = _read_whole(file)
     if header.transfer_syntax in REWRITTEN:
         return make_image(header, _read_rewritten_pixels(data, header), None)
-    name = decoders.available(header.transfer_syntax)[0]  # first: it names what is not read at all
+    name = decoders.choose(header.transfer_syntax)  # first: it names what is not read at all
     return decode_image(_read_stream(data, header), header, name)
 
 
@@ -51,7 +51,7 @@ def compare_decoders(path: Path) -> list[list[str]]:
     for uncompressed files.
     """
     with open_file(path) as file:
-        header = header_of(file, path)
+        header = scan_open_file(file, path)
         if header.transfer_syntax in NATIVE + REWRITTEN:
             return []
         data = _read_whole(file)

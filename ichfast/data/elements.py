@@ -18,7 +18,7 @@ class Elements(dict[int, bytes]):
         self.pixels = 0  # where PixelData begins
 
 
-def elements(data: bytes, wanted: tuple[int, ...]) -> Elements | None:
+def walk_elements(data: bytes, wanted: tuple[int, ...]) -> Elements | None:
     """Those of the wanted tags, which ascend, that come before PixelData. `data` is the file, or
     enough of its beginning. None where it is not plain: pydicom decides.
     """

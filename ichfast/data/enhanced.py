@@ -28,19 +28,19 @@ _ACQUISITION = 0x00189302
 _OFFSETS, _LENGTHS = 0x7FE00001, 0x7FE00002
 # Functional group -> what is read from its one item.
 _GROUPS = {
-    0x00289110: (headers._SPACING,),  # Pixel Measures
-    0x00209113: (headers._POSITION,),  # Plane Position (Patient)
-    0x00209116: (headers._ORIENTATION,),  # Plane Orientation (Patient)
-    0x00289145: (headers._SLOPE, headers._INTERCEPT, headers._RESCALE_TYPE),  # Value Transformation
+    0x00289110: (headers.SPACING,),  # Pixel Measures
+    0x00209113: (headers.POSITION,),  # Plane Position (Patient)
+    0x00209116: (headers.ORIENTATION,),  # Plane Orientation (Patient)
+    0x00289145: (headers.SLOPE, headers.INTERCEPT, headers.RESCALE_TYPE),  # Value Transformation
     0x00189329: (_FRAME_TYPE, _VOLUMETRIC),  # CT Image Frame Type
     0x00189301: (_ACQUISITION,),  # CT Acquisition Type
-    0x00189304: (headers._TILT,),  # CT Acquisition Details
-    0x00289132: (headers._WINDOW_CENTER,),  # Frame VOI LUT
+    0x00189304: (headers.TILT,),  # CT Acquisition Details
+    0x00289132: (headers.WINDOW_CENTER,),  # Frame VOI LUT
 }
 _OF_A_FRAME = tuple(tag for tags in _GROUPS.values() for tag in tags)
 # Where Legacy Converted files keep what has no group of its own (C.7.6.16.2.25 and on).
 _UNASSIGNED = {0x00209170: _OF_A_FRAME, 0x00209171: _OF_A_FRAME}
-_MAY_DIFFER = (headers._WINDOW_CENTER,)  # is about display
+_MAY_DIFFER = (headers.WINDOW_CENTER,)  # is about display
 _TAGS = [*headers.TAGS, *_OF_A_FRAME, _SHARED, _PER_FRAME, _OFFSETS, _LENGTHS]
 
 # Frame Type value 4 (C.8.16.1.4, C.8.2.1.1.1) of what is calculated from several pictures and is
@@ -71,7 +71,7 @@ def read_pictures(path: Path) -> list[Picture]:
     whole file is unusable, and stands in place of the header where a frame is.
     """
     try:
-        return [Picture(0, headers.quick_header(path)[0])]
+        return [Picture(0, headers.scan_header(path)[0])]
     except headers.EnhancedCT:
         return EnhancedFile(path).pictures
 
@@ -103,7 +103,7 @@ class EnhancedFile:
         if header.transfer_syntax in headers.NATIVE:
             return dicom.make_image(header, dicom.view_native_pixels(data, header), None)
         stream = _check_stream(data, header)
-        return dicom.decode_image(stream, header, decoders.available(header.transfer_syntax)[0])
+        return dicom.decode_image(stream, header, decoders.choose(header.transfer_syntax))
 
     def compare_decoders(self, number: int) -> list[list[str]]:
         """As `ichfast.data.dicom.compare_decoders`, for one frame."""
@@ -145,23 +145,23 @@ def _make_headers(dataset: Dataset, offset: int) -> Iterator[Header | Refused]:
     syntax = dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)
     if syntax in dicom.REWRITTEN:
         raise Refused("enhanced CT, big-endian or deflated; convert it to explicit little endian")
-    if headers._LUT_SEQUENCE in dataset:
+    if headers.LUT_SEQUENCE in dataset:
         raise Refused("enhanced CT with a Modality LUT beside its value transformation")
     # All values of the top level first: pydicom converts some of them when it opens a sequence.
     common = Elements(syntax)
     for tag in headers.TAGS:
         if tag in dataset and tag not in _OF_A_FRAME:
-            common[tag], common.vrs[tag] = top.raw(tag), top.vr(tag).encode()
+            common[tag], common.vrs[tag] = top.get_raw(tag), top.get_vr(tag).encode()
     outside = [*_read_values(top, _OF_A_FRAME)]
     shared = _get_items(dataset, _SHARED)
     frames = _get_items(dataset, _PER_FRAME)
     if len(shared) > 1 or _SHARED not in dataset or not frames:
         raise Refused("enhanced CT without its shared and per-frame functional groups")
-    count = common.get(headers._FRAMES, b"").strip(b" \0")
+    count = common.get(headers.FRAMES, b"").strip(b" \0")
     if not count.isdigit() or len(count) > 9 or int(count) != len(frames):
         raise Refused("NumberOfFrames is not the number of per-frame functional groups")
-    common[headers._SOP_CLASS], common[headers._FRAMES] = headers.CT_IMAGE.encode(), b"1"
-    image_type = common.pop(headers._IMAGE_TYPE, b"")
+    common[headers.SOP_CLASS], common[headers.FRAMES] = headers.CT_IMAGE.encode(), b"1"
+    image_type = common.pop(headers.IMAGE_TYPE, b"")
     outside += [pair for item in shared for pair in _gather(item)]
     for item in frames:
         try:
@@ -171,7 +171,7 @@ def _make_headers(dataset: Dataset, offset: int) -> Iterator[Header | Refused]:
             for tag, value in (*_gather(item), *outside):
                 if not _are_equal(values.setdefault(tag, value), value) and tag not in _MAY_DIFFER:
                     raise Refused("functional groups contradict each other")
-            values[headers._IMAGE_TYPE] = _check_frame_type(values, image_type)
+            values[headers.IMAGE_TYPE] = _check_frame_type(values, image_type)
             yield headers.make_header(headers.PlainTags(values), offset)
         except Refused as refused:
             yield refused
@@ -193,7 +193,7 @@ def _gather(item: Dataset) -> Iterator[tuple[int, bytes]]:
 
 def _read_values(tags: headers.Tags, wanted: tuple[int, ...]) -> Iterator[tuple[int, bytes]]:
     for tag in wanted:
-        if value := tags.raw(tag).strip(b" \0"):
+        if value := tags.get_raw(tag).strip(b" \0"):
             yield tag, value
 
 
@@ -231,7 +231,7 @@ def _find_places(
     """Offset and length in the file of each frame's bytes."""
     if header.transfer_syntax not in headers.NATIVE:
         top = headers.Tags(dataset)
-        return find_frames(file, header, frames, top.raw(_OFFSETS), top.raw(_LENGTHS))
+        return find_frames(file, header, frames, top.get_raw(_OFFSETS), top.get_raw(_LENGTHS))
     file.seek(header.data_offset)
     start, size = file.read(12), file.seek(0, 2)
     begin = dicom.find_pixels(start, size, header, frames, "its frames need")

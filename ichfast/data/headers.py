@@ -19,7 +19,7 @@ from pydicom.uid import (
     LegacyConvertedEnhancedCTImageStorage,
 )
 
-from ichfast.data.elements import Elements, elements
+from ichfast.data.elements import Elements, walk_elements
 from ichfast.data.image import Header, LookUpTable
 from ichfast.data.problems import Refused, refuse_failures, silence
 
@@ -31,66 +31,92 @@ NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)  # uncompressed little
 # Most headers end within the first size, all but the strangest within the second.
 _SIZES = (8 << 10, 256 << 10)
 
-_SOP_CLASS = 0x00080016
-_IMAGE_TYPE = 0x00080008
-_MODALITY = 0x00080060
-_PATIENT = 0x00100020
-_TILT = 0x00181120
-_STUDY = 0x0020000D
-_SERIES = 0x0020000E
-_POSITION = 0x00200032
-_ORIENTATION = 0x00200037
-_SAMPLES = 0x00280002
-_PHOTOMETRIC = 0x00280004
-_FRAMES = 0x00280008
-_ROWS = 0x00280010
-_COLUMNS = 0x00280011
-_SPACING = 0x00280030
-_BITS_ALLOCATED = 0x00280100
-_BITS_STORED = 0x00280101
-_HIGH_BIT = 0x00280102
-_REPRESENTATION = 0x00280103
-_PADDING = 0x00280120
-_PADDING_LIMIT = 0x00280121
-_WINDOW_CENTER = 0x00281050
-_INTERCEPT = 0x00281052
-_SLOPE = 0x00281053
-_RESCALE_TYPE = 0x00281054
-_LUT_SEQUENCE = 0x00283000
-TAGS = [value for name, value in list(globals().items()) if type(value) is int and name[0] == "_"]
-_WANTED = tuple(sorted(TAGS))
+IMAGE_TYPE = 0x00080008
+SOP_CLASS = 0x00080016
+MODALITY = 0x00080060
+PATIENT = 0x00100020
+TILT = 0x00181120
+STUDY = 0x0020000D
+SERIES = 0x0020000E
+POSITION = 0x00200032
+ORIENTATION = 0x00200037
+SAMPLES = 0x00280002
+PHOTOMETRIC = 0x00280004
+FRAMES = 0x00280008
+ROWS = 0x00280010
+COLUMNS = 0x00280011
+SPACING = 0x00280030
+BITS_ALLOCATED = 0x00280100
+BITS_STORED = 0x00280101
+HIGH_BIT = 0x00280102
+REPRESENTATION = 0x00280103
+PADDING = 0x00280120
+PADDING_LIMIT = 0x00280121
+WINDOW_CENTER = 0x00281050
+INTERCEPT = 0x00281052
+SLOPE = 0x00281053
+RESCALE_TYPE = 0x00281054
+LUT_SEQUENCE = 0x00283000
+TAGS = (  # ascending, as `walk_elements` wants them
+    IMAGE_TYPE,
+    SOP_CLASS,
+    MODALITY,
+    PATIENT,
+    TILT,
+    STUDY,
+    SERIES,
+    POSITION,
+    ORIENTATION,
+    SAMPLES,
+    PHOTOMETRIC,
+    FRAMES,
+    ROWS,
+    COLUMNS,
+    SPACING,
+    BITS_ALLOCATED,
+    BITS_STORED,
+    HIGH_BIT,
+    REPRESENTATION,
+    PADDING,
+    PADDING_LIMIT,
+    WINDOW_CENTER,
+    INTERCEPT,
+    SLOPE,
+    RESCALE_TYPE,
+    LUT_SEQUENCE,
+)
 
 
 class EnhancedCT(Refused):
     """A file with many slices: `ichfast.data.enhanced` reads it, the functions here do not."""
 
 
-def quick_header(path: Path) -> tuple[Header, int]:
+def scan_header(path: Path) -> tuple[Header, int]:
     """The header and the file's size: what `read_header` returns, and refused what that refuses, in
     a twelfth of its time.
     """
     try:
         with open_file(path) as file:
-            return header_of(file, path), os.fstat(file.fileno()).st_size
+            return scan_open_file(file, path), os.fstat(file.fileno()).st_size
     except OSError as error:
         raise Refused(f"cannot be opened ({error.strerror})") from None
 
 
-def header_of(file: FileIO, path: Path) -> Header:
+def scan_open_file(file: FileIO, path: Path) -> Header:
     """Of the file that is open at the path."""
     for limit in _SIZES:
         file.seek(0)
-        header = _plain_header(file.read(limit))
+        header = _scan_plain(file.read(limit))
         if header is not None:
             return header
     return read_header(path)
 
 
-def _plain_header(data: bytes) -> Header | None:
+def _scan_plain(data: bytes) -> Header | None:
     """None where pydicom has to decide."""
     try:
-        found = elements(data, _WANTED)
-        if found is None or _LUT_SEQUENCE in found:
+        found = walk_elements(data, TAGS)
+        if found is None or LUT_SEQUENCE in found:
             return None
         return make_header(PlainTags(found), found.pixels)
     except Refused:
@@ -102,10 +128,10 @@ def _plain_header(data: bytes) -> Header | None:
 def read_header(path: Path) -> Header:
     """The few tags that are needed, without the pixels, by pydicom."""
     with BufferedReader(open_file(path)) as file:
-        return _parse(file, path)
+        return _read_open_file(file, path)
 
 
-def cut_short(header: Header, path: Path) -> bool:
+def is_cut_short(header: Header, path: Path) -> bool:
     """Whether the file of one slice is too small for its pixels; False where they are compressed,
     since that is not known without them.
     """
@@ -122,7 +148,7 @@ def open_file(path: Path) -> FileIO:
         raise Refused(f"cannot be opened ({error.strerror})") from None
 
 
-def _parse(file: BinaryIO, path: Path) -> Header:
+def _read_open_file(file: BinaryIO, path: Path) -> Header:
     with refuse_failures("damaged DICOM header"), silence("pydicom"):
         try:
             dataset = dcmread(file, stop_before_pixels=True, specific_tags=list(TAGS))
@@ -141,32 +167,32 @@ class Tags:
         self.dataset = dataset
         self.order = "little" if dataset.original_encoding[1] else "big"
 
-    def raw(self, tag: int) -> bytes:
+    def get_raw(self, tag: int) -> bytes:
         element = self.dataset.get_item(tag)
         value = None if element is None else element.value
         return value if isinstance(value, bytes) else b""
 
-    def text(self, tag: int) -> str:
-        return self.raw(tag).decode("latin-1").strip(" \0")
+    def get_text(self, tag: int) -> str:
+        return self.get_raw(tag).decode("latin-1").strip(" \0")
 
-    def numbers(self, tag: int, count: int, name: str) -> tuple[float, ...]:
-        values = _numbers(self.raw(tag))
+    def get_numbers(self, tag: int, count: int, name: str) -> tuple[float, ...]:
+        values = _parse_numbers(self.get_raw(tag))
         if len(values) != count:
             raise Refused(f"{name} is missing or not {count} finite number{'s' * (count > 1)}")
         return values
 
-    def integer(self, tag: int, name: str) -> int:
-        raw = self.raw(tag)
+    def get_integer(self, tag: int, name: str) -> int:
+        raw = self.get_raw(tag)
         if len(raw) not in (2, 4):
             raise Refused(f"{name} is missing")
         return int.from_bytes(raw[:2], self.order)  # type: ignore[arg-type]
 
-    def bits(self, tag: int) -> int | None:
+    def get_bits(self, tag: int) -> int | None:
         """A 'US or SS' value as unsigned bits, whichever VR it was written with."""
-        raw = self.raw(tag)
+        raw = self.get_raw(tag)
         return int.from_bytes(raw, self.order) if len(raw) in (2, 4) else None  # type: ignore[arg-type]
 
-    def vr(self, tag: int) -> str:
+    def get_vr(self, tag: int) -> str:
         element = self.dataset.get_item(tag)
         return (element.VR or "") if element is not None else ""
 
@@ -178,17 +204,17 @@ class PlainTags(Tags):
         self.dataset: Any = found
         self.order = "little"
 
-    def raw(self, tag: int) -> bytes:
+    def get_raw(self, tag: int) -> bytes:
         value: bytes = self.dataset.get(tag, b"")
         return value
 
-    def vr(self, tag: int) -> str:
+    def get_vr(self, tag: int) -> str:
         vr: bytes = self.dataset.vrs.get(tag, b"")
         return vr.decode()
 
 
 @lru_cache(maxsize=4096)  # most are those of the whole scan
-def _numbers(raw: bytes) -> tuple[float, ...]:
+def _parse_numbers(raw: bytes) -> tuple[float, ...]:
     """Finite ones, or none at all."""
     try:
         values = tuple(float(part.strip(b" \0")) for part in raw.split(b"\\"))
@@ -199,29 +225,29 @@ def _numbers(raw: bytes) -> tuple[float, ...]:
 
 def make_header(tags: Tags, data_offset: int) -> Header:
     _refuse_other_images(tags)
-    rows, columns = tags.integer(_ROWS, "Rows"), tags.integer(_COLUMNS, "Columns")
+    rows, columns = tags.get_integer(ROWS, "Rows"), tags.get_integer(COLUMNS, "Columns")
     if not (0 < rows <= MAX_SIDE and 0 < columns <= MAX_SIDE):
         raise Refused(f"Rows x Columns is {rows} x {columns}; 1 to {MAX_SIDE} can be read")
-    allocated = tags.integer(_BITS_ALLOCATED, "BitsAllocated")
-    stored = tags.integer(_BITS_STORED, "BitsStored")
-    high = tags.integer(_HIGH_BIT, "HighBit") if tags.raw(_HIGH_BIT) else stored - 1
+    allocated = tags.get_integer(BITS_ALLOCATED, "BitsAllocated")
+    stored = tags.get_integer(BITS_STORED, "BitsStored")
+    high = tags.get_integer(HIGH_BIT, "HighBit") if tags.get_raw(HIGH_BIT) else stored - 1
     if allocated not in (8, 16, 32) or not 1 <= stored <= high + 1 <= allocated:
         raise Refused(f"impossible bit depth: {stored} bits up to bit {high} of {allocated}")
-    representation = tags.integer(_REPRESENTATION, "PixelRepresentation")
+    representation = tags.get_integer(REPRESENTATION, "PixelRepresentation")
     if representation > 1:
         raise Refused(f"PixelRepresentation is {representation}, not 0 or 1")
-    table = _modality_lut(tags, bool(representation))
+    table = _read_modality_lut(tags, bool(representation))
     slope, intercept = 1.0, 0.0
     if table is None:
-        (slope,) = tags.numbers(_SLOPE, 1, "RescaleSlope")
-        (intercept,) = tags.numbers(_INTERCEPT, 1, "RescaleIntercept")
+        (slope,) = tags.get_numbers(SLOPE, 1, "RescaleSlope")
+        (intercept,) = tags.get_numbers(INTERCEPT, 1, "RescaleIntercept")
         if slope == 0:
             raise Refused("RescaleSlope is 0")
-    spacing = tags.numbers(_SPACING, 2, "PixelSpacing")
+    spacing = tags.get_numbers(SPACING, 2, "PixelSpacing")
     if min(spacing) <= 0:
         raise Refused("PixelSpacing is not positive")
-    tilt = tags.numbers(_TILT, 1, "GantryDetectorTilt")[0] if tags.raw(_TILT).strip() else 0.0
-    series = tags.text(_SERIES)
+    tilt = tags.get_numbers(TILT, 1, "GantryDetectorTilt")[0] if tags.get_raw(TILT).strip() else 0.0
+    series = tags.get_text(SERIES)
     if not series:
         raise Refused("SeriesInstanceUID is missing")
     syntax = tags.dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)
@@ -229,11 +255,11 @@ def make_header(tags: Tags, data_offset: int) -> Header:
         raise Refused("TransferSyntaxUID is not one value")
     return Header(
         transfer_syntax=syntax,
-        patient=tags.text(_PATIENT),
-        study=tags.text(_STUDY),
+        patient=tags.get_text(PATIENT),
+        study=tags.get_text(STUDY),
         series=series,
-        position=tags.numbers(_POSITION, 3, "ImagePositionPatient"),
-        orientation=tags.numbers(_ORIENTATION, 6, "ImageOrientationPatient"),
+        position=tags.get_numbers(POSITION, 3, "ImagePositionPatient"),
+        orientation=tags.get_numbers(ORIENTATION, 6, "ImageOrientationPatient"),
         spacing=spacing,
         gantry_tilt=tilt,
         rows=rows,
@@ -242,48 +268,48 @@ def make_header(tags: Tags, data_offset: int) -> Header:
         bits_stored=stored,
         high_bit=high,
         signed=bool(representation),
-        photometric=tags.text(_PHOTOMETRIC),
+        photometric=tags.get_text(PHOTOMETRIC),
         slope=slope,
         intercept=intercept,
-        padding=tags.bits(_PADDING),
-        padding_limit=tags.bits(_PADDING_LIMIT),
-        padding_vr=tags.vr(_PADDING),
-        windows=tags.raw(_WINDOW_CENTER).count(b"\\") + 1 if tags.raw(_WINDOW_CENTER) else 0,
+        padding=tags.get_bits(PADDING),
+        padding_limit=tags.get_bits(PADDING_LIMIT),
+        padding_vr=tags.get_vr(PADDING),
+        windows=tags.get_raw(WINDOW_CENTER).count(b"\\") + 1 if tags.get_raw(WINDOW_CENTER) else 0,
         table=table,
         data_offset=data_offset,
     )
 
 
 def _refuse_other_images(tags: Tags) -> None:
-    modality = tags.text(_MODALITY)
+    modality = tags.get_text(MODALITY)
     if not modality:
         raise Refused("Modality is missing")
     if modality != "CT":
         raise Refused("not a CT image (Modality)", skip=True)
-    sop_class = tags.text(_SOP_CLASS)
+    sop_class = tags.get_text(SOP_CLASS)
     if sop_class in (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage):
         raise EnhancedCT("enhanced multi-frame CT, where one slice is expected")
     if sop_class not in ("", CT_IMAGE):
         raise Refused("not a CT Image (SOP class)", skip=True)
-    if b"LOCALIZER" in tags.raw(_IMAGE_TYPE):
+    if b"LOCALIZER" in tags.get_raw(IMAGE_TYPE):
         raise Refused("localizer", skip=True)
-    frames = tags.raw(_FRAMES).strip(b" \0")
+    frames = tags.get_raw(FRAMES).strip(b" \0")
     if frames not in (b"", b"1"):
         raise Refused("multi-frame image; only one slice per file is read")
-    if tags.raw(_SAMPLES) and tags.integer(_SAMPLES, "SamplesPerPixel") != 1:
+    if tags.get_raw(SAMPLES) and tags.get_integer(SAMPLES, "SamplesPerPixel") != 1:
         raise Refused("colour image", skip=True)
-    if tags.text(_PHOTOMETRIC) not in ("MONOCHROME1", "MONOCHROME2"):
+    if tags.get_text(PHOTOMETRIC) not in ("MONOCHROME1", "MONOCHROME2"):
         raise Refused("PhotometricInterpretation is not greyscale")
     # HU_MOD is HU after metal artefact reduction; US, "unspecified", is what careless writers put.
-    if tags.text(_RESCALE_TYPE) not in ("", "HU", "HU_MOD", "US"):
+    if tags.get_text(RESCALE_TYPE) not in ("", "HU", "HU_MOD", "US"):
         raise Refused("RescaleType is not HU (a dual-energy map?)", skip=True)
 
 
-def _modality_lut(tags: Tags, signed: bool) -> LookUpTable | None:
+def _read_modality_lut(tags: Tags, signed: bool) -> LookUpTable | None:
     """Modality LUT Sequence, which takes precedence over slope and intercept (PS3.3 C.11.1)."""
-    if _LUT_SEQUENCE not in tags.dataset or not tags.dataset[_LUT_SEQUENCE].value:
+    if LUT_SEQUENCE not in tags.dataset or not tags.dataset[LUT_SEQUENCE].value:
         return None
-    item = tags.dataset[_LUT_SEQUENCE].value[0]
+    item = tags.dataset[LUT_SEQUENCE].value[0]
     count, first, _ = (int(value) & 0xFFFF for value in item.LUTDescriptor)
     if str(item.get("ModalityLUTType", "")) not in ("HU", "US", ""):
         raise Refused("Modality LUT does not give HU")

@@ -6,11 +6,14 @@ size from the stream, and crash on nonsense. What the format lets one check is c
 """
 
 import re
+import struct
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import pairwise
 from typing import BinaryIO
 
 import numpy as np
+from pydicom.encaps import parse_basic_offsets, parse_fragments
 from pydicom.uid import (
     HTJ2K,
     JPEG2000,
@@ -45,6 +48,7 @@ _JPEG_2000 = (JPEG2000Lossless, JPEG2000, HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2
 
 _TRUNCATED = "pixel data is truncated: its compressed stream does not end"
 _DAMAGED = "compressed pixel data is damaged"
+_SEVERAL = "compressed pixel data is not one frame"
 
 
 @dataclass(frozen=True)
@@ -58,40 +62,22 @@ class Stream:
 
 def read_stream(data: bytes, header: Header) -> Stream:
     """From the PixelData element at the header's offset."""
-    return check_stream(_fragments(data, header.data_offset), header)
+    offsets, fragments = _find_fragments(BytesIO(data), header.data_offset, 1)
+    if not fragments or offsets not in ([], [0]):
+        raise Refused(_SEVERAL)
+    return check_stream(b"".join(data[at : at + length] for at, length in fragments), header)
 
 
 def check_stream(stream: bytes, header: Header) -> Stream:
     """One frame's bytes, out of their fragments. Refused unless they are what the header says."""
     syntax = header.transfer_syntax
     if syntax == RLELossless:
-        return _rle(stream, header)
+        return _check_rle(stream, header)
     if syntax in _JPEG_2000:
-        return _jpeg_2000(stream, header)
+        return _check_jpeg_2000(stream, header)
     if syntax in _START_OF_FRAME:
-        return _jpeg(stream, header)
+        return _check_jpeg(stream, header)
     raise Refused("a compression that is not read; convert the file")
-
-
-def _fragments(data: bytes, at: int) -> bytes:
-    """Encapsulation (PS3.5 A.4): an offset table, fragments, a delimiter; here all of one frame."""
-    _check_encapsulated(data[at : at + 12])
-    at += 12
-    items: list[bytes] = []
-    while True:
-        tag, length = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
-        at += 8
-        if at > len(data) or (tag == b"\xfe\xff\x00\xe0" and at + length > len(data)):
-            raise Refused(_TRUNCATED)
-        if tag == b"\xfe\xff\xdd\xe0" and length == 0:
-            break
-        if tag != b"\xfe\xff\x00\xe0":
-            raise Refused(f"{_DAMAGED} (fragments)")
-        items.append(data[at : at + length])
-        at += length
-    if len(items) < 2 or items[0] not in (b"", b"\0\0\0\0"):
-        raise Refused("compressed pixel data is not one frame")
-    return b"".join(items[1:])
 
 
 def find_frames(
@@ -100,28 +86,9 @@ def find_frames(
     """Where a multi-frame file has each frame's fragments: (offset, length) in the file. By its
     basic or extended offset table (PS3.5 A.4, PS3.3 C.7.6.3.1.8), or a fragment for each frame.
     """
-    file.seek(header.data_offset)
-    _check_encapsulated(file.read(12))
-    items: list[tuple[int, int]] = []
-    while True:
-        start = file.read(8)
-        tag, length = start[:4], int.from_bytes(start[4:], "little")
-        at = file.tell()
-        if len(start) < 8:
-            raise Refused(_TRUNCATED)
-        if tag == b"\xfe\xff\xdd\xe0" and length == 0:
-            break
-        if tag != b"\xfe\xff\x00\xe0":
-            raise Refused(f"{_DAMAGED} (fragments)")
-        items.append((at, length))
-        file.seek(at + length)
-    if not items or items[0][1] > 4 * frames:
-        raise Refused(f"{_DAMAGED} (offset table)")
-    (table_at, table_length), fragments = items[0], items[1:]
+    basic, fragments = _find_fragments(file, header.data_offset, frames)
     if frames == 1 and fragments:
         return [fragments]
-    file.seek(table_at)
-    basic = np.frombuffer(file.read(table_length // 4 * 4), "<u4").tolist()
     places = [at - fragments[0][0] for at, _ in fragments]
     if offsets:  # then every frame is one fragment
         whole = [length for _, length in fragments]
@@ -144,14 +111,45 @@ def find_frames(
     return [[fragment] for fragment in fragments]
 
 
-def _check_encapsulated(start: bytes) -> None:
-    if start[:4] != b"\xe0\x7f\x10\x00":
+def _find_fragments(
+    file: BinaryIO, begin: int, frames: int
+) -> tuple[list[int], list[tuple[int, int]]]:
+    """The basic offset table and where the fragments lie: (offset, length) in the file. At `begin`
+    is the PixelData element (PS3.5 A.4): an offset table, fragments, a delimiter.
+
+    pydicom takes tables of any length and fragments that reach beyond the file, and needs no
+    delimiter.
+    """
+    file.seek(begin)
+    head, table = file.read(12), file.read(8)
+    if head[:4] != b"\xe0\x7f\x10\x00":
         raise Refused("no pixel data")
-    if start[4:] not in (b"OB\0\0\xff\xff\xff\xff", b"OW\0\0\xff\xff\xff\xff"):
+    if head[4:] not in (b"OB\0\0\xff\xff\xff\xff", b"OW\0\0\xff\xff\xff\xff"):
         raise Refused("pixel data is not encapsulated, as its transfer syntax requires")
+    if int.from_bytes(table[4:], "little") > 4 * frames:
+        raise Refused(_SEVERAL if frames == 1 else f"{_DAMAGED} (offset table)")
+    file.seek(begin + 12)
+    try:
+        offsets = parse_basic_offsets(file)
+        end = file.tell()
+        _, starts = parse_fragments(file)
+    except struct.error:  # it reads less than it unpacks
+        raise Refused(_TRUNCATED) from None
+    except ValueError:
+        raise Refused(f"{_DAMAGED} (fragments)") from None
+    if starts:
+        file.seek(starts[-1] + 4)
+        end = starts[-1] + 8 + int.from_bytes(file.read(4), "little")
+    file.seek(end)
+    delimiter = file.read(8)
+    if len(delimiter) < 8:
+        raise Refused(_TRUNCATED)
+    if delimiter != b"\xfe\xff\xdd\xe0\0\0\0\0":
+        raise Refused(f"{_DAMAGED} (fragments)")
+    return offsets, [(a + 8, b - a - 8) for a, b in pairwise([*starts, end])]
 
 
-def _size(header: Header, rows: int, columns: int, components: int, bits: int) -> None:
+def _check_size(header: Header, rows: int, columns: int, components: int, bits: int) -> None:
     if (rows, columns, components) != (header.rows, header.columns, 1):
         raise Refused("compressed pixel data is of another size than Rows x Columns")
     if not 2 <= bits <= header.bits_allocated:
@@ -160,7 +158,7 @@ def _size(header: Header, rows: int, columns: int, components: int, bits: int) -
         )
 
 
-def _jpeg(data: bytes, header: Header) -> Stream:
+def _check_jpeg(data: bytes, header: Header) -> Stream:
     """JPEG and JPEG-LS share their markers: segments, then one scan, then the end."""
     if data[:2] != b"\xff\xd8":
         raise Refused(f"{_DAMAGED} (no start of image)")
@@ -181,16 +179,16 @@ def _jpeg(data: bytes, header: Header) -> Stream:
                 raise Refused(f"{_DAMAGED} (start of frame)")
             bits, component = body[0], body[6]
             rows, columns = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
-            _size(header, rows, columns, body[5], bits)
+            _check_size(header, rows, columns, body[5], bits)
         elif marker not in _OTHER_SEGMENTS:
             raise Refused(f"{_DAMAGED} (marker)")
         elif marker == 0xC4:
-            tables |= _huffman_tables(body)
+            tables |= _read_huffman_tables(body)
         elif marker == 0xDD:
             restarts = any(body)
     if not bits or len(body) != 6 or body[:2] != bytes((1, component)):
         raise Refused(f"{_DAMAGED} (start of scan)")
-    _scan(header, body, tables)
+    _check_scan(header, body, tables)
     # In the scan a marker is 0xFF and a byte that no encoder puts behind one: above 0x7F in
     # JPEG-LS, not 0 in JPEG, where restart markers may stand between.
     if header.transfer_syntax in (JPEGLSLossless, JPEGLSNearLossless):
@@ -205,7 +203,7 @@ def _jpeg(data: bytes, header: Header) -> Stream:
     return Stream(data, bits)
 
 
-def _huffman_tables(body: bytes) -> dict[int, tuple[int, ...]]:
+def _read_huffman_tables(body: bytes) -> dict[int, tuple[int, ...]]:
     tables = {}
     while body:
         counts = body[1:17]
@@ -218,7 +216,7 @@ def _huffman_tables(body: bytes) -> dict[int, tuple[int, ...]]:
     return tables
 
 
-def _scan(header: Header, body: bytes, tables: dict[int, tuple[int, ...]]) -> None:
+def _check_scan(header: Header, body: bytes, tables: dict[int, tuple[int, ...]]) -> None:
     """What the start of the scan may say: JPEG's Ss, Se, Ah and Al, or NEAR and interleave."""
     syntax = header.transfer_syntax
     if syntax in (JPEGLSLossless, JPEGLSNearLossless):
@@ -235,7 +233,7 @@ def _scan(header: Header, body: bytes, tables: dict[int, tuple[int, ...]]) -> No
         raise Refused(f"{_DAMAGED} (start of scan)")
 
 
-def _jpeg_2000(data: bytes, header: Header) -> Stream:
+def _check_jpeg_2000(data: bytes, header: Header) -> Stream:
     """ISO 15444-1 annex A: SOC, SIZ, other segments, then tile-parts that say how long they are."""
     at = 0
     if data.startswith(b"\0\0\0\x0cjP  "):  # in a JP2 file, as some writers do against PS3.5 A.4.4
@@ -249,7 +247,7 @@ def _jpeg_2000(data: bytes, header: Header) -> Stream:
         int.from_bytes(size[i : i + 4], "big") for i in range(4, 36, 4)
     )
     bits, signed = (size[38] & 0x7F) + 1, bool(size[38] & 0x80)
-    _size(header, height - top, width - left, int.from_bytes(size[36:38], "big"), bits)
+    _check_size(header, height - top, width - left, int.from_bytes(size[36:38], "big"), bits)
     if size[39:41] != b"\1\1" or not (tile_width and tile_height):
         raise Refused(f"{_DAMAGED} (sampling or tiles)")
     # A header with a million tiles of one pixel makes the decoder ask for gigabytes.
@@ -264,7 +262,7 @@ def _jpeg_2000(data: bytes, header: Header) -> Stream:
             raise Refused(f"{_DAMAGED} (marker)" if data[at:] else _TRUNCATED)
         segments[data[at + 1]] = data[at + 4 : at + 2 + length]
         at += 2 + length
-    _wavelet(segments, header)
+    _check_wavelet(segments, header)
     seen = set()
     while data[at : at + 2] == b"\xff\x90":  # start of a tile-part
         tile, length = (int.from_bytes(data[at + i : at + j], "big") for i, j in ((4, 6), (6, 10)))
@@ -282,7 +280,7 @@ def _jpeg_2000(data: bytes, header: Header) -> Stream:
     return Stream(data, bits, signed)
 
 
-def _wavelet(segments: dict[int, bytes], header: Header) -> None:
+def _check_wavelet(segments: dict[int, bytes], header: Header) -> None:
     """Coding style and quantisation say the same thing twice: how many levels there are, and
     whether the transform is the reversible one, as a lossless syntax requires.
     """
@@ -297,7 +295,7 @@ def _wavelet(segments: dict[int, bytes], header: Header) -> None:
         raise Refused(f"{_DAMAGED} (coding style)")
 
 
-def _rle(data: bytes, header: Header) -> Stream:
+def _check_rle(data: bytes, header: Header) -> Stream:
     """PS3.5 annex G: 64 bytes of offsets, then as many segments as a pixel has bytes, each of
     which unpacks to one byte per pixel.
     """
@@ -309,11 +307,11 @@ def _rle(data: bytes, header: Header) -> Stream:
     if any(b <= a for a, b in pairwise(bounds)):
         raise Refused(f"{_DAMAGED} (RLE header)")
     for start, end in pairwise(bounds):
-        _rle_segment(data, start, end, header.rows * header.columns)
+        _check_rle_segment(data, start, end, header.rows * header.columns)
     return Stream(data, header.bits_allocated)
 
 
-def _rle_segment(data: bytes, at: int, end: int, pixels: int) -> None:
+def _check_rle_segment(data: bytes, at: int, end: int, pixels: int) -> None:
     """One walk over the run lengths. The decoders take a segment of any length and pad or cut."""
     unpacked = 0
     while at < end and unpacked < pixels:

@@ -213,7 +213,7 @@ def test_jpeg_2000_beyond_the_memory_is_refused(
     header = replace(read_header(path), transfer_syntax=JPEG2000Lossless)
     decoders._get_process().close()
     monkeypatch.setattr(decoder_process, "MEMORY", 512 << 20)
-    for name in decoders.available(JPEG2000Lossless):
+    for name in decoders.list_available(JPEG2000Lossless):
         with pytest.raises(Refused, match="cannot be decoded"):
             decoders.decode(Stream(bytes(data), 16, True), header, name)
         if decoders._get_process().child is not None:  # else the limit ended it

@@ -117,7 +117,7 @@ def test_missing_decoder_names_the_extra(tmp_path, make_dicom, head, monkeypatch
         is_available = False
 
     monkeypatch.setattr("ichfast.data.decoders.get_decoder", lambda uid: Missing())
-    with pytest.raises(DataError, match=r"a\.dcm.*RLE.*pip install ichfast\[decode\]"):
+    with pytest.raises(DataError, match=r"a\.dcm.*RLE.*pip install '\.\[decode\]'"):
         list(read_series(tmp_path, Problems()))
 
 

@@ -18,7 +18,7 @@ from pydicom.uid import (
 
 from ichfast.data import Problems, load_slices, read_series
 from ichfast.data.enhanced import EnhancedFile, read_pictures
-from ichfast.data.headers import EnhancedCT, quick_header, read_header
+from ichfast.data.headers import EnhancedCT, read_header, scan_header
 from ichfast.data.problems import Refused
 from ichfast.data.series import Series
 from ichfast.errors import DataError
@@ -308,7 +308,7 @@ def test_other_multi_frame_files_stay_refused(tmp_path: Path, volume: Any) -> No
 
 def test_readers_of_one_slice_say_so(tmp_path: Path, volume: Any) -> None:
     path = save(tmp_path / "a.dcm", enhanced(volume, ZS))
-    for reader in (read_header, quick_header):
+    for reader in (read_header, scan_header):
         with pytest.raises(EnhancedCT, match="where one slice is expected"):
             reader(path)
 

@@ -259,10 +259,10 @@ def test_quick_and_pydicoms_header_lead_to_the_same(
         path.write_bytes(data)
         plain = outcome(path)
         with monkeypatch.context() as patch:
-            patch.setattr(headers, "_plain_header", lambda data: None)
+            patch.setattr(headers, "_scan_plain", lambda data: None)
             assert plain == outcome(path), seed
         with suppress(Refused):
-            quick += headers._plain_header(data[: headers._SIZES[1]]) is not None
+            quick += headers._scan_plain(data[: headers._SIZES[1]]) is not None
     assert (quick > len(seeds) / 2) == (name not in ("big endian, signed", "deflated, unsigned"))
 
 

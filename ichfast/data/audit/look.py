@@ -14,7 +14,7 @@ from pydicom.uid import ImplicitVRLittleEndian
 from ichfast.data import decoders, quirks
 from ichfast.data.dicom import compare_decoders, read_image
 from ichfast.data.enhanced import EnhancedFile, Picture
-from ichfast.data.headers import NATIVE, EnhancedCT, quick_header
+from ichfast.data.headers import NATIVE, EnhancedCT, scan_header
 from ichfast.data.image import Header, Image
 from ichfast.data.layouts import find_unaudited
 from ichfast.data.problems import Refused, refuse_failures
@@ -48,7 +48,7 @@ def look(path: Path, *, pixels: bool) -> list[tuple[int, Look | Refused]]:
     file: EnhancedFile | None = None
     with refuse_failures("damaged DICOM file"):
         try:
-            header, size = quick_header(path)
+            header, size = scan_header(path)
             make_frame(header.orientation)
             _check_size(header, size)
             pictures = [Picture(0, header)]

@@ -94,7 +94,7 @@ _Slices = list[tuple[str, Refused | tuple[str, bool]]]
 def _read_headers(root: Path, names: Sequence[str]) -> list[_Slices]:
     """Of each file. One that is refused as a whole has one slice with its own name."""
     from ichfast.data.enhanced import Picture, read_pictures
-    from ichfast.data.headers import cut_short
+    from ichfast.data.headers import is_cut_short
     from ichfast.data.stacks import require_axial
 
     results: list[_Slices] = []
@@ -109,7 +109,7 @@ def _read_headers(root: Path, names: Sequence[str]) -> list[_Slices]:
             source = name_slice(name, picture.number)
             try:
                 header, _ = require_axial(picture)
-                whole = picture.number > 0 or not cut_short(header, path)
+                whole = picture.number > 0 or not is_cut_short(header, path)
                 found.append((source, (header.series, whole)))
             except Refused as refused:
                 found.append((source, refused))
