@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.devices import Run
-from ichfast.training.host import flushed_denormals, kept_heap
+from ichfast.training.host import avoid_denormals, keep_heap
 
 
 class Make(NamedTuple):
@@ -29,8 +29,8 @@ class Do(NamedTuple):
 
 
 class Apart:
-    """A process that trains as a run of ``ichfast.train`` does: under :func:`kept_heap` and
-    :func:`flushed_denormals`.
+    """A process that trains as a run of ``ichfast.train`` does: under :func:`keep_heap` and
+    :func:`avoid_denormals`.
 
     Results come back through shared memory and are copied on both sides; that counts against it.
     """
@@ -65,7 +65,7 @@ apart = cache(Apart)
 
 
 def _serve(pipe: Connection) -> None:
-    with kept_heap(), flushed_denormals():
+    with keep_heap(), avoid_denormals():
         runs: list[Run] = []
         results: Sequence[Tensor] = []
         while True:

@@ -25,7 +25,7 @@ from benchmarks.registry import Benchmark
 from ichfast import models
 from ichfast.data import SliceSet
 from ichfast.training import PRESETS, recipe
-from ichfast.training.host import kept_heap
+from ichfast.training.host import keep_heap
 from ichfast.training.steps.supervised import SupervisedAdam
 from ichfast.training.steps.unsupervised import UnsupervisedStep
 
@@ -126,7 +126,7 @@ class Batch:
 
 
 def our_update(place: torch.device, work: str, settings: Sequence[str], batch: Batch) -> Update:
-    chosen = recipe.with_settings(
+    chosen = recipe.apply_settings(
         PRESETS["paper"],
         [f"model.channels={list(batch.channels)}", "supervised.optimizer=adam", *settings],
     )
@@ -205,7 +205,7 @@ def main() -> None:
     for work in WORKS:
         columns[f"{work}, eager"] = shares(plain_update(place, work, batch), options.calls)
         for name in ("float32", "bfloat16"):
-            with kept_heap():
+            with keep_heap():
                 update = our_update(place, work, OPTIONS[name], batch)
                 columns[f"{work}, {name}"] = shares(update, options.calls)
     rows = [

@@ -29,7 +29,7 @@ from ichfast.reproduce.plan import Cell, has_ended
 from ichfast.reproduce.rows import Overrides, follow_recipe, use_adam
 from ichfast.training import PRESETS, Recipe, recipe
 from ichfast.training.folder import METRICS
-from ichfast.training.parts import load_parts, phantom_folder
+from ichfast.training.parts import ensure_phantom, load_parts
 from ichfast.training.strategy import make_strategy
 
 RESULTS = Path(__file__).parent / "results"
@@ -61,17 +61,17 @@ class Row:
     """the row whose supervised epochs are all of this one's"""
 
 
-def with_keys(overrides: Overrides, keys: Mapping[str, Any]) -> Overrides:
+def add_keys(overrides: Overrides, keys: Mapping[str, Any]) -> Overrides:
     return lambda base: overrides(base) | dict(keys)
 
 
-def curriculum_by_adam(base: Recipe) -> dict[str, Any]:
+def use_adam_for_curriculum(base: Recipe) -> dict[str, Any]:
     """With as large a share of supervised epochs, about two thirds. k is not only a time but the
     odds at the start too, so stretching it as the epochs are would leave hardly any other."""
     return use_adam("curriculum")(base) | {"curriculum.k": 4 * base.curriculum.k}
 
 
-def faster(overrides: Overrides, factor: float) -> Overrides:
+def scale_rate(overrides: Overrides, factor: float) -> Overrides:
     def scaled(base: Recipe) -> dict[str, Any]:
         return overrides(base) | {"adam.learning_rate": factor * base.adam.learning_rate}
 
@@ -85,12 +85,12 @@ ROWS = {
     "curriculum": Row(CURRICULUM, ("supervised, equal", *TOTAL)),
     "supervised, equal": Row(follow_recipe("supervised"), epochs_of="curriculum"),
     "supervised, total": Row(follow_recipe("supervised")),
-    "curriculum, Adam": Row(curriculum_by_adam, ("supervised, Adam, equal", *ADAM_TOTAL)),
+    "curriculum, Adam": Row(use_adam_for_curriculum, ("supervised, Adam, equal", *ADAM_TOTAL)),
     "supervised, Adam, equal": Row(use_adam("supervised"), epochs_of="curriculum, Adam"),
     "supervised, Adam, total": Row(use_adam("supervised")),
     # L-BFGS with a fixed step, both learning rates as the paper has them.
     "as written": Row(
-        with_keys(
+        add_keys(
             CURRICULUM,
             {
                 "lbfgs.learning_rate": 1e-4,
@@ -104,29 +104,29 @@ ROWS = {
     # Chen's alternation where it might diverge: without a line search, and with a rate of Adam a
     # hundred times as large, in both steps.
     "alternating, no search": Row(
-        with_keys(follow_recipe("alternating"), {"lbfgs.line_search": "none"}), TOTAL
+        add_keys(follow_recipe("alternating"), {"lbfgs.line_search": "none"}), TOTAL
     ),
     "alternating, Adam": Row(use_adam("alternating"), ADAM_TOTAL),
-    "alternating, Adam 100": Row(faster(use_adam("alternating"), 100), ADAM_TOTAL),
+    "alternating, Adam 100": Row(scale_rate(use_adam("alternating"), 100), ADAM_TOTAL),
     "joint": Row(use_adam("joint"), ADAM_BOTH),
     "mean teacher": Row(use_adam("mean_teacher"), ADAM_BOTH),
     "cps": Row(use_adam("cps"), ADAM_BOTH),
     "pseudo labels": Row(use_adam("pseudo_label"), ADAM_BOTH),
     # What else might decide whether it helps; by Adam.
     "gradient everywhere": Row(
-        with_keys(curriculum_by_adam, {"unsupervised.attention_gradient": "full"}),
+        add_keys(use_adam_for_curriculum, {"unsupervised.attention_gradient": "full"}),
         ADAM_BOTH,
     ),
     "six unlabelled slices": Row(
-        with_keys(curriculum_by_adam, {"data.unlabelled_limit": 6}),
+        add_keys(use_adam_for_curriculum, {"data.unlabelled_limit": 6}),
         ADAM_BOTH,
     ),
     "half the channels": Row(
-        with_keys(curriculum_by_adam, {"model.channels": [4, 8, 16, 32]}),
+        add_keys(use_adam_for_curriculum, {"model.channels": [4, 8, 16, 32]}),
         ("supervised, half the channels",),
     ),
     "supervised, half the channels": Row(
-        with_keys(use_adam("supervised"), {"model.channels": [4, 8, 16, 32]})
+        add_keys(use_adam("supervised"), {"model.channels": [4, 8, 16, 32]})
     ),
 }
 
@@ -151,13 +151,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cohorts = list(range(options.cohorts[0], options.cohorts[1] + 1))
     try:
         base = recipe.merge(PRESETS["demo"], SHARED)
-        base = recipe.with_settings(base, options.set)
-        cells = {(row, c): cell(row, c, base) for c in cohorts for row in options.rows}
+        base = recipe.apply_settings(base, options.set)
+        cells = {(row, c): make_cell(row, c, base) for c in cohorts for row in options.rows}
         todo = [one for one in cells.values() if not has_ended(one, options.out)]
         print(f"{len(todo)} runs to do, {len(cells) - len(todo)} are there", file=sys.stderr)
         for phantom in dict.fromkeys(one.recipe.phantom for one in todo):
-            phantom_folder(phantom, options.out)  # here, so that no two workers write the same
-        outcome = run_cells(todo, options.out, options.jobs, told)
+            ensure_phantom(phantom, options.out)  # here, so that no two workers write the same
+        outcome = run_cells(todo, options.out, options.jobs, report)
     except IchfastError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -169,44 +169,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     result = {
         "command": shlex.join(["python", "-m", "benchmarks.cohorts", *(arguments or sys.argv[1:])]),
         "rows": {
-            row: [outcome_of(cells[row, c], options.out) for c in cohorts] for row in options.rows
+            row: [read_outcome(cells[row, c], options.out) for c in cohorts] for row in options.rows
         },
-        "band": [band_of_hu(made("supervised, total", c, base), options.out) for c in cohorts],
+        "band": [
+            measure_band_of_hu(make_recipe("supervised, total", c, base), options.out)
+            for c in cohorts
+        ],
         "recipe": recipe.to_toml(base),
         "machine": describe_machine(1),
         "versions": describe_versions("cpu"),
         **describe_commit(),
     }
-    result["differences"] = differences(result["rows"])
+    result["differences"] = compare(result["rows"])
     options.results.mkdir(parents=True, exist_ok=True)
     (options.results / "cohorts.json").write_text(json.dumps(result, indent=1) + "\n")
-    text = table(result)
+    text = format_result(result)
     (options.results / "cohorts.md").write_text(text)
     print(text)
     return 0
 
 
-def cell(row: str, cohort: int, base: Recipe) -> Cell:
+def make_cell(row: str, cohort: int, base: Recipe) -> Cell:
     name = row.replace(", ", "-").replace(" ", "_").lower()
-    return Cell(20, 0, name, cohort, made(row, cohort, base))
+    return Cell(20, 0, name, cohort, make_recipe(row, cohort, base))
 
 
-def made(row: str, cohort: int, base: Recipe) -> Recipe:
+def make_recipe(row: str, cohort: int, base: Recipe) -> Recipe:
     """The recipe of a row on a cohort, whose number is the seed of everything."""
     seeds = ("training.seed", "data.split_seed", "phantom.seed")
     chosen = recipe.merge(base, ROWS[row].overrides(base) | dict.fromkeys(seeds, cohort))
     if twin := ROWS[row].epochs_of:
-        other = made(twin, cohort, base)
+        other = make_recipe(twin, cohort, base)
         drawn = [make_strategy(other).draw(epoch).step for epoch in range(other.training.epochs)]
         chosen = recipe.merge(chosen, {"training.epochs": drawn.count("supervised")})
     return chosen
 
 
-def told(cell: Cell, outcome: str, text: str, seconds: float) -> None:
+def report(cell: Cell, outcome: str, text: str, seconds: float) -> None:
     print(f"{cell.path}: {outcome} {text}, {seconds:.0f} s", file=sys.stderr, flush=True)
 
 
-def outcome_of(cell: Cell, out: Path) -> dict[str, Any]:
+def read_outcome(cell: Cell, out: Path) -> dict[str, Any]:
     metrics = json.loads((out / cell.path / METRICS).read_text())
     dice = (metrics["test"] or {}).get("dice", {})
     return {
@@ -222,7 +225,7 @@ def outcome_of(cell: Cell, out: Path) -> dict[str, Any]:
     }
 
 
-def band_of_hu(chosen: Recipe, out: Path) -> float:
+def measure_band_of_hu(chosen: Recipe, out: Path) -> float:
     """Dice of the best band of HU, tuned on the test slices themselves."""
     test = load_parts(chosen, out).test
     assert test.masks is not None
@@ -231,7 +234,7 @@ def band_of_hu(chosen: Recipe, out: Path) -> float:
     return dice
 
 
-def differences(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+def compare(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
     """Pooled test Dice of a row less that of a twin, cohort by cohort, with Student's 95 % interval
     of the mean: the cohorts share no patient, so they are independent."""
     found = []
@@ -253,7 +256,7 @@ def differences(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[st
     return found
 
 
-def table(result: Mapping[str, Any]) -> str:
+def format_result(result: Mapping[str, Any]) -> str:
     lines = [
         "# Strategies on independent cohorts: pooled test Dice",
         "",

@@ -13,7 +13,7 @@ from ichfast._native import NO_CUDA
 from ichfast.errors import IchfastError, RecipeError, TeamError
 from ichfast.team import ALONE, Team, complain, joined, one_voice
 from ichfast.training import PRESETS, Recipe, RunFolder, checkpoint, recipe, reference, run
-from ichfast.training.folder import CHECKPOINT, RECIPE, held_by
+from ichfast.training.folder import CHECKPOINT, RECIPE, hold_folder
 from ichfast.training.options import parse_options
 
 PROG = "python -m ichfast.train"
@@ -37,22 +37,22 @@ recipe keys for --set and --recipe files (in brackets: the paper preset's value,
 
 def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
     with one_voice():
-        return command(parse_options(parser(prog), arguments))
+        return run_command(parse_options(make_parser(prog), arguments))
 
 
-def command(options: argparse.Namespace) -> int:
+def run_command(options: argparse.Namespace) -> int:
     folder: Path | None = None
     team = ALONE
     try:
         with joined() as team:
-            device = team.choose_device(checked_device(options.device))
+            device = team.choose_device(resolve_device(options.device))
             if options.threads is not None:
                 if options.threads < 1:
                     raise IchfastError(f"--threads {options.threads} must be at least 1.")
                 torch.set_num_threads(options.threads)
-            folder = team.lead(lambda: chosen_folder(options, team))
-            chosen = team.lead(lambda: chosen_recipe(options))
-            with held_by(
+            folder = team.lead(lambda: choose_folder(options, team))
+            chosen = team.lead(lambda: choose_recipe(options))
+            with hold_folder(
                 team,
                 folder,
                 resume=options.resume is not None,
@@ -67,7 +67,7 @@ def command(options: argparse.Namespace) -> int:
         fix = (
             "torchrun starts all of them again from the last checkpoint."
             if team.restarts_left > 0
-            else how_to_go_on(folder, team)
+            else advise_resume(folder, team)
         )
         if line := team.describe_error(type(error)(f"{error} {fix}")):
             complain(f"error: {line}")
@@ -77,11 +77,11 @@ def command(options: argparse.Namespace) -> int:
             complain(f"error: {line}")
         return 2
     except KeyboardInterrupt:
-        print(f"\ninterrupted; {how_to_go_on(folder, team)}", file=sys.stderr)
+        print(f"\ninterrupted; {advise_resume(folder, team)}", file=sys.stderr)
         return 130
 
 
-def parser(prog: str = PROG) -> argparse.ArgumentParser:
+def make_parser(prog: str = PROG) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=prog,
         description=DESCRIPTION,
@@ -133,7 +133,7 @@ def parser(prog: str = PROG) -> argparse.ArgumentParser:
     return parser
 
 
-def chosen_recipe(options: argparse.Namespace) -> Recipe:
+def choose_recipe(options: argparse.Namespace) -> Recipe:
     """Preset or stored recipe, then the file, then the options, each over the one before."""
     if options.resume:
         for name in ("preset", "recipe", "out"):
@@ -144,11 +144,11 @@ def chosen_recipe(options: argparse.Namespace) -> Recipe:
         chosen = PRESETS[options.preset or "demo"]
         if options.recipe:
             chosen = recipe.read(options.recipe, chosen)
-    chosen = recipe.with_folders(chosen, options.labelled, options.unlabelled)
-    return recipe.with_settings(chosen, options.set)
+    chosen = recipe.apply_folders(chosen, options.labelled, options.unlabelled)
+    return recipe.apply_settings(chosen, options.set)
 
 
-def checked_device(name: str) -> torch.device:
+def resolve_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -172,13 +172,13 @@ def checked_device(name: str) -> torch.device:
     return device
 
 
-def chosen_folder(options: argparse.Namespace, team: Team) -> Path:
+def choose_folder(options: argparse.Namespace, team: Team) -> Path:
     path: Path | None = options.resume or options.out
     if path is None and team.restarts + team.restarts_left > 0:
         raise IchfastError("torchrun --max-restarts needs --out RUN, so that a restart finds it.")
     if options.resume:
         RunFolder(options.resume, resume=True)  # or it raises
-    return path or default_folder(options)
+    return path or name_folder(options)
 
 
 def claim(folder: RunFolder, team: Team, restarted: bool) -> None:
@@ -188,7 +188,7 @@ def claim(folder: RunFolder, team: Team, restarted: bool) -> None:
         folder.claim()
 
 
-def default_folder(options: argparse.Namespace) -> Path:
+def name_folder(options: argparse.Namespace) -> Path:
     name = options.recipe.stem if options.recipe else options.preset or "demo"
     return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
@@ -196,11 +196,11 @@ def default_folder(options: argparse.Namespace) -> Path:
 def conclude(folder: Path, metrics: dict[str, Any], team: Team = ALONE) -> int:
     """Say how the run ended; the exit status."""
     if metrics["test"] is not None:
-        print(table(metrics["test"]))
+        print(format_scores(metrics["test"]))
     write_report(folder)
     if metrics["status"] == "interrupted":
         print(
-            f"stopped after {metrics['epochs']} epochs; {how_to_go_on(folder, team)}",
+            f"stopped after {metrics['epochs']} epochs; {advise_resume(folder, team)}",
             file=sys.stderr,
         )
         return 130
@@ -232,7 +232,7 @@ def write_report(folder: Path) -> None:
         print(f"no report: {error}")
 
 
-def table(test: dict[str, Any]) -> str:
+def format_scores(test: dict[str, Any]) -> str:
     lines = [f"test: {test['n_slices']} slices of {test['n_patients']} patients"]
     lines.append(f"{'':10}{'pooled':>10}{'per slice':>12}{'per patient':>13}")
     for name in ("dice", "jaccard"):
@@ -247,7 +247,7 @@ def table(test: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def how_to_go_on(folder: Path | None, team: Team = ALONE) -> str:
+def advise_resume(folder: Path | None, team: Team = ALONE) -> str:
     if folder is not None and (folder / CHECKPOINT).exists():
         python = "python" if team.size == 1 else f"torchrun (as before, {team.size} processes)"
         return f"resume with: {python} -m ichfast.train --resume {folder}"

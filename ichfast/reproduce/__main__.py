@@ -12,13 +12,13 @@ from ichfast.processes import available_cores
 from ichfast.reproduce.cells import Outcome, run_cells
 from ichfast.reproduce.checks import check
 from ichfast.reproduce.collect import collect
-from ichfast.reproduce.cost import cost
-from ichfast.reproduce.overview import Progress, check_room, overview
-from ichfast.reproduce.plan import PRESETS, chosen, has_ended, limited, make_plan
+from ichfast.reproduce.cost import estimate_cost
+from ichfast.reproduce.overview import ProgressPrinter, check_room, describe_plan
+from ichfast.reproduce.plan import PRESETS, has_ended, limit_unlabelled, make_plan, select_cells
 from ichfast.training import Recipe, RunFolder
 from ichfast.training.options import parse_options
 from ichfast.training.parts import Load
-from ichfast.training.recipe import merge, with_folders, with_settings
+from ichfast.training.recipe import apply_folders, apply_settings, merge
 
 PROG = "python -m ichfast.reproduce"
 
@@ -38,14 +38,14 @@ examples:
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
-    options = parse_options(parser(prog), arguments)
+    options = parse_options(make_parser(prog), arguments)
     try:
         out: Path = options.out or Path("runs") / f"table1-{options.preset}"
         if options.jobs < 1:
             raise IchfastError(f"--jobs {options.jobs} must be at least 1.")
-        base = base_recipe(options)
+        base = make_base_recipe(options)
         with RunFolder(out, resume=False):  # one command at a time
-            return table1(options, base, out, functools.cache(load_slices))
+            return make_table1(options, base, out, functools.cache(load_slices))
     except IchfastError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
         return 130
 
 
-def parser(prog: str = PROG) -> argparse.ArgumentParser:
+def make_parser(prog: str = PROG) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=prog,
         description=DESCRIPTION,
@@ -88,31 +88,32 @@ def parser(prog: str = PROG) -> argparse.ArgumentParser:
     return parser
 
 
-def base_recipe(options: argparse.Namespace) -> Recipe:
+def make_base_recipe(options: argparse.Namespace) -> Recipe:
     """Preset, folders and settings; the cells' own keys come on top."""
     base = merge(PRESETS[options.preset], {"data.scheme": 80})
-    return with_settings(with_folders(base, options.labelled, options.unlabelled), options.set)
+    return apply_settings(apply_folders(base, options.labelled, options.unlabelled), options.set)
 
 
-def table1(options: argparse.Namespace, base: Recipe, out: Path, load: Load) -> int:
+def make_table1(options: argparse.Namespace, base: Recipe, out: Path, load: Load) -> int:
     # Before hours of training, as it needs the extra "report".
     try:
         from ichfast.reproduce.page import write_result
     except ModuleNotFoundError as error:
         raise IchfastError(f"{error.name} is missing: pip install matplotlib jinja2.") from error
     plan = make_plan(options.preset, base, options.seeds)
-    cells = chosen(plan.cells, options.only)
+    cells = select_cells(plan.cells, options.only)
     found = check(cells, out, load)
-    plan, cells = plan.limited(found.unlabelled), [limited(c, found.unlabelled) for c in cells]
+    plan = plan.limit_unlabelled(found.unlabelled)
+    cells = [limit_unlabelled(cell, found.unlabelled) for cell in cells]
     ended = [cell for cell in plan.cells if has_ended(cell, out)]
-    todo = {cell: cost(cell, found.of(cell)) for cell in cells if cell not in ended}
+    todo = {cell: estimate_cost(cell, found.get_sizes(cell)) for cell in cells if cell not in ended}
     jobs = min(options.jobs, max(len(todo), 1))
-    print(overview(plan, todo, len(cells) - len(todo), found, jobs, out), flush=True)
+    print(describe_plan(plan, todo, len(cells) - len(todo), found, jobs, out), flush=True)
     if options.plan:
         return 0
     check_room(list(todo.values()), jobs, out)
-    progress = Progress(todo, jobs, functools.partial(print, flush=True))
-    outcome = run_cells(list(todo), out, jobs, progress.told)
+    progress = ProgressPrinter(todo, jobs, functools.partial(print, flush=True))
+    outcome = run_cells(list(todo), out, jobs, progress.report)
     result = collect(plan, out, found)
     print(f"table: {write_result(result, plan, out, load)}")
     return conclude(outcome, len(todo))

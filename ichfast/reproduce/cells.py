@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ichfast.reproduce.plan import ENDED, Cell
 from ichfast.reproduce.worker import work
-from ichfast.training.loop import interruptible
+from ichfast.training.loop import catch_interrupts
 
 WAIT = 0.5  # seconds between looks at the clock
 
@@ -47,7 +47,7 @@ class Worker:
         with contextlib.suppress(BrokenPipeError):  # its death is seen when its answer is awaited
             self.pipe.send(cell)
 
-    def answer(self) -> tuple[str, str]:
+    def await_answer(self) -> tuple[str, str]:
         """What became of its cell: an outcome of `worker.work`, or "died"."""
         try:
             outcome: tuple[str, str] = self.pipe.recv()
@@ -70,17 +70,17 @@ class Worker:
         self.process.join()
 
 
-Told = Callable[[Cell, str, str, float], None]
-"""told(cell, outcome, text, seconds) as each cell ends"""
+Report = Callable[[Cell, str, str, float], None]
+"""report(cell, outcome, text, seconds) as each cell ends"""
 
 
-def run_cells(cells: Sequence[Cell], out: Path, jobs: int, told: Told) -> Outcome:
+def run_cells(cells: Sequence[Cell], out: Path, jobs: int, report: Report) -> Outcome:
     """Train the cells with ``jobs`` workers. Ctrl-C lets each finish its epoch and save, a second
     one ends them at once; want of room for output ends the handing out, as it would meet all."""
     queue, outcome = deque(cells), Outcome()
     workers: list[Worker] = []
     try:
-        with interruptible() as stop:
+        with catch_interrupts() as stop:
             while True:
                 _hand_out(queue, workers, min(jobs, len(cells)), out)
                 busy = [worker for worker in workers if worker.cell]
@@ -94,7 +94,7 @@ def run_cells(cells: Sequence[Cell], out: Path, jobs: int, told: Told) -> Outcom
                         worker.interrupt()
                 for worker in busy:
                     if worker.pipe in ready:
-                        _take(worker, workers, queue, outcome, told)
+                        _take(worker, workers, queue, outcome, report)
     except KeyboardInterrupt:
         outcome.interrupted = True
     finally:
@@ -113,11 +113,11 @@ def _hand_out(queue: deque[Cell], workers: list[Worker], jobs: int, out: Path) -
 
 
 def _take(
-    worker: Worker, workers: list[Worker], queue: deque[Cell], outcome: Outcome, told: Told
+    worker: Worker, workers: list[Worker], queue: deque[Cell], outcome: Outcome, report: Report
 ) -> None:
     cell = worker.cell
     assert cell is not None
-    status, text = worker.answer()
+    status, text = worker.await_answer()
     worker.cell = None
     if status == "died":
         workers.remove(worker)
@@ -131,4 +131,4 @@ def _take(
         outcome.failed[cell.path] = text
         if status == "no output":
             queue.clear()
-    told(cell, status, text, time.perf_counter() - worker.since)
+    report(cell, status, text, time.perf_counter() - worker.since)

@@ -14,7 +14,7 @@ from ichfast.training.strategy import make_strategy
 
 
 @dataclass
-class Found:
+class Findings:
     """What the data are, as far as the plan has looked."""
 
     sizes: dict[tuple[str, int, int], Sizes] = field(default_factory=dict)
@@ -23,19 +23,19 @@ class Found:
     unlabelled: int = 0
     """slices that the unlabelled-amount cells take their shares of"""
 
-    def of(self, cell: Cell) -> Sizes:
+    def get_sizes(self, cell: Cell) -> Sizes:
         return self.sizes[make_strategy(cell.recipe).unlabelled, cell.scheme, cell.fold]
 
 
-def check(cells: Sequence[Cell], out: Path, load: Load) -> Found:
+def check(cells: Sequence[Cell], out: Path, load: Load) -> Findings:
     """Load the parts of every fold once; DataError or RecipeError where a cell cannot be run."""
-    found = Found()
+    found = Findings()
     for cell in cells:
         key = make_strategy(cell.recipe).unlabelled, cell.scheme, cell.fold
         if key in found.sizes:
             continue
-        parts = _parts(cell, out, load)
-        sets = parts.sets()
+        parts = _load_parts(cell, out, load)
+        sets = parts.sets
         found.sizes[key] = Sizes(**{name: len(part) for name, part in sets.items()})
         _check_blood(cell, parts)
         _note_missing(cell, parts.train, found)
@@ -49,7 +49,7 @@ def check(cells: Sequence[Cell], out: Path, load: Load) -> Found:
     return found
 
 
-def _parts(cell: Cell, out: Path, load: Load) -> Parts:
+def _load_parts(cell: Cell, out: Path, load: Load) -> Parts:
     data = cell.recipe.data
     if make_strategy(cell.recipe).unlabelled and data.labelled and not data.unlabelled:
         raise RecipeError(
@@ -77,7 +77,7 @@ def _check_blood(cell: Cell, parts: Parts) -> None:
             )
 
 
-def _note_missing(cell: Cell, train: SliceSet, found: Found) -> None:
+def _note_missing(cell: Cell, train: SliceSet, found: Findings) -> None:
     """A fold that trains without a kind of haemorrhage is told; in so small sets it is usual."""
     if not any(train.subtypes):
         return

@@ -10,10 +10,10 @@ from typing import Any
 import ichfast
 from ichfast.data import SCHEMES
 from ichfast.errors import DataError
-from ichfast.reproduce.checks import Found
+from ichfast.reproduce.checks import Findings
 from ichfast.reproduce.plan import AMOUNT_SCHEME, AMOUNTS, SHARED, Cell, Plan, has_ended
 from ichfast.reproduce.rows import BASELINE, METHOD
-from ichfast.reproduce.scores import Slices, differences, with_intervals
+from ichfast.reproduce.scores import Slices, compare, compute_intervals
 from ichfast.training.folder import LOG, METRICS, SLICES
 from ichfast.training.recipe import to_toml
 from ichfast.training.strategy import make_strategy
@@ -44,9 +44,9 @@ class Ended:
         return bool(self.metrics["status"] == "diverged")
 
 
-def collect(plan: Plan, out: Path, found: Found) -> dict[str, Any]:
+def collect(plan: Plan, out: Path, found: Findings) -> dict[str, Any]:
     """Everything that the page shows but its pictures, ready for JSON."""
-    ended = [_ended(cell, out) for cell in plan.cells if has_ended(cell, out)]
+    ended = [_read_ended(cell, out) for cell in plan.cells if has_ended(cell, out)]
     by_row = _Table(plan, ended)
     schemes = sorted(SCHEMES)
     return {
@@ -69,16 +69,16 @@ def collect(plan: Plan, out: Path, found: Found) -> dict[str, Any]:
                 "label": row.label,
                 "about": row.about,
                 "paper": {str(scheme): row.paper.get(scheme) for scheme in schemes},
-                "schemes": {str(s): by_row.entry(row.name, s) for s in schemes},
+                "schemes": {str(s): by_row.summarise(row.name, s) for s in schemes},
                 "differences": {
-                    str(s): {other: by_row.difference(row.name, other, s) for other in AGAINST}
+                    str(s): {other: by_row.compare(row.name, other, s) for other in AGAINST}
                     for s in schemes
                 },
             }
             for row in plan.rows
         ],
-        "unlabelled_curve": list(_unlabelled_curve(by_row, found.unlabelled)),
-        "runs": [_run(one) for one in ended],
+        "unlabelled_curve": list(_make_unlabelled_curve(by_row, found.unlabelled)),
+        "runs": [_describe_run(one) for one in ended],
     }
 
 
@@ -88,7 +88,7 @@ class _Table:
     def __init__(self, plan: Plan, ended: list[Ended]) -> None:
         self.plan, self.ended = plan, ended
 
-    def of(self, row: str, scheme: int, unlabelled: int = 100) -> list[Ended]:
+    def select(self, row: str, scheme: int, unlabelled: int = 100) -> list[Ended]:
         chosen = (row, scheme, unlabelled)
         return [
             one
@@ -96,39 +96,39 @@ class _Table:
             if (one.cell.row, one.cell.scheme, one.cell.unlabelled) == chosen
         ]
 
-    def entry(self, row: str, scheme: int, unlabelled: int = 100) -> dict[str, Any]:
-        runs = self.of(row, scheme, unlabelled)
+    def summarise(self, row: str, scheme: int, unlabelled: int = 100) -> dict[str, Any]:
+        runs = self.select(row, scheme, unlabelled)
         tested = [one.columns for one in runs if one.columns]
         return {
-            "planned": len(self.plan.of(row, scheme, unlabelled)),
+            "planned": len(self.plan.select(row, scheme, unlabelled)),
             "ended": len(runs),
             "diverged": sum(one.diverged for one in runs),
             "tested": len(tested),
             "passes": [min(p), max(p)] if (p := [one.passes for one in runs]) else None,
-            "scores": with_intervals(Slices.of(tested)) if tested else None,
+            "scores": compute_intervals(Slices.from_columns(tested)) if tested else None,
         }
 
-    def difference(
+    def compare(
         self, row: str, other: str, scheme: int, unlabelled: int = 100
     ) -> dict[str, Any] | None:
         """``row`` less ``other`` where both have the same fold and seed; None where none has."""
         if row == other and unlabelled == 100:
             return None
-        mine = {one.place: one.columns for one in self.of(row, scheme, unlabelled)}
-        its = {one.place: one.columns for one in self.of(other, scheme)}
+        mine = {one.place: one.columns for one in self.select(row, scheme, unlabelled)}
+        its = {one.place: one.columns for one in self.select(other, scheme)}
         pairs = [(a, b) for place, a in mine.items() if a and (b := its.get(place))]
         if not pairs:
             return None
-        one, two = (Slices.of(columns) for columns in zip(*pairs, strict=True))
-        return {"pairs": len(pairs), "scores": differences(one, two)}
+        one, two = (Slices.from_columns(columns) for columns in zip(*pairs, strict=True))
+        return {"pairs": len(pairs), "scores": compare(one, two)}
 
 
-def _unlabelled_curve(table: _Table, pool: int) -> Iterator[dict[str, Any]]:
-    none = {"difference": None} | table.entry(BASELINE, AMOUNT_SCHEME)
+def _make_unlabelled_curve(table: _Table, pool: int) -> Iterator[dict[str, Any]]:
+    none = {"difference": None} | table.summarise(BASELINE, AMOUNT_SCHEME)
     yield {"percent": 0, "slices": 0, "row": BASELINE} | none
     for percent in (*AMOUNTS, 100):
-        entry = table.entry(METHOD, AMOUNT_SCHEME, percent)
-        difference = table.difference(METHOD, BASELINE, AMOUNT_SCHEME, percent)
+        entry = table.summarise(METHOD, AMOUNT_SCHEME, percent)
+        difference = table.compare(METHOD, BASELINE, AMOUNT_SCHEME, percent)
         slices = round(pool * percent / 100)
         yield {
             "percent": percent,
@@ -138,7 +138,7 @@ def _unlabelled_curve(table: _Table, pool: int) -> Iterator[dict[str, Any]]:
         } | entry
 
 
-def _run(one: Ended) -> dict[str, Any]:
+def _describe_run(one: Ended) -> dict[str, Any]:
     cell, metrics = one.cell, one.metrics
     return {
         "path": cell.path,
@@ -158,14 +158,14 @@ def _run(one: Ended) -> dict[str, Any]:
     }
 
 
-def _ended(cell: Cell, out: Path) -> Ended:
+def _read_ended(cell: Cell, out: Path) -> Ended:
     folder = out / cell.path
     metrics = read_json(folder / METRICS)
     curve: list[tuple[float, float | None]] = []
     passes = 0
     steps = make_strategy(cell.recipe).steps
     # A run that diverges in its first epoch has no log.
-    for line in _text(folder / LOG).splitlines() if (folder / LOG).exists() else ():
+    for line in _read_text(folder / LOG).splitlines() if (folder / LOG).exists() else ():
         record = json.loads(line)
         if steps[record["step"]].over == "labelled":
             passes += record["evaluations"]
@@ -178,7 +178,7 @@ def _ended(cell: Cell, out: Path) -> Ended:
 
 def read_json(path: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(_text(path))
+        content: dict[str, Any] = json.loads(_read_text(path))
     except ValueError as error:
         raise DataError(
             f"{path} is not valid JSON ({error}). Delete its folder, and give the same command "
@@ -187,7 +187,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

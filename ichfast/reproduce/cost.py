@@ -42,9 +42,9 @@ class Cost:
     """bytes of its checkpoint beside that, until it has ended"""
 
 
-def cost(cell: Cell, sizes: Sizes) -> Cost:
+def estimate_cost(cell: Cell, sizes: Sizes) -> Cost:
     recipe = cell.recipe
-    each, parameters = _measured(recipe.model, recipe.data.size)
+    each, parameters = _measure(recipe.model, recipe.data.size)
     passes, slices = 0.0, 0.0
     for step, epochs in _count_steps(recipe).items():
         size = sizes.unlabelled if step.over == "unlabelled" else sizes.train
@@ -70,7 +70,7 @@ def _count_steps(recipe: Recipe) -> Mapping[type[Step], int]:
 
 
 @cache
-def _measured(model: ModelSettings, size: int) -> tuple[float, int]:
+def _measure(model: ModelSettings, size: int) -> tuple[float, int]:
     """Seconds of one core for a slice forward and backward, and the number of parameters."""
     net = models.build("unet", model.channels, 0, model.convolutions)
     image = torch.rand(4, 1, size, size)
@@ -89,7 +89,7 @@ def _measured(model: ModelSettings, size: int) -> tuple[float, int]:
     return seconds, sum(parameter.numel() for parameter in net.parameters())
 
 
-def total(costs: Sequence[Cost], jobs: int) -> tuple[float, int]:
+def add_up(costs: Sequence[Cost], jobs: int) -> tuple[float, int]:
     """Seconds with ``jobs`` side by side, and bytes at most."""
     seconds = max(sum(cost.seconds for cost in costs) / jobs, max(c.seconds for c in costs))
     running = sorted((cost.running for cost in costs), reverse=True)[:jobs]

@@ -36,28 +36,28 @@ class Examples:
     threshold: float
 
 
-def examples(plan: Plan, out: Path, load: Load) -> Examples | None:
+def make_examples(plan: Plan, out: Path, load: Load) -> Examples | None:
     """Of the largest scheme that has a fold with both method and baseline; None where none has."""
     for scheme in sorted(SCHEMES, reverse=True):
-        for first in plan.of(METHOD, scheme):
+        for first in plan.select(METHOD, scheme):
             place = (first.fold, first.seed)
             cells = {
                 row: cell
                 for row in SHOWN
-                for cell in plan.of(row, scheme)
-                if (cell.fold, cell.seed) == place and _tested(cell, out)
+                for cell in plan.select(row, scheme)
+                if (cell.fold, cell.seed) == place and _is_tested(cell, out)
             }
             if METHOD in cells and BASELINE in cells:
-                return _of_cells(cells, out, load)
+                return _predict(cells, out, load)
     return None
 
 
-def _tested(cell: Cell, out: Path) -> bool:
+def _is_tested(cell: Cell, out: Path) -> bool:
     return has_ended(cell, out) and (out / cell.path / SLICES).exists()
 
 
-def _of_cells(cells: dict[str, Cell], out: Path, load: Load) -> Examples:
-    counts = {row: _counts(read_json(out / cell.path / SLICES)) for row, cell in cells.items()}
+def _predict(cells: dict[str, Cell], out: Path, load: Load) -> Examples:
+    counts = {row: _read_counts(read_json(out / cell.path / SLICES)) for row, cell in cells.items()}
     scores = {row: metrics.dice(one) for row, one in counts.items()}
     method = cells[METHOD]
     tp, _, fn = counts[METHOD].unbind(1)
@@ -83,6 +83,6 @@ def _of_cells(cells: dict[str, Cell], out: Path, load: Load) -> Examples:
     )
 
 
-def _counts(columns: dict[str, Any]) -> Tensor:
+def _read_counts(columns: dict[str, Any]) -> Tensor:
     """(N, 3) TP, FP, FN of a run's ``slices.json``."""
     return torch.tensor([columns[name] for name in ("tp", "fp", "fn")]).T

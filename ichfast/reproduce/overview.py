@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ichfast.errors import OutputError
-from ichfast.reproduce.checks import Found
-from ichfast.reproduce.cost import Cost, total
+from ichfast.reproduce.checks import Findings
+from ichfast.reproduce.cost import Cost, add_up
 from ichfast.reproduce.plan import ENDED, Cell, Plan
 
 FAIR = """\
@@ -15,8 +15,8 @@ All rows share folds, test slices and split seed, and are validated after as man
 one over the labelled slices, by L-BFGS one iteration."""
 
 
-def overview(
-    plan: Plan, todo: dict[Cell, Cost], done: int, found: Found, jobs: int, out: Path
+def describe_plan(
+    plan: Plan, todo: dict[Cell, Cost], done: int, found: Findings, jobs: int, out: Path
 ) -> str:
     """What will be run, what it costs, and what the reader should know."""
     data = plan.base.data
@@ -33,37 +33,37 @@ def overview(
         if own:
             passes = max(cost.passes for cost in own.values())
             seconds = sum(cost.seconds for cost in own.values())
-            lines.append(
-                f"{row.name:<14}{len(own):>6}{passes:>9.0f}{span(seconds):>12}  {row.about}"
-            )
+            took = format_seconds(seconds)
+            lines.append(f"{row.name:<14}{len(own):>6}{passes:>9.0f}{took:>12}  {row.about}")
     if todo:
-        seconds, size = total(list(todo.values()), jobs)
+        seconds, size = add_up(list(todo.values()), jobs)
         lines += [
             "",
             "Passes are over the labelled slices of a fold, for each cell; time is of one core.",
             FAIR,
             *found.notes,
             "",
-            f"In all about {span(seconds)} with {jobs} side by side, and {bytes_(size)} in {out} "
-            f"({bytes_(free(out))} free).",
+            f"In all about {format_seconds(seconds)} with {jobs} side by side, and "
+            f"{format_bytes(size)} in {out} ({format_bytes(measure_free_space(out))} free).",
         ]
     return "\n".join(lines)
 
 
 def check_room(todo: Sequence[Cost], jobs: int, out: Path) -> None:
     """OutputError where the disk cannot hold what is still to be written."""
-    if todo and (need := total(todo, jobs)[1]) > (room := free(out)):
+    if todo and (need := add_up(todo, jobs)[1]) > (room := measure_free_space(out)):
         raise OutputError(
-            f"{out} needs about {bytes_(need)} and has {bytes_(room)}: make room, take another "
-            "--out, fewer --jobs (each holds a checkpoint), or a part of the table with --only."
+            f"{out} needs about {format_bytes(need)} and has {format_bytes(room)}: make room, take "
+            "another --out, fewer --jobs (each holds a checkpoint), or a part of the table with "
+            "--only."
         )
 
 
-def free(out: Path) -> int:
+def measure_free_space(out: Path) -> int:
     return shutil.disk_usage(out).free
 
 
-class Progress:
+class ProgressPrinter:
     """A line for each cell that ends; the time left by how the estimates have held so far."""
 
     def __init__(
@@ -73,19 +73,19 @@ class Progress:
         self.count, self.number = len(todo), 0
         self.start, self.spent = time.perf_counter(), 0.0
 
-    def told(self, cell: Cell, outcome: str, text: str, seconds: float) -> None:
+    def report(self, cell: Cell, outcome: str, text: str, seconds: float) -> None:
         self.number += 1
         self.spent += self.left.pop(cell).seconds
         elapsed = time.perf_counter() - self.start
         left = sum(cost.seconds for cost in self.left.values())
-        ahead = f", about {span(left / self.spent * elapsed)} left" if left else ""
+        ahead = f", about {format_seconds(left / self.spent * elapsed)} left" if left else ""
         about = {"finished": text, "interrupted": "interrupted, will resume where it stopped"}
         words = about.get(outcome) or f"{outcome}: {text}"
-        took = f" in {span(seconds)}" if outcome in ENDED else ""
+        took = f" in {format_seconds(seconds)}" if outcome in ENDED else ""
         self.say(f"[{self.number}/{self.count}] {cell.path}: {words}{took}{ahead}")
 
 
-def span(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """A time in the one unit that matters."""
     if seconds < 90:
         return f"{seconds:.0f} s"
@@ -94,5 +94,5 @@ def span(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds < 72 * 3600 else f"{seconds / 86400:.0f} days"
 
 
-def bytes_(size: float) -> str:
+def format_bytes(size: float) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"

@@ -6,7 +6,7 @@ from typing import Any
 
 from ichfast.files import write_whole
 from ichfast.report.table1 import write_table
-from ichfast.reproduce.examples import examples
+from ichfast.reproduce.examples import make_examples
 from ichfast.reproduce.plan import Plan
 from ichfast.training.parts import Load
 
@@ -18,4 +18,4 @@ def write_result(result: dict[str, Any], plan: Plan, out: Path, load: Load) -> P
     fix = "Make room or allow writing there, then give the same command again."
     text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
     write_whole(out / RESULT, f"{text}\n".encode(), lasting=False, fix=fix)
-    return write_table(result, examples(plan, out, load), out)
+    return write_table(result, make_examples(plan, out, load), out)

@@ -73,13 +73,15 @@ class Plan:
     rows: tuple[TableRow, ...]
     cells: tuple[Cell, ...]
 
-    def limited(self, pool: int) -> "Plan":
+    def limit_unlabelled(self, pool: int) -> "Plan":
         """With the unlabelled shares as numbers of slices of a set of ``pool``; without them,
         where its size is not known."""
-        cells = [limited(cell, pool) for cell in self.cells if pool or cell.unlabelled == 100]
+        cells = [
+            limit_unlabelled(cell, pool) for cell in self.cells if pool or cell.unlabelled == 100
+        ]
         return replace(self, cells=tuple(cells))
 
-    def of(self, row: str, scheme: int, unlabelled: int = 100) -> list[Cell]:
+    def select(self, row: str, scheme: int, unlabelled: int = 100) -> list[Cell]:
         chosen = (row, scheme, unlabelled)
         return [cell for cell in self.cells if (cell.row, cell.scheme, cell.unlabelled) == chosen]
 
@@ -92,10 +94,10 @@ def make_plan(
         raise RecipeError(f"--seeds {seeds} must be at least 1.")
     base = merge(base, SHARED)
     rows = tuple(rows or ROWS)
-    return Plan(preset, base, seeds, rows, tuple(_cells(base, seeds, rows)))
+    return Plan(preset, base, seeds, rows, tuple(_make_cells(base, seeds, rows)))
 
 
-def _cells(base: Recipe, seeds: int, rows: tuple[TableRow, ...]) -> Iterator[Cell]:
+def _make_cells(base: Recipe, seeds: int, rows: tuple[TableRow, ...]) -> Iterator[Cell]:
     for seed in range(base.training.seed, base.training.seed + seeds):
         for scheme, folds in sorted(SCHEMES.items()):
             for fold in range(folds):
@@ -108,16 +110,16 @@ def _cells(base: Recipe, seeds: int, rows: tuple[TableRow, ...]) -> Iterator[Cel
                             yield Cell(scheme, fold, row.name, seed, recipe, amount)
 
 
-def limited(cell: Cell, pool: int) -> Cell:
+def limit_unlabelled(cell: Cell, pool: int) -> Cell:
     if cell.unlabelled == 100:
         return cell
     limit = max(1, round(pool * cell.unlabelled / 100))
     return replace(cell, recipe=merge(cell.recipe, {"data.unlabelled_limit": limit}))
 
 
-def chosen(cells: Sequence[Cell], only: Sequence[str]) -> list[Cell]:
+def select_cells(cells: Sequence[Cell], only: Sequence[str]) -> list[Cell]:
     """The cells that one of the ``--only`` texts names; all, where there are none."""
-    tests = [_test(text) for text in only]
+    tests = [_parse_condition(text) for text in only]
     found = [cell for cell in cells if not tests or any(test(cell) for test in tests)]
     if not found:
         raise RecipeError(
@@ -126,7 +128,7 @@ def chosen(cells: Sequence[Cell], only: Sequence[str]) -> list[Cell]:
     return found
 
 
-def _test(text: str) -> Callable[[Cell], bool]:
+def _parse_condition(text: str) -> Callable[[Cell], bool]:
     """Whether a cell meets every condition ``key=pattern`` or ``key!=pattern`` of the text."""
     conditions = []
     for condition in text.split(","):

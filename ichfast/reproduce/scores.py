@@ -34,20 +34,23 @@ class Slices:
     nsd: Mapping[str, NDArray[np.float64]]  # by tolerance
 
     @classmethod
-    def of(cls, columns: Sequence[Mapping[str, Any]]) -> "Slices":
+    def from_columns(cls, columns: Sequence[Mapping[str, Any]]) -> "Slices":
         """Of the content of runs' ``slices.json``."""
         numbers = [np.full(len(one["tp"]), i) for i, one in enumerate(columns)]
 
-        def joined(values: Sequence[Any], kind: type = np.float64) -> NDArray[Any]:
+        def concatenate(values: Sequence[Any], kind: type = np.float64) -> NDArray[Any]:
             return np.concatenate([np.asarray(one, kind) for one in values])
 
         return cls(
-            joined([one["patient"] for one in columns], np.int64),
-            joined([one["series"] for one in columns], np.int64),
+            concatenate([one["patient"] for one in columns], np.int64),
+            concatenate([one["series"] for one in columns], np.int64),
             np.concatenate(numbers),
-            np.stack([joined([one[key] for one in columns]) for key in ("tp", "fp", "fn")], 1),
-            joined([one["hd95"] for one in columns]),  # None becomes NaN
-            {name: joined([one["nsd"][name] for one in columns]) for name in columns[0]["nsd"]},
+            np.stack([concatenate([one[key] for one in columns]) for key in ("tp", "fp", "fn")], 1),
+            concatenate([one["hd95"] for one in columns]),  # None becomes NaN
+            {
+                name: concatenate([one["nsd"][name] for one in columns])
+                for name in columns[0]["nsd"]
+            },
         )
 
     @property
@@ -56,7 +59,7 @@ class Slices:
         return positive
 
 
-def ratios(slices: Slices) -> dict[str, tuple[Score, Ratio]]:
+def make_ratios(slices: Slices) -> dict[str, tuple[Score, Ratio]]:
     """Every score as a ratio of sums over patients, by name."""
     found: dict[str, tuple[Score, Ratio]] = {}
     blood = slices.with_blood
@@ -70,7 +73,7 @@ def ratios(slices: Slices) -> dict[str, tuple[Score, Ratio]]:
         for way in get_args(Aggregation):
             add(
                 f"{kind}.{way}",
-                f"{kind.capitalize()}, {_words(way)}",
+                f"{kind.capitalize()}, {_spell(way)}",
                 intervals.score_overlap(rows, counts, kind, way),
                 compared=kind == "dice",
             )
@@ -79,7 +82,7 @@ def ratios(slices: Slices) -> dict[str, tuple[Score, Ratio]]:
     add("dice.all", "Dice, pooled over slices with and without blood", all_of_them)
     ways: tuple[Means, ...] = get_args(Means)
     for mean in ways:
-        way = _words(mean)
+        way = _spell(mean)
         distance = intervals.average(rows, slices.hd95[blood], mean)
         add(f"hd95.{mean}", f"HD95, {way}", distance, "mm", compared=mean == "per_patient")
         for tolerance, values in slices.nsd.items():
@@ -87,7 +90,7 @@ def ratios(slices: Slices) -> dict[str, tuple[Score, Ratio]]:
             add(f"nsd{tolerance}.{mean}", f"NSD at {tolerance}, {way}", near)
     for unit, counted, owners in (
         ("slices", slices.counts, every),
-        ("scans", *_scans(slices)),
+        ("scans", *_merge_scans(slices)),
     ):
         positive = counted[:, 0] + counted[:, 2] > 0
         called = (counted[:, 0] + counted[:, 1] > 0).astype(float)
@@ -100,7 +103,7 @@ def ratios(slices: Slices) -> dict[str, tuple[Score, Ratio]]:
     return found
 
 
-def _scans(slices: Slices) -> tuple[NDArray[np.float64], Rows]:
+def _merge_scans(slices: Slices) -> tuple[NDArray[np.float64], Rows]:
     """Counts and owners of whole series, one row for each and run."""
     keys = np.stack([slices.patients, slices.series, slices.cells])
     scans, places = np.unique(keys, axis=1, return_inverse=True)
@@ -109,24 +112,24 @@ def _scans(slices: Slices) -> tuple[NDArray[np.float64], Rows]:
     return counts, Rows.from_patients(scans[0], scans[2])
 
 
-def _words(way: str) -> str:
+def _spell(way: str) -> str:
     return way.replace("_", " ")
 
 
-def with_intervals(slices: Slices) -> dict[str, dict[str, Any]]:
+def compute_intervals(slices: Slices) -> dict[str, dict[str, Any]]:
     """Every score with its interval, ready for JSON."""
     return {
         name: {"label": score.label, "unit": score.unit} | intervals.bootstrap(ratio)._asdict()
-        for name, (score, ratio) in ratios(slices).items()
+        for name, (score, ratio) in make_ratios(slices).items()
     }
 
 
-def differences(one: Slices, other: Slices) -> dict[str, dict[str, Any]]:
+def compare(one: Slices, other: Slices) -> dict[str, dict[str, Any]]:
     """``one`` less ``other``, of the same slices, for the scores that are compared."""
-    base = ratios(other)
+    base = make_ratios(other)
     return {
         name: {"label": score.label, "unit": score.unit}
         | intervals.bootstrap_difference(ratio, base[name][1])._asdict()
-        for name, (score, ratio) in ratios(one).items()
+        for name, (score, ratio) in make_ratios(one).items()
         if score.compared
     }

@@ -20,7 +20,7 @@ class Events:
         self.writer = SummaryWriter(str(folder), purge_step=epochs)
 
     def write(self, record: dict[str, Any]) -> None:
-        """A line of the log, as :func:`ichfast.training.loop.record` makes it."""
+        """A line of the log, as :func:`ichfast.training.loop.make_record` makes it."""
         numbers = {"schedule/probability": record["probability"], "seconds": record["seconds"]}
         for name, loss in (record.get("parts") or {record["step"]: record["loss"]}).items():
             numbers[f"loss/{name}"] = loss

@@ -37,7 +37,7 @@ class RunFolder:
     def __init__(self, path: Path, *, resume: bool, tensorboard: bool = False) -> None:
         self.path = path
         self.events: Events | None = None
-        self.open_events = event_writer() if tensorboard else None
+        self.open_events = import_events() if tensorboard else None
         if resume and not (path / RECIPE).is_file():
             raise CheckpointError(
                 f"{path} holds no {RECIPE}: not a run that can be resumed. Give a run folder."
@@ -116,7 +116,7 @@ class RunFolder:
             ) from error.__cause__
 
 
-def event_writer() -> "type[Events]":
+def import_events() -> "type[Events]":
     from ichfast.training.events import Events  # TensorBoard is loaded by those who ask for it
 
     return Events
@@ -148,7 +148,7 @@ class FollowedFolder(RunFolder):
 
 
 @contextmanager
-def held_by(
+def hold_folder(
     team: Team, path: Path, *, resume: bool, tensorboard: bool = False
 ) -> Iterator[RunFolder]:
     """The folder at ``path`` for each of the team, held by the first."""

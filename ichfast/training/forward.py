@@ -30,17 +30,17 @@ class Forward:
 
     def __call__(self, function: Callable[[Tensor], Outputs], image: Tensor) -> Outputs:
         if self.settings.memory_format == "channels_last":
-            image = channels_last(image)
+            image = to_channels_last(image)
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"
         ):
-            outputs = self._compiled(function)(image)
+            outputs = self._compile(function)(image)
         if isinstance(outputs, Tensor):
-            return self._own(outputs)
+            return self._finish(outputs)
         first, second = outputs
-        return self._own(first), self._own(second)
+        return self._finish(first), self._finish(second)
 
-    def _compiled(self, function: Callable[[Tensor], Outputs]) -> Callable[[Tensor], Outputs]:
+    def _compile(self, function: Callable[[Tensor], Outputs]) -> Callable[[Tensor], Outputs]:
         if self.settings.compile == "off":
             return function
         if function not in self.compiled:
@@ -49,14 +49,14 @@ class Forward:
             self.compiled[function] = torch.compile(function, dynamic=False, mode=mode)
         return self.compiled[function]
 
-    def _own(self, output: Tensor) -> Tensor:
+    def _finish(self, output: Tensor) -> Tensor:
         output = output.float()
         # A graph without a backward pass may be replayed at once, over its former results.
         graph_s = self.settings.compile == "cuda_graphs" and not output.requires_grad
         return output.clone() if graph_s else output
 
 
-def channels_last(image: Tensor) -> Tensor:
+def to_channels_last(image: Tensor) -> Tensor:
     """The (B, 1, H, W) image with the strides that make every layer after it channels-last. With
     one channel it is so already, but torch takes it for contiguous as long as its strides are."""
     _, channels, height, width = image.shape

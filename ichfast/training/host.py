@@ -16,7 +16,7 @@ KEPT = {M_TRIM_THRESHOLD: -1, M_MMAP_MAX: 0}  # never trim, never map
 
 
 @contextmanager
-def kept_heap() -> Iterator[None]:
+def keep_heap() -> Iterator[None]:
     """Inside, memory that is freed stays the process's, for the next update to take.
 
     glibc hands blocks of 32 MiB and more back to the system as soon as they are freed; the next
@@ -38,7 +38,7 @@ def kept_heap() -> Iterator[None]:
 
 
 @contextmanager
-def flushed_denormals() -> Iterator[None]:
+def avoid_denormals() -> Iterator[None]:
     """Inside, numbers below 2⁻¹²⁶ (float64: 2⁻¹⁰²²) are 0 on the CPU, on all of torch's threads.
 
     Once the network is sure, the sigmoid's gradient is so small over most of a slice, and some

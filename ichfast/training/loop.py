@@ -22,7 +22,7 @@ from ichfast.training.checkpoint import Progress
 from ichfast.training.folder import RunFolder
 from ichfast.training.parts import Parts
 from ichfast.training.recipe import Recipe
-from ichfast.training.steps import EpochResult, Step, build_steps, supervised_loss
+from ichfast.training.steps import EpochResult, Step, build_steps, make_supervised_loss
 from ichfast.training.strategy import Draw, make_strategy
 
 
@@ -49,12 +49,12 @@ def train(
             "the processes do not read the same slices; give every machine the same folders."
         )
     torch.manual_seed(settings.seed)
-    progress.start_norm = weight_norm(model)
+    progress.start_norm = compute_weight_norm(model)
     if content := team.lead(lambda: checkpoint.read(folder)):
         checkpoint.restore(folder, content, progress, model, steps)
     folder.cut_log(progress.epochs)
 
-    with interruptible() as stop, progress_bar(progress.epochs, settings.epochs) as bar:
+    with catch_interrupts() as stop, make_progress_bar(progress.epochs, settings.epochs) as bar:
         for epoch in bar:
             start = time.perf_counter()
             draw = strategy.draw(epoch)
@@ -69,7 +69,7 @@ def train(
             seconds = time.perf_counter() - start
 
             progress.advance(draw.step, outcome.loss, seconds)
-            folder.log(record(epoch, draw, outcome, seconds, validation))
+            folder.log(make_record(epoch, draw, outcome, seconds, validation))
             last = progress.epochs == settings.epochs
             stopping = team.any(stop.is_set())
             if last or stopping or progress.epochs % settings.checkpoint_every == 0:
@@ -83,7 +83,7 @@ def train(
     return True
 
 
-def record(
+def make_record(
     epoch: int, draw: Draw, outcome: EpochResult, seconds: float, validation: dict[str, Any] | None
 ) -> dict[str, Any]:
     """An epoch's line in the log."""
@@ -108,7 +108,7 @@ def validate(
         batch_size=recipe.evaluation.batch_size,
         threshold=recipe.evaluation.threshold,
         device=device,
-        loss=supervised_loss(recipe),
+        loss=make_supervised_loss(recipe),
         team=team,
     )
     return {
@@ -133,7 +133,7 @@ def check_divergence(
         raise DivergedError(
             f"the {step.name} loss {loss:.3g} is over {limit:g} × its best {lowest:.3g}"
         )
-    norm = weight_norm(model)
+    norm = compute_weight_norm(model)
     start = progress.start_norm
     if not math.isfinite(norm):
         raise DivergedError("weights are no longer finite")
@@ -143,19 +143,19 @@ def check_divergence(
 
 def check_together(model: ReducedUNet, team: Team) -> None:
     """Raise where the processes, which share only sums, no longer have the same weights."""
-    if team.size > 1 and not team.agree(weight_norm(model)):
+    if team.size > 1 and not team.agree(compute_weight_norm(model)):
         raise TeamError(
             "the processes' weights have drifted apart; run them on the same kind of processor or "
             "GPU, with the same versions and the same --threads."
         )
 
 
-def weight_norm(model: ReducedUNet) -> float:
+def compute_weight_norm(model: ReducedUNet) -> float:
     parameters = [parameter.detach().double() for parameter in model.parameters()]
     return torch.nn.utils.get_total_norm(parameters).item()
 
 
-def progress_bar(done: int, epochs: int) -> tqdm:
+def make_progress_bar(done: int, epochs: int) -> tqdm:
     return tqdm(
         range(done, epochs),
         initial=done,
@@ -166,7 +166,7 @@ def progress_bar(done: int, epochs: int) -> tqdm:
 
 
 @contextmanager
-def interruptible() -> Iterator[threading.Event]:
+def catch_interrupts() -> Iterator[threading.Event]:
     """An event that Ctrl-C sets; a second Ctrl-C interrupts at once."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():

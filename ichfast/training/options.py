@@ -5,7 +5,7 @@ import difflib
 import re
 from collections.abc import Sequence
 
-from ichfast.training.recipe import nearest_key
+from ichfast.training.recipe import find_nearest_key
 
 
 def parse_options(
@@ -27,7 +27,7 @@ def suggest(unknown: Sequence[str], known: Sequence[str]) -> str:
         return ""
     if near := difflib.get_close_matches(option, known, 1, cutoff=0.8):
         return f"; did you mean {near[0]}?"
-    if key := nearest_key(option.removeprefix("--").replace("-", "_")):
+    if key := find_nearest_key(option.removeprefix("--").replace("-", "_")):
         if not equals:
             value = next((word for word in unknown[1:2] if not word.startswith("--")), "VALUE")
         return f"; did you mean --set {key}={value}?"

@@ -58,6 +58,7 @@ class Parts:
             unlabelled=None if self.unlabelled is None else self.unlabelled.to(device),
         )
 
+    @property
     def sets(self) -> dict[str, SliceSet]:
         labelled = {"train": self.train, "validation": self.validation, "test": self.test}
         return labelled | ({} if self.unlabelled is None else {"unlabelled": self.unlabelled})
@@ -65,12 +66,12 @@ class Parts:
     @cached_property
     def fingerprints(self) -> dict[str, str]:
         """By part, what tells whether a resumed run has the same slices; hashed once."""
-        return {name: slices.fingerprint() for name, slices in self.sets().items()}
+        return {name: slices.fingerprint() for name, slices in self.sets.items()}
 
-    def counts(self) -> dict[str, Any]:
+    def count(self) -> dict[str, Any]:
         sizes = {
             name: {"patients": len(set(slices.patients)), "slices": len(slices)}
-            for name, slices in self.sets().items()
+            for name, slices in self.sets.items()
         }
         return sizes | {"problems": self.problems, "split_by": self.split_by}
 
@@ -90,7 +91,7 @@ def load_parts(
             f"strategy {recipe.training.strategy} needs unlabelled slices: give --unlabelled DIR, "
             "or --set training.strategy=supervised."
         )
-    phantom = None if data.labelled else shared_phantom(recipe.phantom, phantoms, team)
+    phantom = None if data.labelled else share_phantom(recipe.phantom, phantoms, team)
     # Tested slices without blood are among those that are read, even where none is trained on.
     which = "all" if "all" in (data.slices, data.test_slices) else "positive"
     root = Path(data.labelled or f"{phantom}/labelled")
@@ -123,20 +124,20 @@ def split(labelled: SliceSet, data: DataSettings) -> dict[str, list[int]]:
         name: [positive[k] for k in places]
         for name, places in _split(labelled.select(positive), data).items()
     }
-    units = _units(labelled, data)
+    units = _list_units(labelled, data)
     tested = {units[i] for i in parts["test"]}
-    tested |= _tested(set(units) - {units[i] for i in positive}, data)
+    tested |= _choose_tested(set(units) - {units[i] for i in positive}, data)
     return parts | {"test": [i for i, unit in enumerate(units) if unit in tested]}
 
 
-def _units(slices: SliceSet, data: DataSettings) -> list[str]:
+def _list_units(slices: SliceSet, data: DataSettings) -> list[str]:
     """What is dealt out, for each slice: its patient, or the slice itself."""
     if data.split_by == "slice":
         return [str(row) for row in slices.rows.tolist()]
     return list(slices.patients)
 
 
-def _tested(healthy: Collection[str], data: DataSettings) -> set[str]:
+def _choose_tested(healthy: Collection[str], data: DataSettings) -> set[str]:
     """Those of the units without haemorrhage that are tested on, as large a share as of the others.
     Nobody trains on the rest, and with folds each is tested as often."""
     order = shuffle(healthy, data.split_seed)
@@ -187,16 +188,16 @@ def _load(
     return slices, problems.failed
 
 
-def shared_phantom(phantom: PhantomSettings, parent: Path, team: Team) -> Path:
+def share_phantom(phantom: PhantomSettings, parent: Path, team: Team) -> Path:
     """The phantom, written by one process of each machine that does not see it yet."""
-    path = team.lead(lambda: phantom_folder(phantom, parent))
+    path = team.lead(lambda: ensure_phantom(phantom, parent))
     if team.local_rank == 0 and not team.leads:
-        phantom_folder(phantom, parent)
+        ensure_phantom(phantom, parent)
     team.any(False)  # wait for all
     return path
 
 
-def phantom_folder(phantom: PhantomSettings, parent: Path) -> Path:
+def ensure_phantom(phantom: PhantomSettings, parent: Path) -> Path:
     """The phantom of these parameters below ``parent``, written unless it is complete there."""
     # Here, as this needs nibabel and pydicom, which real data may not.
     from ichfast.data.phantom import cohort, write_phantom

@@ -23,7 +23,7 @@ from ichfast.team import ALONE, Team
 from ichfast.training import checkpoint
 from ichfast.training.checkpoint import Progress
 from ichfast.training.folder import EXAMPLES, METRICS, RECIPE, SLICES, WEIGHTS, RunFolder
-from ichfast.training.host import flushed_denormals, kept_heap
+from ichfast.training.host import avoid_denormals, keep_heap
 from ichfast.training.loop import train
 from ichfast.training.parts import Parts, load_parts
 from ichfast.training.recipe import Recipe, to_toml
@@ -41,10 +41,10 @@ def run(
 ) -> dict[str, Any]:
     """Train and evaluate ``recipe`` in ``folder``, resuming what is there; the content of
     metrics.json. ``parts`` saves reading the same slices again; ``deterministic`` as in
-    :func:`exact`."""
+    :func:`compute_exactly`."""
     content = team.lead(lambda: checkpoint.read(folder))
     if team.restarts:
-        print(restarted(team, content), file=sys.stderr)
+        print(describe_restart(team, content), file=sys.stderr)
     if content:
         checkpoint.check_processes(folder, content, team)
         checkpoint.check_recipe(folder, content, recipe)
@@ -57,7 +57,7 @@ def run(
         checkpoint.check_data(folder, content, parts.fingerprints)
         folder.write(RECIPE, to_toml(recipe).encode())
     data_seconds = time.perf_counter() - start
-    print(introduction(recipe, folder, parts), file=sys.stderr)
+    print(describe_run(recipe, folder, parts), file=sys.stderr)
 
     model = models.build(
         make_strategy(recipe).model,
@@ -67,7 +67,7 @@ def run(
     ).to(device)
     progress = Progress()
     status, reason = "finished", None
-    with kept_heap(), exact(device, deterministic=deterministic):
+    with keep_heap(), compute_exactly(device, deterministic=deterministic):
         try:
             if not train(model, progress, parts, recipe, folder, device, team):
                 status = "interrupted"
@@ -83,8 +83,8 @@ def run(
             "steps": progress.steps,
             "validation": None,
             "test": None,
-            "data": parts.counts(),
-            "versions": versions(),
+            "data": parts.count(),
+            "versions": list_versions(),
             "threads": torch.get_num_threads(),
             "processes": team.size,
             "seconds": {"data": data_seconds, "training": progress.seconds, "evaluation": None},
@@ -132,7 +132,7 @@ def assess(
 
 
 @contextmanager
-def exact(device: torch.device, *, deterministic: bool = True) -> Iterator[None]:
+def compute_exactly(device: torch.device, *, deterministic: bool = True) -> Iterator[None]:
     """Same input, same bits; torch's global settings and generator are put back at the end.
 
     Not ``deterministic``: on a GPU, whatever algorithms are fastest. A CPU is always exact.
@@ -150,7 +150,7 @@ def exact(device: torch.device, *, deterministic: bool = True) -> Iterator[None]
     # its whole output, and the fill would cost a fifth of the time of training.
     settings.fill_uninitialized_memory = False
     try:
-        with torch.random.fork_rng(devices=[]), flushed_denormals():
+        with torch.random.fork_rng(devices=[]), avoid_denormals():
             yield
     finally:
         algorithms, settings.fill_uninitialized_memory = former
@@ -158,15 +158,15 @@ def exact(device: torch.device, *, deterministic: bool = True) -> Iterator[None]
         torch.use_deterministic_algorithms(algorithms)
 
 
-def restarted(team: Team, content: dict[str, Any] | None) -> str:
+def describe_restart(team: Team, content: dict[str, Any] | None) -> str:
     done = content["progress"]["epochs"] if content else 0
     where = f"going on after epoch {done}" if done else "nothing was saved yet, starting again"
     return f"restart {team.restarts} after a lost process: {where}"
 
 
-def introduction(recipe: Recipe, folder: RunFolder, parts: Parts) -> str:
+def describe_run(recipe: Recipe, folder: RunFolder, parts: Parts) -> str:
     lines = [f"{folder.path}: {recipe.training.strategy}"]
-    for name, slices in parts.sets().items():
+    for name, slices in parts.sets.items():
         where = slices.store.describe() if slices.store else ""
         lines.append(
             f"{name}: {len(slices)} slices of {len(set(slices.patients))} patients, {where}"
@@ -179,7 +179,7 @@ def introduction(recipe: Recipe, folder: RunFolder, parts: Parts) -> str:
     return "\n".join(lines)
 
 
-def versions() -> dict[str, str]:
+def list_versions() -> dict[str, str]:
     return {
         "ichfast": ichfast.__version__,
         "torch": torch.__version__,

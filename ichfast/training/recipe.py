@@ -35,7 +35,7 @@ from ichfast.training.settings import (
     TogetherSettings,
     TrainingSettings,
     UnsupervisedSettings,
-    choices,
+    list_choices,
 )
 from ichfast.training.strategy import STRATEGIES
 
@@ -121,7 +121,7 @@ def keys(recipe: Recipe) -> Iterator[tuple[str, FieldInfo, Any]]:
             yield f"{section}.{name}", field, getattr(settings, name)
 
 
-def nearest_key(name: str) -> str | None:
+def find_nearest_key(name: str) -> str | None:
     """The recipe's key that is most like ``name``; one that lacks its section, if any does."""
     known = [key for key, _, _ in keys(Recipe())]
     same = [key for key in known if key.endswith(f".{name}")]
@@ -134,7 +134,7 @@ def merge(base: Recipe, values: Mapping[str, Any]) -> Recipe:
     sections = base.model_dump()
     for name, value in values.items():
         if name not in known:
-            near = nearest_key(name)
+            near = find_nearest_key(name)
             hint = f"did you mean {near}?" if near else "--help lists them all."
             raise RecipeError(f"unknown recipe key {name}; {hint}")
         section, _, leaf = name.partition(".")
@@ -167,7 +167,7 @@ RULES = {
 
 def _rule(field: FieldInfo, error: ErrorDetails) -> str:
     """What a refused value must be."""
-    items, listed = get_args(field.annotation), choices(field)
+    items, listed = get_args(field.annotation), list_choices(field)
     words = {"count": "" if ... in items else f"{len(items)} ", **error.get("ctx", {})}
     if listed:
         words["choices"] = join(listed)
@@ -203,7 +203,7 @@ def parse(text: str, base: Recipe) -> Recipe:
     return merge(base, flat)
 
 
-def with_settings(base: Recipe, settings: Sequence[str]) -> Recipe:
+def apply_settings(base: Recipe, settings: Sequence[str]) -> Recipe:
     """``base`` with command-line settings ``section.key=value``; a bare word is a string."""
     values: dict[str, Any] = {}
     for setting in settings:
@@ -217,7 +217,7 @@ def with_settings(base: Recipe, settings: Sequence[str]) -> Recipe:
     return merge(base, values)
 
 
-def with_folders(base: Recipe, labelled: Path | None, unlabelled: Path | None) -> Recipe:
+def apply_folders(base: Recipe, labelled: Path | None, unlabelled: Path | None) -> Recipe:
     """``base`` on the data in these folders; None leaves its own."""
     folders = {"data.labelled": labelled, "data.unlabelled": unlabelled}
     return merge(base, {key: str(path.resolve()) for key, path in folders.items() if path})

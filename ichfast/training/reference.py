@@ -6,7 +6,7 @@ from pydantic.fields import FieldInfo
 
 from ichfast.training.presets import PRESETS
 from ichfast.training.recipe import join, keys, to_literal
-from ichfast.training.settings import choices
+from ichfast.training.settings import list_choices
 from ichfast.training.strategy import STRATEGIES
 
 MODELS = {"unet": "one decoder", "multitask": "two decoders"}
@@ -36,7 +36,7 @@ def format_help() -> str:
 
 def describe(field: FieldInfo) -> str:
     """A key's meaning and choices in words."""
-    listed = choices(field)
+    listed = list_choices(field)
     return (field.description or "") + (f" ({join(listed)})" if listed else "")
 
 

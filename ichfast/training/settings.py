@@ -35,7 +35,7 @@ class OneOf:
         return value
 
 
-def choices(field: FieldInfo) -> Sequence[Any]:
+def list_choices(field: FieldInfo) -> Sequence[Any]:
     """What a key may be, where it is a choice."""
     if get_origin(field.annotation) is Literal:
         return get_args(field.annotation)

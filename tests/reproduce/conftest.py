@@ -74,7 +74,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cells one by one in this process: starting a worker takes longer than all of them."""
     load = cache(load_slices)
 
-    def run_cells(cells: Sequence[Cell], out: Path, jobs: int, told: Callable) -> Outcome:
+    def run_cells(cells: Sequence[Cell], out: Path, jobs: int, report: Callable) -> Outcome:
         outcome = Outcome()
         for cell in cells:
             status, text = worker.answer(cell, out, load)
@@ -82,7 +82,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
                 outcome.ended.append(cell)
             else:
                 outcome.failed[cell.path] = text
-            told(cell, status, text, 1.0)
+            report(cell, status, text, 1.0)
         return outcome
 
     monkeypatch.setattr(command, "run_cells", run_cells)

@@ -16,7 +16,7 @@ from ichfast.reproduce import cells, worker
 from ichfast.reproduce.__main__ import main
 from ichfast.reproduce.cells import Worker, run_cells
 from ichfast.reproduce.plan import PRESETS, has_ended, make_plan
-from ichfast.training.recipe import merge, with_settings
+from ichfast.training.recipe import apply_settings, merge
 
 TWO_ROWS = ("--only=scheme=50,row=supervised", "--only=scheme=50,row=curriculum")
 
@@ -27,7 +27,7 @@ def plan(phantom, small):
         "data.labelled": f"{phantom}/labelled",
         "data.unlabelled": f"{phantom}/unlabelled",
     }
-    base = with_settings(merge(PRESETS["demo"], folders | {"data.scheme": 80}), small)
+    base = apply_settings(merge(PRESETS["demo"], folders | {"data.scheme": 80}), small)
     return make_plan("demo", base, seeds=1)
 
 
@@ -39,10 +39,12 @@ def test_a_worker_that_dies_takes_one_cell_with_it(plan, tmp_path, monkeypatch) 
                 self.process.kill()
 
     monkeypatch.setattr(cells, "Worker", Mortal)
-    chosen = plan.of("supervised", 50)
-    told: list[tuple[str, str]] = []
-    outcome = run_cells(chosen, tmp_path, 1, lambda cell, *rest: told.append((cell.path, rest[0])))
-    assert told == [(chosen[0].path, "died"), (chosen[1].path, "finished")]
+    chosen = plan.select("supervised", 50)
+    reported: list[tuple[str, str]] = []
+    outcome = run_cells(
+        chosen, tmp_path, 1, lambda cell, *rest: reported.append((cell.path, rest[0]))
+    )
+    assert reported == [(chosen[0].path, "died"), (chosen[1].path, "finished")]
     assert outcome.ended == [chosen[1]]
     assert list(outcome.failed) == [chosen[0].path]
     assert "killed by signal 9" in outcome.failed[chosen[0].path]
@@ -73,7 +75,7 @@ class Answering:
 
 def test_a_failed_cell_leaves_the_others_and_a_full_disk_none(plan, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(cells, "Worker", Answering)
-    chosen = plan.of("supervised", 80)
+    chosen = plan.select("supervised", 80)
     Answering.answers = {chosen[1].path: ("failed", "the test slices are not those")}
     outcome = run_cells(chosen, tmp_path, 2, lambda *_: None)
     assert (len(outcome.ended), list(outcome.failed)) == (4, [chosen[1].path])
@@ -84,7 +86,7 @@ def test_a_failed_cell_leaves_the_others_and_a_full_disk_none(plan, tmp_path, mo
 
 def test_a_full_disk_in_words(plan, tmp_path, monkeypatch) -> None:
     load = cache(load_slices)
-    one, other = plan.of("supervised", 50)
+    one, other = plan.select("supervised", 50)
     assert worker.answer(one, tmp_path, load)[0] == "finished"
     kept = {file: file.read_bytes() for file in (tmp_path / one.path).iterdir()}
 
@@ -101,7 +103,7 @@ def test_a_full_disk_in_words(plan, tmp_path, monkeypatch) -> None:
 
 
 def test_a_cell_whose_data_have_changed(plan, tmp_path) -> None:
-    cell = plan.of("supervised", 50)[0]
+    cell = plan.select("supervised", 50)[0]
     status, text = worker.answer(cell, tmp_path, lambda *_, **__: 1 / 0)
     assert status == "failed"
     assert "ZeroDivisionError" in text

@@ -39,7 +39,7 @@ def checked(plan, tmp_path) -> Callable:
             return (own if labelled else pool), Problems()
 
         own = labelled
-        return check(plan.of(row, scheme), tmp_path, load)
+        return check(plan.select(row, scheme), tmp_path, load)
 
     return checked
 
@@ -75,7 +75,7 @@ def test_too_few_patients(patients, blood, scheme, message, checked) -> None:
 def test_a_fold_without_blood(plan, tmp_path, phantom) -> None:
     """Which can only be where slices without blood are trained on, too."""
     everything = merge(plan.base, {"data.slices": "all"})
-    cells = make_plan("demo", everything, seeds=1).of("supervised", 80)
+    cells = make_plan("demo", everything, seeds=1).select("supervised", 80)
     own = replace(slices("p", 20, blood=2), subtypes=())
     with pytest.raises(DataError, match=r"no \w+ slice has blood, .*data\.split_seed=1"):
         check(cells, tmp_path, lambda root, **_: (own, Problems()))

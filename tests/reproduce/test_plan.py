@@ -4,15 +4,15 @@ import pytest
 
 from ichfast.data import SCHEMES
 from ichfast.errors import OutputError, RecipeError
-from ichfast.reproduce.cost import Sizes, cost, total
-from ichfast.reproduce.overview import Progress, check_room, span
+from ichfast.reproduce.cost import Sizes, add_up, estimate_cost
+from ichfast.reproduce.overview import ProgressPrinter, check_room, format_seconds
 from ichfast.reproduce.plan import (
     AMOUNTS,
     PRESETS,
     Plan,
-    chosen,
     has_ended,
     make_plan,
+    select_cells,
 )
 from ichfast.reproduce.rows import ROWS
 from ichfast.training import Recipe
@@ -22,7 +22,7 @@ from ichfast.training.strategy import make_strategy
 
 @pytest.fixture(scope="module", params=PRESETS)
 def plan(request: pytest.FixtureRequest) -> Plan:
-    return make_plan(request.param, PRESETS[request.param], seeds=2).limited(1000)
+    return make_plan(request.param, PRESETS[request.param], seeds=2).limit_unlabelled(1000)
 
 
 def test_every_cell_once(plan) -> None:
@@ -56,7 +56,7 @@ def test_as_many_supervised_passes_by_adam(plan) -> None:
     expected = training.epochs * iterations(plan.base)
     looks = training.epochs // training.validate_every
     for row in ROWS:
-        recipe = plan.of(row.name, 50)[0].recipe
+        recipe = plan.select(row.name, 50)[0].recipe
         if row.name in ("curriculum", "alternating"):
             assert 0.45 * expected < passes(recipe) < expected
         else:
@@ -79,17 +79,17 @@ def test_as_many_supervised_passes_by_adam(plan) -> None:
 )
 def test_only(only, count) -> None:
     cells = make_plan("demo", PRESETS["demo"], seeds=1).cells
-    assert len(chosen(cells, only)) == count
+    assert len(select_cells(cells, only)) == count
 
 
 @pytest.mark.parametrize("only", ["", "row", "dice=1", "row=nothing", "seed=7"])
 def test_only_that_names_nothing(only) -> None:
     with pytest.raises(RecipeError, match="--only"):
-        chosen(make_plan("demo", PRESETS["demo"], seeds=1).cells, [only])
+        select_cells(make_plan("demo", PRESETS["demo"], seeds=1).cells, [only])
 
 
 def test_unlabelled_amounts_need_a_set(plan) -> None:
-    without = make_plan(plan.preset, plan.base, seeds=1).limited(0)
+    without = make_plan(plan.preset, plan.base, seeds=1).limit_unlabelled(0)
     assert {cell.unlabelled for cell in without.cells} == {100}
 
 
@@ -131,13 +131,13 @@ SMALL = merge(
 def test_costs_follow_the_recipe() -> None:
     plan = make_plan("demo", SMALL, seeds=1)
     sizes = Sizes(train=20, validation=5, test=60, unlabelled=100)
-    costs = {row.name: cost(plan.of(row.name, 50)[0], sizes) for row in ROWS}
+    costs = {row.name: estimate_cost(plan.select(row.name, 50)[0], sizes) for row in ROWS}
     assert costs["supervised"].passes == pytest.approx(14 * 4 * 1.2)
     assert costs["curriculum"].passes < costs["supervised"].passes
     assert costs["joint"].passes == 56
     assert costs["cps"].seconds > costs["joint"].seconds > 0
     assert costs["pretrained"].seconds > costs["supervised"].seconds
-    one, four = (total(list(costs.values()), jobs) for jobs in (1, 4))
+    one, four = (add_up(list(costs.values()), jobs) for jobs in (1, 4))
     assert one[0] == pytest.approx(sum(cost.seconds for cost in costs.values()))
     assert one[0] > four[0]
     assert four[1] > one[1] > 0
@@ -145,22 +145,27 @@ def test_costs_follow_the_recipe() -> None:
 
 def test_too_little_room_is_seen_before_training(tmp_path, monkeypatch) -> None:
     plan = make_plan("demo", SMALL, seeds=1)
-    costs = [cost(plan.cells[0], Sizes(20, 5, 60))]
+    costs = [estimate_cost(plan.cells[0], Sizes(20, 5, 60))]
     check_room(costs, 1, tmp_path)
-    monkeypatch.setattr("ichfast.reproduce.overview.free", lambda out: 1000)
+    monkeypatch.setattr("ichfast.reproduce.overview.measure_free_space", lambda out: 1000)
     with pytest.raises(OutputError, match=r"needs about .* and has .*: make room"):
         check_room(costs, 1, tmp_path)
 
 
 def test_progress_in_words() -> None:
     plan = make_plan("demo", SMALL, seeds=1)
-    costs = {cell: cost(cell, Sizes(20, 5, 60, 100)) for cell in plan.cells[:3]}
+    costs = {cell: estimate_cost(cell, Sizes(20, 5, 60, 100)) for cell in plan.cells[:3]}
     lines: list[str] = []
-    progress = Progress(costs, 1, lines.append)
-    progress.told(plan.cells[0], "finished", "Dice 0.500", 2.0)
-    progress.told(plan.cells[1], "diverged", "the loss is nan", 2.0)
-    progress.told(plan.cells[2], "died", "its worker was killed by signal 9", 2.0)
+    progress = ProgressPrinter(costs, 1, lines.append)
+    progress.report(plan.cells[0], "finished", "Dice 0.500", 2.0)
+    progress.report(plan.cells[1], "diverged", "the loss is nan", 2.0)
+    progress.report(plan.cells[2], "died", "its worker was killed by signal 9", 2.0)
     assert lines[0].startswith("[1/3] scheme20/fold0/classic-seed0: Dice 0.500 in 2 s, about ")
     assert "diverged: the loss is nan in 2 s" in lines[1]
     assert lines[2].endswith("died: its worker was killed by signal 9")
-    assert [span(s) for s in (59, 600, 9000, 9e5)] == ["59 s", "10 min", "2.5 h", "10 days"]
+    assert [format_seconds(s) for s in (59, 600, 9000, 9e5)] == [
+        "59 s",
+        "10 min",
+        "2.5 h",
+        "10 days",
+    ]

@@ -26,8 +26,8 @@ from ichfast.losses import TverskyLoss  # noqa: E402
 from ichfast.models.synced import SyncedBatchNorm2d  # noqa: E402
 from ichfast.team import Team, joined  # noqa: E402
 from ichfast.training import loop, pipeline, run  # noqa: E402
-from ichfast.training.folder import held_by  # noqa: E402
-from ichfast.training.steps import supervised_loss  # noqa: E402
+from ichfast.training.folder import hold_folder  # noqa: E402
+from ichfast.training.steps import make_supervised_loss  # noqa: E402
 
 CPU = torch.device("cpu")
 
@@ -56,7 +56,7 @@ def runs(folder: Path) -> None:
             interrupted = team.rank == 1 and name == "interrupted" and not own.exists()
             try:
                 with (
-                    held_by(team, own, resume=False) as held,
+                    hold_folder(team, own, resume=False) as held,
                     weights_kept(own / f"weights-{team.rank}.pt"),
                     signals([signal.SIGINT] if interrupted else [], epoch=1),
                 ):
@@ -149,7 +149,9 @@ def numbers(folder: Path, team: Team) -> None:
     pairs["mean gradient"] = (value.grad[own], torch.full_like(value[own], 2 / 7))
 
     model = models.build("unet", (2, 3, 4), 0)
-    evaluated = partial(evaluate, model, parts().test, batch_size=4, loss=supervised_loss(tiny()))
+    evaluated = partial(
+        evaluate, model, parts().test, batch_size=4, loss=make_supervised_loss(tiny())
+    )
     mine, single = evaluated(team=team), evaluated()
     pairs["counts"] = (mine.counts, single.counts)
     pairs["evaluation loss"] = (torch.tensor(mine.loss), torch.tensor(single.loss))

@@ -7,11 +7,11 @@ from tiny_runs import log_of, tiny
 from torch import Tensor
 
 from ichfast.errors import RecipeError
-from ichfast.reproduce.cost import Sizes, cost
+from ichfast.reproduce.cost import Sizes, estimate_cost
 from ichfast.reproduce.plan import make_plan
 from ichfast.reproduce.rows import make_row
 from ichfast.training import PRESETS, reference
-from ichfast.training.recipe import with_settings
+from ichfast.training.recipe import apply_settings
 from ichfast.training.steps.together import Pair, TogetherStep
 from ichfast.training.strategy import STRATEGIES, EveryEpoch, make_strategy
 
@@ -69,10 +69,12 @@ def test_it_trains_and_resumes(start, tmp_path) -> None:
 def test_the_table_has_a_row_and_a_cost_of_it() -> None:
     row = make_row("entropy")
     assert (row.label, row.about) == ("Entropy", "not in the paper")
-    base = with_settings(PRESETS["demo"], ["model.channels=[2, 3, 4]", "data.size=16", ADAM])
+    base = apply_settings(PRESETS["demo"], ["model.channels=[2, 3, 4]", "data.size=16", ADAM])
     plan = make_plan("demo", base, seeds=1, rows=[row, make_row("supervised")])
     sizes = Sizes(train=20, validation=0, test=0, unlabelled=100)
-    one, supervised = (cost(plan.of(name, 50)[0], sizes) for name in ("entropy", "supervised"))
-    assert make_strategy(plan.of("entropy", 50)[0].recipe).steps == {"entropy": EntropyStep}
+    one, supervised = (
+        estimate_cost(plan.select(name, 50)[0], sizes) for name in ("entropy", "supervised")
+    )
+    assert make_strategy(plan.select("entropy", 50)[0].recipe).steps == {"entropy": EntropyStep}
     assert one.passes == supervised.passes == base.training.epochs
     assert one.seconds == pytest.approx(2.25 * supervised.seconds)

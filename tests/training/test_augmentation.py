@@ -99,8 +99,10 @@ def test_lbfgs_keeps_to_one_augmentation_an_epoch_and_to_no_pair_across_two() ->
         assert not state.get("old_dirs")
     warp = augmentation.draw(tiny(*ALL), "supervised", 0, 7)
     model.train()
-    assert step.full_pass(gradient=False, warp=warp) == step.full_pass(gradient=True, warp=warp)
-    assert step.full_pass(gradient=False, warp=warp) != step.full_pass(gradient=False)
+    assert step.run_full_pass(gradient=False, warp=warp) == step.run_full_pass(
+        gradient=True, warp=warp
+    )
+    assert step.run_full_pass(gradient=False, warp=warp) != step.run_full_pass(gradient=False)
 
 
 def test_resumed_as_if_never_stopped(start, tmp_path) -> None:

@@ -177,21 +177,21 @@ def test_a_labelled_folder_needs_an_unlabelled_one(tmp_path) -> None:
 
 
 def test_devices(monkeypatch) -> None:
-    assert train.checked_device("cpu") == torch.device("cpu")
+    assert train.resolve_device("cpu") == torch.device("cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(IchfastError, match=r"needs a GPU, and torch .* finds none"):
-        train.checked_device("cuda")
+        train.resolve_device("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(IchfastError, match="finds 2 GPUs"):
-        train.checked_device("cuda:2")
+        train.resolve_device("cuda:2")
     monkeypatch.setattr(train, "NO_CUDA", "this build has CPU kernels only")
     with pytest.raises(IchfastError, match="CPU kernels only"):
-        train.checked_device("cuda:1")
+        train.resolve_device("cuda:1")
     monkeypatch.setattr(train, "NO_CUDA", None)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
-    assert train.checked_device("cuda") == torch.device("cuda", 1)
+    assert train.resolve_device("cuda") == torch.device("cuda", 1)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_deterministic_is_the_cpu_s_default_and_a_gpu_s_option(
 ) -> None:
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     benchmark = torch.backends.cudnn.benchmark
-    with pipeline.exact(torch.device(device), deterministic=asked):
+    with pipeline.compute_exactly(torch.device(device), deterministic=asked):
         assert torch.are_deterministic_algorithms_enabled() == got
         assert torch.backends.cudnn.benchmark != got
     assert not torch.are_deterministic_algorithms_enabled()

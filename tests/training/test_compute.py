@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ichfast import models
 from ichfast.errors import RecipeError
-from ichfast.training.forward import Forward, channels_last
+from ichfast.training.forward import Forward, to_channels_last
 from ichfast.training.steps import Step, build_steps
 from ichfast.training.steps.supervised import SupervisedAdam, SupervisedLBFGS
 from ichfast.training.strategy import STRATEGIES, make_strategy
@@ -120,8 +120,8 @@ def test_every_layer_is_channels_last() -> None:
 
 def test_channels_last_is_a_view() -> None:
     image = torch.rand(2, 1, 4, 6)
-    assert channels_last(image).equal(image)
-    assert channels_last(image).data_ptr() == image.data_ptr()
+    assert to_channels_last(image).equal(image)
+    assert to_channels_last(image).data_ptr() == image.data_ptr()
 
 
 def test_compile(monkeypatch) -> None:
@@ -174,7 +174,7 @@ def test_no_number_is_read_within_an_epoch(name, monkeypatch) -> None:
     for one in getattr(step, "kinds", {"": step}).values():
         # Adam counts its steps on the host.
         monkeypatch.setattr(one.optimizer, "step", lambda: None)
-    monkeypatch.setattr(f"{step.run.__module__}.weighted_mean", lambda losses: 0.0)
+    monkeypatch.setattr(f"{step.run.__module__}.average_losses", lambda losses: 0.0)
     with mode:
         step.run(0, moved=False)
     assert mode.seen == []
@@ -190,7 +190,7 @@ def test_no_number_is_read_within_an_epoch(name, monkeypatch) -> None:
 def test_no_synchronization_within_an_epoch_on_a_gpu(name, graphs, monkeypatch) -> None:
     step: Any = one_step(name, ADAM, *graphs, device=torch.device("cuda", 0))
     step.run(0, moved=False)  # what is set up at the first use may wait
-    monkeypatch.setattr(f"{step.run.__module__}.weighted_mean", lambda losses: 0.0)
+    monkeypatch.setattr(f"{step.run.__module__}.average_losses", lambda losses: 0.0)
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ichfast.errors import RecipeError
 from ichfast.training import PRESETS, Recipe, recipe
-from ichfast.training.settings import choices
+from ichfast.training.settings import list_choices
 from ichfast.training.strategies.curriculum import Curriculum
 from ichfast.training.strategies.curriculum import supervised_probability as probability
 from ichfast.training.strategy import STRATEGIES, make_strategy
@@ -48,11 +48,11 @@ def test_other_decays() -> None:
 
 def demo(strategy: str, *settings: str) -> Recipe:
     chosen = [f"training.strategy={strategy}", "supervised.optimizer=adam", *settings]
-    return recipe.with_settings(PRESETS["demo"], chosen)
+    return recipe.apply_settings(PRESETS["demo"], chosen)
 
 
 def curriculum(*settings: str) -> Curriculum:
-    return Curriculum(recipe.with_settings(PRESETS["demo"], settings))
+    return Curriculum(recipe.apply_settings(PRESETS["demo"], settings))
 
 
 def test_the_schedule_is_a_function_of_seed_and_epoch() -> None:
@@ -72,7 +72,7 @@ def test_strategies_by_name() -> None:
     strategy = make_strategy(demo("supervised"))
     assert strategy.draw(10**6) == ("supervised", 1.0)
     field = type(PRESETS["demo"].training).model_fields["strategy"]
-    assert set(choices(field)) == set(STRATEGIES)
+    assert set(list_choices(field)) == set(STRATEGIES)
 
 
 def test_alternation() -> None:
@@ -111,4 +111,4 @@ def test_pretraining_comes_first() -> None:
 )
 def test_what_does_not_go_together(settings, message) -> None:
     with pytest.raises(RecipeError, match=message):
-        recipe.with_settings(PRESETS["demo"], settings)
+        recipe.apply_settings(PRESETS["demo"], settings)

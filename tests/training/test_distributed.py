@@ -25,7 +25,7 @@ from ichfast.ops import tversky
 from ichfast.team import ALONE, Team
 from ichfast.training import RunFolder, pipeline, run
 from ichfast.training.folder import FollowedFolder
-from ichfast.training.parts import phantom_folder
+from ichfast.training.parts import ensure_phantom
 
 # Typical is 6e-7 after one update. Adam divides by the gradient's size, so that one which is itself
 # of the size of its rounding moves a weight by up to twice the learning rate, 1e-3: a few stray. A
@@ -78,7 +78,7 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ichfast.data.phantom.write_phantom", alone)
-        phantom_folder(tiny(*PHANTOM).phantom, root)
+        ensure_phantom(tiny(*PHANTOM).phantom, root)
     return root
 
 
@@ -237,7 +237,7 @@ def test_a_restart_goes_on_with_nobody_else_s_run(tmp_path: Path) -> None:
 def test_restarts_need_a_folder_with_a_name() -> None:
     options = train.parser().parse_args([])
     with pytest.raises(IchfastError, match="needs --out RUN"):
-        train.chosen_folder(options, Team(restarts_left=3))
+        train.choose_folder(options, Team(restarts_left=3))
 
 
 def test_an_error_of_one_process_names_it(tmp_path: Path) -> None:

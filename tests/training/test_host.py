@@ -6,7 +6,7 @@ import resource
 import pytest
 import torch
 
-from ichfast.training.host import flushed_denormals, kept_heap
+from ichfast.training.host import avoid_denormals, keep_heap
 from ichfast.training.pipeline import exact
 
 COUNT = 1 << 20  # enough for torch to use all of its threads
@@ -31,7 +31,7 @@ def denormals() -> int:
 @has_the_bit
 def test_denormals_are_flushed_on_all_threads(threads) -> None:
     assert denormals() == COUNT  # and the threads have been started
-    with flushed_denormals():
+    with avoid_denormals():
         assert denormals() == 0
         assert (torch.full((COUNT,), 1e-30) * 1e-7 > 0).all()  # 1e-37 is none
     assert denormals() == COUNT
@@ -39,8 +39,8 @@ def test_denormals_are_flushed_on_all_threads(threads) -> None:
 
 @has_the_bit
 def test_flushing_is_put_back_as_it_was(threads) -> None:
-    with flushed_denormals():
-        with pytest.raises(ZeroDivisionError), flushed_denormals():
+    with avoid_denormals():
+        with pytest.raises(ZeroDivisionError), avoid_denormals():
             raise ZeroDivisionError
         assert denormals() == 0
 
@@ -63,7 +63,7 @@ def faults_of_a_block() -> int:
 def test_the_heap_is_kept() -> None:
     pages = (1 << 26) // resource.getpagesize()
     assert faults_of_a_block() >= pages
-    with kept_heap():
+    with keep_heap():
         # The first may leave no room for a second, where something small comes to lie between.
         assert [faults_of_a_block() for _ in range(5)][-1] < pages / 10
     assert faults_of_a_block() >= pages

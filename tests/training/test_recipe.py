@@ -50,7 +50,7 @@ def test_settings_over_a_file_over_a_preset(tmp_path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text("[training]\nepochs = 7\nseed = 3\n", encoding="utf-8")
     chosen = recipe.read(file, PRESETS["demo"])
-    chosen = recipe.with_settings(chosen, ["training.seed=4", "training.strategy = supervised"])
+    chosen = recipe.apply_settings(chosen, ["training.seed=4", "training.strategy = supervised"])
     assert (chosen.training.epochs, chosen.training.seed) == (7, 4)
     assert chosen.training.strategy == "supervised"
     assert chosen.model == PRESETS["demo"].model
@@ -101,7 +101,7 @@ def test_settings_over_a_file_over_a_preset(tmp_path) -> None:
 )
 def test_refusals(setting: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        recipe.with_settings(PRESETS["demo"], [setting])
+        recipe.apply_settings(PRESETS["demo"], [setting])
 
 
 @pytest.mark.parametrize("text", ["[training", "training = 3", "[training]\nepochs = 'x'"])
@@ -129,7 +129,7 @@ def test_paper_preset_is_the_paper_s() -> None:
     assert (paper.training.epochs, paper.curriculum.k, paper.curriculum.floor) == (4000, 40, 0.5)
     assert (paper.supervised.optimizer, paper.adam.learning_rate) == ("lbfgs", 1e-4)
     as_written = ["lbfgs.learning_rate=1e-4", "lbfgs.line_search=none"]
-    assert recipe.with_settings(paper, as_written).lbfgs.line_search == "none"
+    assert recipe.apply_settings(paper, as_written).lbfgs.line_search == "none"
 
 
 def test_the_reference_in_the_docs_is_current() -> None:

@@ -267,7 +267,7 @@ def test_ctrl_c_ends_the_epoch_and_saves(start, tmp_path, monkeypatch) -> None:
 
 def test_a_second_ctrl_c_stops_at_once() -> None:
     former = signal.getsignal(signal.SIGINT)
-    with loop.interruptible() as stop:
+    with loop.catch_interrupts() as stop:
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.wait(1)
         with pytest.raises(KeyboardInterrupt):

@@ -7,8 +7,8 @@ from tiny_runs import synthetic, tiny
 
 from ichfast import models
 from ichfast.losses import AttentionWMSELoss
-from ichfast.training.loop import weight_norm
-from ichfast.training.steps.base import batches_of
+from ichfast.training.loop import compute_weight_norm
+from ichfast.training.steps.base import split_evenly
 from ichfast.training.steps.supervised import SupervisedAdam, SupervisedLBFGS
 from ichfast.training.steps.unsupervised import UnsupervisedStep
 
@@ -95,7 +95,7 @@ def test_supervised_steps_learn(step_class) -> None:
 def test_the_lbfgs_closure_is_a_function_of_the_weights() -> None:
     model = model_of("unet").train()
     step = SupervisedLBFGS(model, synthetic("train", 7), tiny(), CPU)
-    assert step.full_pass(gradient=False) == step.full_pass(gradient=True)
+    assert step.run_full_pass(gradient=False) == step.run_full_pass(gradient=True)
 
 
 def test_lbfgs_counts_its_evaluations_and_reports_the_loss_at_its_end() -> None:
@@ -104,7 +104,7 @@ def test_lbfgs_counts_its_evaluations_and_reports_the_loss_at_its_end() -> None:
     outcome = step.run(0, moved=False)
     assert outcome.evaluations >= 2
     model.train()
-    assert outcome.loss == step.full_pass(gradient=False)
+    assert outcome.loss == step.run_full_pass(gradient=False)
 
 
 @pytest.mark.parametrize("step_class", [SupervisedLBFGS, UnsupervisedStep])
@@ -139,11 +139,11 @@ def test_a_sample_may_be_larger_than_the_pool() -> None:
 
 
 def test_batches_are_even() -> None:
-    assert [len(batch) for batch in batches_of(np.arange(17), 16)] == [9, 8]
-    assert [len(batch) for batch in batches_of(np.arange(3), 16)] == [3]
+    assert [len(batch) for batch in split_evenly(np.arange(17), 16)] == [9, 8]
+    assert [len(batch) for batch in split_evenly(np.arange(3), 16)] == [3]
 
 
 def test_weight_norm() -> None:
     model = model_of("unet")
     flat = torch.cat([p.detach().double().flatten() for p in model.parameters()])
-    assert weight_norm(model) == pytest.approx(flat.norm().item())
+    assert compute_weight_norm(model) == pytest.approx(flat.norm().item())

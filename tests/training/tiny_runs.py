@@ -48,7 +48,7 @@ def labelled_by_table(slices: SliceSet) -> SliceSet:
 
 
 def tiny(*settings: str) -> Recipe:
-    return recipe.with_settings(PRESETS["demo"], [*TINY, *settings])
+    return recipe.apply_settings(PRESETS["demo"], [*TINY, *settings])
 
 
 @cache

@@ -17,7 +17,7 @@ from ichfast.training import augmentation
 from ichfast.training.forward import Forward
 from ichfast.training.recipe import Recipe
 from ichfast.training.seeding import make_generator
-from ichfast.training.steps.statistics import renewed_statistics
+from ichfast.training.steps.statistics import renew_statistics
 
 FORWARD = 0.35
 """of the time of a pass forward and backward"""
@@ -113,16 +113,16 @@ class UnlabelledStep(OptimizingStep):
 
     def prepare(self) -> None:
         super().prepare()
-        self.batches = micro_batches(self.labelled, self.recipe)
+        self.batches = make_micro_batches(self.labelled, self.recipe)
 
     def renew_statistics(self) -> None:
-        with torch.no_grad(), renewed_statistics(self.model):
+        with torch.no_grad(), renew_statistics(self.model):
             for batch in self.batches:
-                image, _ = self.labelled.batch(*share_of(self.team, (batch, None)))
+                image, _ = self.labelled.batch(*take_share(self.team, (batch, None)))
                 self.forward(self.model.segment, image)
 
 
-def supervised_loss(recipe: Recipe, team: Team = ALONE) -> TverskyLoss:
+def make_supervised_loss(recipe: Recipe, team: Team = ALONE) -> TverskyLoss:
     """1 − TP / (TP + α·FP + β·FN) of the whole batch at once: sums are pooled before the ratio, as
     in the pooled score that the best epoch is chosen by, so a slice weighs as much as its blood.
     α = β = 1 is the soft Jaccard loss L_s, smoothed as :class:`ichfast.losses.JaccardLoss` is. The
@@ -139,27 +139,27 @@ def supervised_loss(recipe: Recipe, team: Team = ALONE) -> TverskyLoss:
     )
 
 
-def batches_of(order: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
+def split_evenly(order: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
     """``order`` in as few batches as ``batch_size`` allows, as even as they can be: a last batch of
     one slice would have poor batch statistics."""
     return np.array_split(order, -(-len(order) // batch_size))
 
 
-def micro_batches(labelled: SliceSet, recipe: Recipe) -> list[NDArray[np.int64]]:
+def make_micro_batches(labelled: SliceSet, recipe: Recipe) -> list[NDArray[np.int64]]:
     """The labelled set in batches that never change."""
     order = make_generator(recipe.training.seed, "micro-batches").permutation(len(labelled))
-    return batches_of(order, recipe.supervised.batch_size)
+    return split_evenly(order, recipe.supervised.batch_size)
 
 
-def labelled_batches(labelled: SliceSet, recipe: Recipe, epoch: int) -> list[Batch]:
+def draw_labelled_batches(labelled: SliceSet, recipe: Recipe, epoch: int) -> list[Batch]:
     """The labelled set, shuffled and augmented anew."""
     order = make_generator(recipe.training.seed, "shuffle", epoch).permutation(len(labelled))
     warp = augmentation.draw(recipe, "supervised", epoch, len(order))
-    batches = batches_of(order, recipe.supervised.batch_size)
+    batches = split_evenly(order, recipe.supervised.batch_size)
     return [(batch, warp and warp.select(batch)) for batch in batches]
 
 
-def unlabelled_batches(
+def draw_unlabelled_batches(
     unlabelled: SliceSet, count: int, batch_size: int, recipe: Recipe, epoch: int
 ) -> list[Batch]:
     """A random sample of ``count`` slices, with repetition only where there are fewer."""
@@ -167,11 +167,11 @@ def unlabelled_batches(
         len(unlabelled), count, replace=count > len(unlabelled)
     )
     warp = augmentation.draw(recipe, "unsupervised", epoch, count)
-    batches = batches_of(np.arange(count), batch_size)
+    batches = split_evenly(np.arange(count), batch_size)
     return [(chosen[batch], warp and warp.select(batch)) for batch in batches]
 
 
-def share_of(team: Team, batch: Batch) -> Batch:
+def take_share(team: Team, batch: Batch) -> Batch:
     """This process's part of a batch."""
     if team.size == 1:
         return batch
@@ -180,7 +180,7 @@ def share_of(team: Team, batch: Batch) -> Batch:
     return places[own], warp and warp.select(np.arange(len(places))[own])
 
 
-def weighted_mean(losses: Sequence[tuple[Tensor, Batch]]) -> float:
+def average_losses(losses: Sequence[tuple[Tensor, Batch]]) -> float:
     """Of the batches' losses, by their slices. Read back here for the first time, so the host need
     not wait for the device between two updates."""
     sizes = torch.tensor([len(places) for _, (places, _) in losses], dtype=torch.float64)

@@ -10,7 +10,7 @@ from ichfast.models import ReducedUNet
 from ichfast.models.synced import synchronise
 from ichfast.team import ALONE, Team
 from ichfast.training.recipe import Recipe
-from ichfast.training.steps.base import Step, batches_of
+from ichfast.training.steps.base import Step, split_evenly
 
 
 def build_steps(
@@ -28,7 +28,7 @@ def build_steps(
         sizes = [recipe.supervised.batch_size]
         sizes += [] if unlabelled is None else [recipe.unsupervised.batch_size]
         for size in sizes:  # now, and not in an hour
-            team.share(min(map(len, batches_of(np.arange(len(labelled)), size))))
+            team.share(min(map(len, split_evenly(np.arange(len(labelled)), size))))
     return {
         name: step(model, labelled, recipe, device, team, unlabelled=unlabelled)
         for name, step in classes.items()

@@ -16,9 +16,9 @@ from ichfast.training.steps.base import (
     Batch,
     EpochResult,
     OptimizingStep,
-    batches_of,
-    share_of,
-    weighted_mean,
+    average_losses,
+    split_evenly,
+    take_share,
 )
 
 
@@ -47,17 +47,17 @@ class ClassificationStep(OptimizingStep):
         order = make_generator(seed, "classification", epoch).permutation(count)
         warp = augmentation.draw(self.recipe, "classification", epoch, count)
         losses = []
-        for places in batches_of(order, self.recipe.unsupervised.batch_size):
+        for places in split_evenly(order, self.recipe.unsupervised.batch_size):
             batch = (self.rows[places], warp and warp.select(places))
             losses.append((self.update(batch, self.labels[torch.from_numpy(places)]), batch))
-        return EpochResult(weighted_mean(losses), 1)
+        return EpochResult(average_losses(losses), 1)
 
     def update(self, batch: Batch, labels: Tensor) -> Tensor:
         """One update; the loss before it."""
-        image, _ = self.unlabelled.batch(*share_of(self.team, batch))
+        image, _ = self.unlabelled.batch(*take_share(self.team, batch))
         labels = labels[self.team.share(len(labels))].to(self.device, non_blocking=True)
         self.optimizer.zero_grad()
-        logits = self.head(self.forward(self.features, image))
+        logits = self.head(self.forward(self.encode, image))
         loss = F.binary_cross_entropy_with_logits(logits, labels)
         loss = self.team.mean(loss, len(image))
         loss.backward()
@@ -65,7 +65,7 @@ class ClassificationStep(OptimizingStep):
         self.optimizer.step()
         return loss.detach()
 
-    def features(self, image: Tensor) -> Tensor:
+    def encode(self, image: Tensor) -> Tensor:
         """(B, C), the mean over the slice."""
         coarsest: Tensor = self.model.encoder(image)[-1]
         return coarsest.mean((2, 3))

@@ -13,13 +13,13 @@ MOMENTUM = 0.1
 """torch's default"""
 
 
-def batch_norms(*modules: nn.Module) -> Iterator[nn.BatchNorm2d]:
+def find_batch_norms(*modules: nn.Module) -> Iterator[nn.BatchNorm2d]:
     for module in modules:
         yield from (m for m in module.modules() if isinstance(m, nn.BatchNorm2d))
 
 
 @contextmanager
-def renewed_statistics(model: ReducedUNet) -> Iterator[None]:
+def renew_statistics(model: ReducedUNet) -> Iterator[None]:
     """The segmentation path's running statistics become the plain mean over the batches that pass
     through it inside."""
     seen: Counter[nn.Module] = Counter()
@@ -29,7 +29,7 @@ def renewed_statistics(model: ReducedUNet) -> Iterator[None]:
         seen[norm] += 1
         norm.momentum = 1 / seen[norm]
 
-    norms = list(batch_norms(model.encoder, model.segmentation))
+    norms = list(find_batch_norms(model.encoder, model.segmentation))
     for norm in norms:
         norm.reset_running_stats()
     hooks = [norm.register_forward_pre_hook(count) for norm in norms]
@@ -44,12 +44,12 @@ def renewed_statistics(model: ReducedUNet) -> Iterator[None]:
 
 
 @contextmanager
-def untracked_statistics(model: nn.Module) -> Iterator[None]:
+def freeze_statistics(model: nn.Module) -> Iterator[None]:
     """Batch normalisation as in training, leaving the running statistics alone."""
-    for norm in batch_norms(model):
+    for norm in find_batch_norms(model):
         norm.track_running_stats = False
     try:
         yield
     finally:
-        for norm in batch_norms(model):
+        for norm in find_batch_norms(model):
             norm.track_running_stats = True

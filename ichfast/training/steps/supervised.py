@@ -14,13 +14,13 @@ from ichfast.training.steps.base import (
     Batch,
     EpochResult,
     OptimizingStep,
-    labelled_batches,
-    micro_batches,
-    share_of,
-    supervised_loss,
-    weighted_mean,
+    average_losses,
+    draw_labelled_batches,
+    make_micro_batches,
+    make_supervised_loss,
+    take_share,
 )
-from ichfast.training.steps.statistics import renewed_statistics, untracked_statistics
+from ichfast.training.steps.statistics import freeze_statistics, renew_statistics
 
 LINE_SEARCH = 1.2
 """evaluations per iteration of L-BFGS: strong-Wolfe takes a second look now and then"""
@@ -33,7 +33,7 @@ class SupervisedStep(OptimizingStep):
 
     def prepare(self) -> None:
         super().prepare()
-        self.loss = supervised_loss(self.recipe, self.team)
+        self.loss = make_supervised_loss(self.recipe, self.team)
         groups = self.model.groups()
         self.optimizer = self.make_optimizer(groups["encoder"] + groups["segmentation"])
 
@@ -51,7 +51,7 @@ class SupervisedLBFGS(SupervisedStep):
     """
 
     def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        self.batches = micro_batches(self.labelled, self.recipe)
+        self.batches = make_micro_batches(self.labelled, self.recipe)
         self.forward = Forward(merge(self.recipe, {"compute.precision": "float32"}), self.device)
         settings = self.recipe.lbfgs
         return torch.optim.LBFGS(
@@ -72,23 +72,23 @@ class SupervisedLBFGS(SupervisedStep):
             nonlocal evaluations
             evaluations += 1
             self.optimizer.zero_grad()
-            return self.full_pass(gradient=True, warp=warp)
+            return self.run_full_pass(gradient=True, warp=warp)
 
         self.model.train()
-        with untracked_statistics(self.model):
+        with freeze_statistics(self.model):
             self.optimizer.step(closure)  # type: ignore[no-untyped-call]
         # The statistics for inference belong to the weights the step ends with, not to the trial
         # points of its line search: one more forward pass sets them, and gives the loss there. Both
         # are of the slices as they are, which inference will see.
-        with torch.no_grad(), renewed_statistics(self.model):
-            loss = self.full_pass(gradient=False)
+        with torch.no_grad(), renew_statistics(self.model):
+            loss = self.run_full_pass(gradient=False)
         return EpochResult(loss, evaluations)
 
-    def full_pass(self, *, gradient: bool, warp: Warp | None = None) -> float:
+    def run_full_pass(self, *, gradient: bool, warp: Warp | None = None) -> float:
         """The loss over the labelled set; with ``gradient``, added to the parameters' too."""
         losses: list[Tensor] = []
         for batch in self.batches:
-            own = share_of(self.team, (batch, warp and warp.select(batch)))
+            own = take_share(self.team, (batch, warp and warp.select(batch)))
             image, mask = self.labelled.batch(*own)
             loss = self.loss(self.forward(self.model.segment, image), mask) * (
                 len(batch) / len(self.labelled)
@@ -126,12 +126,12 @@ class SupervisedAdam(SupervisedStep):
 
     def run(self, epoch: int, *, moved: bool) -> EpochResult:
         self.model.train()
-        batches = labelled_batches(self.labelled, self.recipe, epoch)
-        return EpochResult(weighted_mean([(self.update(batch), batch) for batch in batches]), 1)
+        batches = draw_labelled_batches(self.labelled, self.recipe, epoch)
+        return EpochResult(average_losses([(self.update(batch), batch) for batch in batches]), 1)
 
     def update(self, batch: Batch) -> Tensor:
         """One update; the loss before it."""
-        image, mask = self.labelled.batch(*share_of(self.team, batch))
+        image, mask = self.labelled.batch(*take_share(self.team, batch))
         self.optimizer.zero_grad()
         loss: Tensor = self.loss(self.forward(self.model.segment, image), mask)
         loss.backward()

@@ -17,11 +17,11 @@ from ichfast.training.seeding import make_generator
 from ichfast.training.steps.base import (
     EpochResult,
     UnlabelledStep,
-    labelled_batches,
-    share_of,
-    supervised_loss,
-    unlabelled_batches,
-    weighted_mean,
+    average_losses,
+    draw_labelled_batches,
+    draw_unlabelled_batches,
+    make_supervised_loss,
+    take_share,
 )
 
 
@@ -41,7 +41,7 @@ class TogetherStep(UnlabelledStep):
 
     def prepare(self) -> None:
         super().prepare()
-        self.loss = supervised_loss(self.recipe, self.team)
+        self.loss = make_supervised_loss(self.recipe, self.team)
         self.trained = self.make_networks()
         self.optimizer = torch.optim.Adam(
             self.trained.parameters(), lr=self.recipe.adam.learning_rate
@@ -61,16 +61,16 @@ class TogetherStep(UnlabelledStep):
     def run(self, epoch: int, *, moved: bool) -> EpochResult:
         self.trained.train()
         recipe = self.recipe
-        ours = labelled_batches(self.labelled, recipe, epoch)
+        ours = draw_labelled_batches(self.labelled, recipe, epoch)
         size = recipe.supervised.batch_size
-        theirs = unlabelled_batches(self.unlabelled, len(self.labelled), size, recipe, epoch)
+        theirs = draw_unlabelled_batches(self.unlabelled, len(self.labelled), size, recipe, epoch)
         weight, noise = self.ramp_weight(epoch), self.make_noise(epoch)
         losses = []
         for own, other in zip(ours, theirs, strict=True):
-            image, mask = self.labelled.batch(*share_of(self.team, own))
+            image, mask = self.labelled.batch(*take_share(self.team, own))
             assert mask is not None
             self.optimizer.zero_grad()
-            unlabelled, _ = self.unlabelled.batch(*share_of(self.team, other))
+            unlabelled, _ = self.unlabelled.batch(*take_share(self.team, other))
             pair = Pair(image, mask, unlabelled, weight, noise, len(other[0]))
             supervised, further = self.backward(pair)
             self.team.sum_gradients(self.optimizer)
@@ -79,7 +79,7 @@ class TogetherStep(UnlabelledStep):
             losses.append((torch.stack([supervised, further]).detach(), own))
         self.renew_statistics()
         parts = {
-            name: weighted_mean([(both[i], batch) for both, batch in losses])
+            name: average_losses([(both[i], batch) for both, batch in losses])
             for i, name in enumerate(("supervised", "unsupervised"))
         }
         return EpochResult(parts["supervised"] + weight * parts["unsupervised"], 1, parts)

@@ -5,9 +5,9 @@ from typing import Any
 from ichfast.training.steps.base import (
     EpochResult,
     Step,
-    labelled_batches,
-    unlabelled_batches,
-    weighted_mean,
+    average_losses,
+    draw_labelled_batches,
+    draw_unlabelled_batches,
 )
 from ichfast.training.steps.supervised import SupervisedAdam
 from ichfast.training.steps.unsupervised import UnsupervisedStep
@@ -36,8 +36,10 @@ class TurnsStep(Step):
         recipe, labelled = self.recipe, self.labelled
         size = recipe.supervised.batch_size
         batches = {
-            "supervised": labelled_batches(labelled, recipe, epoch),
-            "unsupervised": unlabelled_batches(self.unlabelled, len(labelled), size, recipe, epoch),
+            "supervised": draw_labelled_batches(labelled, recipe, epoch),
+            "unsupervised": draw_unlabelled_batches(
+                self.unlabelled, len(labelled), size, recipe, epoch
+            ),
         }
         turns = []
         for i, supervised in enumerate(self.strategy.choose(epoch, len(batches["supervised"]))):
@@ -48,8 +50,8 @@ class TurnsStep(Step):
         parts = {}
         for kind in self.kinds:
             if own := [(loss, batch) for name, loss, batch in turns if name == kind]:
-                parts[kind] = weighted_mean(own)
-        return EpochResult(weighted_mean([turn[1:] for turn in turns]), 1, parts)
+                parts[kind] = average_losses(own)
+        return EpochResult(average_losses([turn[1:] for turn in turns]), 1, parts)
 
     def state_dict(self) -> dict[str, Any]:
         return {name: step.state_dict() for name, step in self.kinds.items()}

@@ -10,9 +10,9 @@ from ichfast.training.steps.base import (
     Batch,
     EpochResult,
     UnlabelledStep,
-    share_of,
-    unlabelled_batches,
-    weighted_mean,
+    average_losses,
+    draw_unlabelled_batches,
+    take_share,
 )
 
 
@@ -27,20 +27,20 @@ class UnsupervisedStep(UnlabelledStep):
     def prepare(self) -> None:
         super().prepare()
         self.loss = make_attention_loss(self.recipe)
-        self.parameters = attention_parameters(self.model, self.recipe)
+        self.parameters = list_attention_parameters(self.model, self.recipe)
         self.optimizer = torch.optim.Adam(self.parameters, lr=self.recipe.adam.learning_rate)
 
     def run(self, epoch: int, *, moved: bool) -> EpochResult:
         self.model.train()
         count, size = len(self.labelled), self.recipe.unsupervised.batch_size
-        batches = unlabelled_batches(self.unlabelled, count, size, self.recipe, epoch)
+        batches = draw_unlabelled_batches(self.unlabelled, count, size, self.recipe, epoch)
         losses = [(self.update(batch), batch) for batch in batches]
         self.renew_statistics()
-        return EpochResult(weighted_mean(losses), 1)
+        return EpochResult(average_losses(losses), 1)
 
     def update(self, batch: Batch) -> Tensor:
         """One update; the loss before it."""
-        image, _ = self.unlabelled.batch(*share_of(self.team, batch))
+        image, _ = self.unlabelled.batch(*take_share(self.team, batch))
         self.optimizer.zero_grad()
         loss = self.team.mean(self.loss(image, *self.forward(self.model, image)), len(image))
         loss.backward(inputs=self.parameters)
@@ -54,7 +54,7 @@ def make_attention_loss(recipe: Recipe) -> AttentionWMSELoss:
     return AttentionWMSELoss(attention_gradient="stop" if mode == "stop" else "flow")
 
 
-def attention_parameters(model: ReducedUNet, recipe: Recipe) -> list[torch.nn.Parameter]:
+def list_attention_parameters(model: ReducedUNet, recipe: Recipe) -> list[torch.nn.Parameter]:
     """Those that L_u moves. "encoder": its gradient passes through the segmentation decoder into
     the encoder, but the decoder's own parameters are nobody's to update."""
     groups = model.groups()

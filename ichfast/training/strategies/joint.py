@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from ichfast.training.steps.together import Pair, TogetherStep
-from ichfast.training.steps.unsupervised import attention_parameters, make_attention_loss
+from ichfast.training.steps.unsupervised import list_attention_parameters, make_attention_loss
 from ichfast.training.strategy import EveryEpoch
 
 
@@ -15,7 +15,7 @@ class JointStep(TogetherStep):
 
     def make_networks(self) -> nn.Module:
         self.attention = make_attention_loss(self.recipe)
-        self.parameters = attention_parameters(self.model, self.recipe)
+        self.parameters = list_attention_parameters(self.model, self.recipe)
         return self.model
 
     def backward(self, pair: Pair) -> tuple[Tensor, Tensor]:

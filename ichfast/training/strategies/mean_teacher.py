@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ichfast.training.steps.statistics import untracked_statistics
+from ichfast.training.steps.statistics import freeze_statistics
 from ichfast.training.steps.together import Pair, TogetherStep
 from ichfast.training.strategy import EveryEpoch
 
@@ -25,7 +25,7 @@ class MeanTeacherStep(TogetherStep):
         return self.student
 
     def backward(self, pair: Pair) -> tuple[Tensor, Tensor]:
-        with torch.no_grad(), untracked_statistics(self.model):
+        with torch.no_grad(), freeze_statistics(self.model):
             self.model.train()
             target = self.forward(self.model.segment, self.add_noise(pair)).sigmoid()
         supervised = self.loss(self.forward(self.student.segment, pair.image), pair.mask)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ichfast.training.steps.statistics import untracked_statistics
+from ichfast.training.steps.statistics import freeze_statistics
 from ichfast.training.steps.together import Pair, TogetherStep, cross_entropy
 from ichfast.training.strategy import EveryEpoch
 
@@ -17,7 +17,7 @@ class PseudoLabelStep(TogetherStep):
     cost = 2.5
 
     def backward(self, pair: Pair) -> tuple[Tensor, Tensor]:
-        with torch.no_grad(), untracked_statistics(self.model):
+        with torch.no_grad(), freeze_statistics(self.model):
             guess = self.forward(self.model.segment, pair.unlabelled)
         sure = guess.abs().sigmoid() >= self.recipe.together.confidence
         supervised = self.loss(self.forward(self.model.segment, pair.image), pair.mask)
