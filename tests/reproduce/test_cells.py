@@ -66,7 +66,7 @@ class Answering:
         self.cell = cell
         self.theirs.send(self.answers.get(cell.path, ("finished", "")))
 
-    def answer(self):
+    def await_answer(self):
         return self.pipe.recv()
 
     def end(self) -> None:

@@ -12,7 +12,7 @@ from tiny_runs import state_of, synthetic, tiny
 from ichfast import models
 from ichfast.training import augmentation
 from ichfast.training.steps.supervised import SupervisedAdam, SupervisedLBFGS
-from ichfast.training.steps.unsupervised import Unsupervised
+from ichfast.training.steps.unsupervised import UnsupervisedStep
 
 CPU = torch.device("cpu")
 ALL = (
@@ -78,13 +78,13 @@ def test_masks_follow_their_images() -> None:
     assert torch.equal(image.bool()[clear], mask.bool()[clear])
 
 
-@pytest.mark.parametrize("step_class", [SupervisedLBFGS, SupervisedAdam, Unsupervised])
+@pytest.mark.parametrize("step_class", [SupervisedLBFGS, SupervisedAdam, UnsupervisedStep])
 def test_every_step_learns_from_augmented_slices(step_class) -> None:
     losses = []
     for settings in ((), ALL):
         model = models.build("multitask", (2, 3, 4), 0)
-        pool = [synthetic("unlabelled", 5, masks=False)] * (step_class is Unsupervised)
-        step = step_class(model, *pool, synthetic("train", 5), tiny(*settings), CPU)
+        pool = synthetic("unlabelled", 5, masks=False)
+        step = step_class(model, synthetic("train", 5), tiny(*settings), CPU, unlabelled=pool)
         losses.append(step.run(0, moved=False).loss)
     assert losses[0] != losses[1]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ichfast.training.host import avoid_denormals, keep_heap
-from ichfast.training.pipeline import exact
+from ichfast.training.pipeline import compute_exactly
 
 COUNT = 1 << 20  # enough for torch to use all of its threads
 has_the_bit = pytest.mark.skipif(
@@ -47,7 +47,7 @@ def test_flushing_is_put_back_as_it_was(threads) -> None:
 
 @has_the_bit
 def test_exact_flushes(threads) -> None:
-    with exact(torch.device("cpu")):
+    with compute_exactly(torch.device("cpu")):
         assert denormals() == 0
     assert denormals() == COUNT
 

@@ -38,7 +38,7 @@ def phantom(tmp_path_factory):
 
 
 def patients_of(parts):
-    return {name: set(slices.patients) for name, slices in parts.sets().items()}
+    return {name: set(slices.patients) for name, slices in parts.sets.items()}
 
 
 @pytest.mark.parametrize(
