@@ -58,19 +58,19 @@ class SliceSet:
         return self.hu.shape[-1]
 
     def select(self, indices: Sequence[int]) -> "SliceSet":
-        def chosen(values: tuple[Any, ...]) -> tuple[Any, ...]:
+        def pick(values: tuple[Any, ...]) -> tuple[Any, ...]:
             return tuple(values[i] for i in indices) if values else ()
 
         return replace(
             self,
             rows=self.rows[torch.as_tensor(indices, dtype=torch.long)],
-            patients=chosen(self.patients),
-            series=chosen(self.series),
-            positions=chosen(self.positions),
-            sources=chosen(self.sources),
-            spacings=chosen(self.spacings),
-            studies=chosen(self.studies),
-            subtypes=chosen(self.subtypes),
+            patients=pick(self.patients),
+            series=pick(self.series),
+            positions=pick(self.positions),
+            sources=pick(self.sources),
+            spacings=pick(self.spacings),
+            studies=pick(self.studies),
+            subtypes=pick(self.subtypes),
             store=None,
         )
 

@@ -126,18 +126,18 @@ def write(plan: PoolPlan, path: Path) -> None:
 
 
 def read(path: Path) -> PoolPlan:
-    def broken(reason: str) -> OutputError:
+    def make_error(reason: str) -> OutputError:
         return OutputError(f"{path} {reason}; delete {path.parent} and start again")
 
     try:
         with path.open("rb") as file:
             head = json.loads(file.readline())
             if head["format"] != FORMAT or head["ichfast"] != ichfast.__version__:
-                raise broken("was made by another version of ichfast")
+                raise make_error("was made by another version of ichfast")
             lines: Sequence[Any] = [json.loads(line) for line in file]
         sources, units, problems = head["lines"]
         if len(lines) != sources + units + problems:
-            raise broken("is damaged")
+            raise make_error("is damaged")
         return PoolPlan(
             layout=head["layout"],
             arguments=head["arguments"],
@@ -150,6 +150,6 @@ def read(path: Path) -> PoolPlan:
             expected=head["expected"],
         )
     except OSError as error:
-        raise broken(f"cannot be read ({os.strerror(error.errno or 0)})") from None
+        raise make_error(f"cannot be read ({os.strerror(error.errno or 0)})") from None
     except (ValueError, KeyError, TypeError):
-        raise broken("is damaged") from None
+        raise make_error("is damaged") from None
