@@ -11,8 +11,8 @@ from tqdm import tqdm
 from ichfast.data import quirks
 from ichfast.data.dicom import read_image
 from ichfast.data.enhanced import EnhancedFile, Picture, read_pictures
-from ichfast.data.files import find_files, name_slice, name_source
 from ichfast.data.image import Header, Image
+from ichfast.data.listing import find_files, name_slice, name_source
 from ichfast.data.problems import Problems, Refused
 from ichfast.data.series import AIR_HU, Series
 

@@ -12,8 +12,8 @@ from preparing import make
 
 from ichfast.data import Problems, detect_layout, find_layout, layouts, load_slices, read_series
 from ichfast.data.audit import Options, audit
-from ichfast.data.files import list_folder, name_source
 from ichfast.data.layouts.base import ScanLayout
+from ichfast.data.listing import list_folder, name_source
 from ichfast.data.series import Series
 from ichfast.errors import DataError
 from ichfast.export_nnunet import main as export

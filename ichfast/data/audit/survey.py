@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ichfast.data.audit.look import look
 from ichfast.data.audit.results import summarise
 from ichfast.data.audit.tally import Tally
-from ichfast.data.files import list_folder, name_slice, open_table
+from ichfast.data.listing import list_folder, name_slice, open_table
 from ichfast.data.problems import Refused
 from ichfast.errors import DataError
 from ichfast.processes import available_cores, ignore_interrupt

@@ -6,13 +6,13 @@ A new layout is a module with a `Layout` in it, and its line in LAYOUTS.
 from collections.abc import Iterator
 from pathlib import Path
 
-from ichfast.data.files import list_by_name
 from ichfast.data.layouts.base import Layout
 from ichfast.data.layouts.ct_ich import CtIch
 from ichfast.data.layouts.ct_ich_jpeg import CtIchJpeg
 from ichfast.data.layouts.dicom_folder import DicomFolder
 from ichfast.data.layouts.nifti_folder import NiftiFolder
 from ichfast.data.layouts.rsna import Rsna
+from ichfast.data.listing import list_by_name
 from ichfast.data.problems import Problems
 from ichfast.data.series import Series
 from ichfast.errors import DataError

@@ -13,9 +13,9 @@ import numpy as np
 from tqdm import tqdm
 
 from ichfast.data import quirks
-from ichfast.data.files import list_by_name, list_folder, name_source
 from ichfast.data.layouts.base import ScanLayout
 from ichfast.data.layouts.ct_ich import OTHER_TABLES, attach_labels, find_labels
+from ichfast.data.listing import list_by_name, list_folder, name_source
 from ichfast.data.problems import Problems, Refused, refuse_failures
 from ichfast.data.series import Series
 from ichfast.errors import DataError

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from ichfast.data.files import find_files, name_slice, name_source
 from ichfast.data.layouts.base import Layout, Map, Selection, Unit, refuse_empty
+from ichfast.data.listing import find_files, name_slice, name_source
 from ichfast.data.problems import Problems, Refused
 from ichfast.data.sampling import choose
 from ichfast.data.series import Series

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ichfast.data.files import NIFTI, list_by_name, list_volumes, name_source
 from ichfast.data.layouts.base import ScanLayout
+from ichfast.data.listing import NIFTI, list_by_name, list_volumes, name_source
 from ichfast.data.problems import Problems, Refused
 from ichfast.data.series import SUBTYPES, Series
 from ichfast.errors import DataError

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ichfast.data.files import list_by_name, list_folder, name_source, open_table
 from ichfast.data.layouts.base import Layout, Map, Selection, Unit
 from ichfast.data.layouts.dicom_folder import list_series
+from ichfast.data.listing import list_by_name, list_folder, name_source, open_table
 from ichfast.data.problems import Problems
 from ichfast.data.sampling import choose
 from ichfast.data.series import SUBTYPES, Series

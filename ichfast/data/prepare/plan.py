@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import ichfast
-from ichfast.data.files import find_files, name_source
 from ichfast.data.layouts.base import Unit
+from ichfast.data.listing import find_files, name_source
 from ichfast.data.problems import Problem, Problems, make_printable
 from ichfast.errors import DataError, OutputError
 from ichfast.files import create_whole
