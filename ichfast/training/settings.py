@@ -50,9 +50,11 @@ class TrainingSettings(Settings):
     turn: Literal["epoch", "step"] = key(
         "epoch", "what a strategy that switches chooses a step for: a whole epoch, or each update"
     )
-    epochs: int = key(4000, "epochs in all; the one key that may grow on resume", ge=1)
+    epochs: int = key(4000, "number of epochs; the one key that may grow on resume", ge=1)
     seed: int = key(0, "seed of weights, schedule, shuffling and sampling", ge=0)
-    validate_every: int = key(1, "epochs between validations; the best of them is kept", ge=1)
+    validate_every: int = key(
+        1, "epochs between validations; the best validated epoch is kept", ge=1
+    )
     checkpoint_every: int = key(1, "epochs between checkpoints", ge=1)
     divergence: float = key(
         100.0,
@@ -60,7 +62,7 @@ class TrainingSettings(Settings):
         "this many times its start",
         gt=1,
     )
-    grace: int = key(5, "epochs of a step before its loss is held against its best", ge=1)
+    grace: int = key(5, "epochs of a step before its loss is compared with its best", ge=1)
 
 
 class ModelSettings(Settings):
@@ -77,9 +79,9 @@ class ModelSettings(Settings):
 
 class SupervisedSettings(Settings):
     optimizer: Literal["lbfgs", "adam"] = key("lbfgs", "optimizer of the supervised step")
-    alpha: float = key(1.0, "weight of false positives in its Tversky loss", ge=0)
-    beta: float = key(1.0, "that of false negatives; both 1: soft Jaccard, both ½: Dice", ge=0)
-    batch_size: int = key(16, "slices per batch (Adam) or micro-batch (L-BFGS, at most)", ge=1)
+    alpha: float = key(1.0, "weight of false positives in the supervised Tversky loss", ge=0)
+    beta: float = key(1.0, "weight of false negatives; both 1: soft Jaccard, both ½: Dice", ge=0)
+    batch_size: int = key(16, "slices per batch (Adam), or at most per micro-batch (L-BFGS)", ge=1)
 
 
 class UnsupervisedSettings(Settings):
@@ -100,19 +102,21 @@ class CurriculumSettings(Settings):
 
 
 class PretrainingSettings(Settings):
-    epochs: int = key(20, "first epochs of pretrained: passes over the unlabelled set", ge=1)
+    epochs: int = key(
+        20, "epochs of pretrained before the labelled ones: passes over the unlabelled set", ge=1
+    )
 
 
 class TogetherSettings(Settings):
     """Of strategies that see labelled and unlabelled slices in every update."""
 
     weight: float = key(1.0, "weight of the unlabelled loss beside the supervised one", ge=0)
-    ramp: int = key(40, "epochs in which it rises to that; 0: at once", ge=0)
+    ramp: int = key(40, "epochs over which that weight is reached; 0: from the start", ge=0)
     noise: float = key(
-        0.1, "standard deviation of the noise on images, of the window's width", ge=0
+        0.1, "standard deviation of the noise on images, in widths of the window", ge=0
     )
-    ema: float = key(0.99, "what the mean teacher keeps of itself per update", ge=0, le=1)
-    confidence: float = key(0.95, "how sure a pseudo label must be", ge=0.5, le=1)
+    ema: float = key(0.99, "decay of the mean teacher's moving average, per update", ge=0, le=1)
+    confidence: float = key(0.95, "lowest confidence of a pseudo label", ge=0.5, le=1)
 
 
 class LBFGSSettings(Settings):
@@ -123,15 +127,15 @@ class LBFGSSettings(Settings):
 
 
 class AdamSettings(Settings):
-    learning_rate: float = key(1e-4, "learning rate of Adam, in either step", gt=0)
+    learning_rate: float = key(1e-4, "learning rate of Adam, in every step that uses it", gt=0)
 
 
 class AugmentationSettings(Settings):
     """Drawn anew for each slice and epoch; the defaults change nothing."""
 
     flip: float = key(0.0, "probability of mirroring left to right", ge=0, le=1)
-    rotation: float = key(0.0, "largest turn either way, in degrees", ge=0, le=180)
-    scale: float = key(1.0, "largest zoom, in or out, as a factor", ge=1)
+    rotation: float = key(0.0, "largest rotation either way, in degrees", ge=0, le=180)
+    scale: float = key(1.0, "largest zoom in or out, as a factor", ge=1)
     shift: float = key(0.0, "largest shift, as a share of the side", ge=0, le=1)
     level: float = key(0.0, "largest change of the window's level, in HU", ge=0)
     width: float = key(1.0, "largest change of the window's width, as a factor", ge=1)
@@ -142,7 +146,7 @@ class DataSettings(Settings):
     unlabelled: str = key(
         "", "folder with CT, or its pool; empty: the phantom's, where labelled is empty too"
     )
-    size: int = key(256, "side of the square slices", ge=1)
+    size: int = key(256, "side of the square slices, in pixels", ge=1)
     window: tuple[float, float] = key(
         (40.0, 120.0), "level and width in HU; width above 1", strict=False
     )
@@ -152,13 +156,13 @@ class DataSettings(Settings):
     test_slices: Literal["positive", "all"] = key(
         "positive", "slices tested on, where data.slices is positive; all gives a specificity"
     )
-    unlabelled_limit: int = key(0, "at most so many unlabelled slices; 0: all", ge=0)
+    unlabelled_limit: int = key(0, "largest number of unlabelled slices; 0: all", ge=0)
     scheme: Annotated[int, AfterValidator(OneOf((0, *sorted(SCHEMES))))] = key(
         0,
         "percentage of the patients in the folds' training sides, as in the paper's Table 1: 5, 2 "
         "and 5 folds; 0: one split, by the shares below",
     )
-    fold: int = key(0, "the scheme's fold, from 0", ge=0)
+    fold: int = key(0, "which fold of the scheme, counted from 0", ge=0)
     split_by: Literal["patient", "slice"] = key(
         "patient", "what folds are made of; slices of one patient on both sides flatter the result"
     )
@@ -170,14 +174,14 @@ class DataSettings(Settings):
         le=1,
     )
     test: float = key(0.2, "share of the patients tested on", gt=0, le=1)
-    split_seed: int = key(0, "seed of the split; seeds compared share it", ge=0)
+    split_seed: int = key(0, "seed of the split; runs to be compared share it", ge=0)
 
 
 class PhantomSettings(Settings):
     patients: int = key(75, "labelled patients", ge=3)
     unlabelled: int = key(300, "unlabelled patients", ge=1)
     slices: int = key(30, "slices per patient", ge=3)
-    size: int = key(512, "side of its slices", ge=64, le=512)
+    size: int = key(512, "side of its slices, in pixels", ge=64, le=512)
     seed: int = key(0, "seed of the phantom", ge=0)
 
 
@@ -186,16 +190,16 @@ class ComputeSettings(Settings):
 
     precision: Literal["float32", "bfloat16"] = key(
         "float32",
-        "of the layers in Adam's steps; weights, optimizers, losses and all of L-BFGS stay float32",
+        "dtype of the layers in Adam's steps; weights, optimizers, losses and L-BFGS stay float32",
     )
     memory_format: Literal["channels_last", "contiguous"] = key(
         "channels_last", "layout of the feature maps"
     )
     compile: Literal["off", "on", "cuda_graphs"] = key(
-        "off", "torch.compile the networks; cuda_graphs: and replay them as CUDA graphs, on a GPU"
+        "off", "torch.compile the networks; cuda_graphs also replays them as CUDA graphs, on a GPU"
     )
 
 
 class EvaluationSettings(Settings):
-    threshold: float = key(0.5, "a pixel is haemorrhage above this", ge=0, le=1)
+    threshold: float = key(0.5, "probability above which a pixel is haemorrhage", ge=0, le=1)
     batch_size: int = key(16, "slices per batch", ge=1)
