@@ -18,7 +18,7 @@ from torch.profiler import ProfilerActivity, profile
 def measure_peak(run: Callable[[], object]) -> int:
     """The largest sum of bytes held at any moment of the call, its results among them."""
     run()
-    with tempfile.TemporaryDirectory() as folder, _silenced_stderr():
+    with tempfile.TemporaryDirectory() as folder, _silence_stderr():
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
             results = run()
         trace = Path(folder) / "trace.json"
@@ -34,7 +34,7 @@ def measure_peak(run: Callable[[], object]) -> int:
 
 
 @contextmanager
-def _silenced_stderr() -> Iterator[None]:
+def _silence_stderr() -> Iterator[None]:
     """The profiler's library announces each start and stop on the file descriptor itself."""
     saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)

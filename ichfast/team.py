@@ -100,7 +100,7 @@ class Team:
         if self.size == 1:
             return True
         values = [None] * self.size
-        with contact():
+        with require_contact():
             dist.all_gather_object(values, value)
         return all(other == value for other in values)
 
@@ -114,7 +114,7 @@ class Team:
                 results[0] = action()
             except IchfastError as error:
                 results[1] = error
-        with contact():
+        with require_contact():
             dist.broadcast_object_list(results, src=0)
         if results[1] is not None:
             raise results[1]
@@ -152,7 +152,7 @@ def is_launched() -> bool:
 
 
 @contextlib.contextmanager
-def joined() -> Iterator[Team]:
+def join_team() -> Iterator[Team]:
     """The team that this process belongs to."""
     if not is_launched():
         yield ALONE
@@ -174,7 +174,7 @@ def joined() -> Iterator[Team]:
     from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
-    with contact():
+    with require_contact():
         store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
         # torchrun keeps its store over a restart, and with it the addresses of the dead.
         store = PrefixStore(f"restart {restarts}", store)
@@ -192,7 +192,7 @@ def joined() -> Iterator[Team]:
 
 
 @contextlib.contextmanager
-def one_voice() -> Iterator[None]:
+def silence_followers() -> Iterator[None]:
     """Every process but the first is silent, bars and warnings included."""
     if not is_launched() or os.environ["RANK"] == "0":
         yield
@@ -206,12 +206,12 @@ def one_voice() -> Iterator[None]:
 
 
 def complain(line: str) -> None:
-    """Print on standard error, even where `one_voice` silences this process."""
+    """Print on standard error, even where `silence_followers` silences this process."""
     print(line, file=sys.__stderr__ if is_launched() else sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
-def contact() -> Iterator[None]:
+def require_contact() -> Iterator[None]:
     """Raise TeamError where another process cannot be reached."""
     try:
         yield
@@ -222,7 +222,7 @@ def contact() -> Iterator[None]:
 
 def sum_over(tensor: Tensor, group: "dist.ProcessGroup | None" = None) -> Tensor:
     """The sum over the processes of ``group`` (None: all), in place; each has the same bits."""
-    with contact():
+    with require_contact():
         dist.all_reduce(tensor, group=group)
     return tensor
 

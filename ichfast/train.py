@@ -11,7 +11,7 @@ import torch
 
 from ichfast._native import NO_CUDA
 from ichfast.errors import IchfastError, RecipeError, TeamError
-from ichfast.team import ALONE, Team, complain, joined, one_voice
+from ichfast.team import ALONE, Team, complain, join_team, silence_followers
 from ichfast.training import PRESETS, Recipe, RunFolder, checkpoint, recipe, reference, run
 from ichfast.training.folder import CHECKPOINT, RECIPE, hold_folder
 from ichfast.training.options import parse_options
@@ -36,7 +36,7 @@ recipe keys for --set and --recipe files (in brackets: the paper preset's value,
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
-    with one_voice():
+    with silence_followers():
         return run_command(parse_options(make_parser(prog), arguments))
 
 
@@ -44,7 +44,7 @@ def run_command(options: argparse.Namespace) -> int:
     folder: Path | None = None
     team = ALONE
     try:
-        with joined() as team:
+        with join_team() as team:
             device = team.choose_device(resolve_device(options.device))
             if options.threads is not None:
                 if options.threads < 1:

@@ -74,7 +74,7 @@ def evaluate(
     counts = torch.zeros(len(slices), 3, dtype=torch.int64, device=device)
     losses = torch.zeros(len(batches), dtype=torch.float64, device=device)
     outlines = torch.zeros(len(slices), 1 + len(TOLERANCES), dtype=torch.float64)
-    with inference(model):
+    with switch_to_inference(model):
         for i in range(team.rank, len(batches), team.size):
             image, target = slices.batch(batches[i])
             assert target is not None
@@ -106,7 +106,7 @@ def evaluate(
 
 
 @contextmanager
-def inference(model: Segmenter) -> Iterator[None]:
+def switch_to_inference(model: Segmenter) -> Iterator[None]:
     """No gradients, and ``eval()`` with every submodule's own mode restored at the end: a
     ``model.train()`` would also wake layers that were put in evaluation mode on purpose."""
     modes = [(module, module.training) for module in model.modules()]

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ichfast.data import SliceSet
 from ichfast.errors import DataError
-from ichfast.evaluation.evaluate import Evaluation, Segmenter, inference
+from ichfast.evaluation.evaluate import Evaluation, Segmenter, switch_to_inference
 from ichfast.ops.attention_mask import attention_mask
 
 
@@ -32,7 +32,7 @@ def pick_examples(
 
     image, target = slices.to(device).batch(index)
     assert target is not None
-    with inference(model):
+    with switch_to_inference(model):
         output = model(image)
         logits, reconstruction = output if isinstance(output, tuple) else (output, None)
         attention = attention_mask(image, logits)

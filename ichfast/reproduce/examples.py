@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ichfast import metrics, models
 from ichfast.data import SCHEMES
-from ichfast.evaluation.evaluate import inference
+from ichfast.evaluation.evaluate import switch_to_inference
 from ichfast.evaluation.examples import rank_evenly
 from ichfast.reproduce.collect import read_json
 from ichfast.reproduce.plan import Cell, Plan, has_ended
@@ -69,7 +69,7 @@ def _predict(cells: dict[str, Cell], out: Path, load: Load) -> Examples:
     predictions = {}
     for row, cell in cells.items():
         model = models.load(out / cell.path / WEIGHTS)
-        with inference(model):
+        with switch_to_inference(model):
             predictions[row] = torch.sigmoid(model.segment(images))[:, 0].numpy()
     return Examples(
         method.scheme,

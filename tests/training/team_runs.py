@@ -24,7 +24,7 @@ from ichfast.errors import DataError, IchfastError  # noqa: E402
 from ichfast.evaluation import evaluate  # noqa: E402
 from ichfast.losses import TverskyLoss  # noqa: E402
 from ichfast.models.synced import SyncedBatchNorm2d  # noqa: E402
-from ichfast.team import Team, joined  # noqa: E402
+from ichfast.team import Team, join_team  # noqa: E402
 from ichfast.training import loop, pipeline, run  # noqa: E402
 from ichfast.training.folder import hold_folder  # noqa: E402
 from ichfast.training.steps import make_supervised_loss  # noqa: E402
@@ -50,7 +50,7 @@ def runs(folder: Path) -> None:
     """Those of cases.json, [[folder, settings], …], one after the other. Where a folder comes
     again, its run goes on. Every process's weights go into the folder as weights-RANK.pt, its
     error as error-RANK.txt."""
-    with joined() as team:
+    with join_team() as team:
         for name, settings in json.loads((folder / "cases.json").read_text()):
             own = folder / name
             interrupted = team.rank == 1 and name == "interrupted" and not own.exists()
