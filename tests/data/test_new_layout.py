@@ -120,7 +120,7 @@ def test_a_pool_of_a_layout_that_is_not_known(
 ) -> None:
     pool = make(root, tmp_path / "pool")
     monkeypatch.setattr(layouts, "LAYOUTS", layouts.LAYOUTS[:-1])
-    with pytest.raises(DataError, match="no layout is called 'numpy'; there are ct-ich, "):
+    with pytest.raises(DataError, match=r"pool: made from the layout 'numpy', which .* ct-ich, "):
         find_layout(pool.path)
 
 

@@ -27,12 +27,16 @@ LAYOUTS: tuple[Layout, ...] = (
 )
 
 
-def get_layout(name: str) -> Layout:
+def get_layout(name: str, root: Path) -> Layout:
+    """The layout of this name, which the pool or plan at `root` holds."""
     for layout in LAYOUTS:
         if layout.name == name:
             return layout
     known = ", ".join(layout.name for layout in LAYOUTS)
-    raise DataError(f"no layout is called {name!r}; there are {known}")
+    raise DataError(
+        f"{root}: made from the layout {name!r}, which this ichfast does not have (it has "
+        f"{known}); use the one that made it"
+    )
 
 
 def detect_layout(root: Path) -> Layout:

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ichfast.data.layouts import get_layout
-from ichfast.data.layouts.base import Unit
+from ichfast.data.layouts.base import Layout, Unit
 from ichfast.data.pool import HEADER, IMAGES, checksum
 from ichfast.data.problems import Problem, Problems
 from ichfast.data.resize import find_positive, resize_hu, resize_masks, resize_spacing
@@ -76,22 +76,25 @@ class Part:
 @dataclass(frozen=True)
 class Task:
     root: Path
-    layout: str  # its name
+    layout_name: str
     part: Part
     units: tuple[Unit, ...]
     positive: bool
     expected: int  # files of the whole set, of which a few may be bad
+
+    @property
+    def layout(self) -> Layout:
+        return get_layout(self.layout_name, self.part.work)
 
 
 def make_part(task: Task) -> list[Problem]:
     problems = Problems()
     problems.expect(task.expected)
     rows: list[dict[str, Any]] = []
-    layout = get_layout(task.layout)
     part, room = task.part, sum(unit.slices for unit in task.units)
     with open_at(part.path, part.offset) as file:
         for unit in task.units:
-            for scan in layout.read_unit(task.root, unit, problems):
+            for scan in task.layout.read_unit(task.root, unit, problems):
                 if part.first is not None and len(rows) + len(scan) > room:
                     raise DataError(
                         f"{task.root}: {scan.sources[0]} has changed since the work on the pool "
@@ -112,7 +115,7 @@ def _write(scan: Series, task: Task, problems: Problems, file: BinaryIO) -> list
         return []
     blood = None if scan.mask is None else resize_masks(scan, size)
     indices = np.arange(len(scan))
-    if task.positive and not get_layout(task.layout).selects:
+    if task.positive and not task.layout.selects:
         indices = find_positive(scan, blood, problems)
     offset, rows = file.tell(), []
     try:
