@@ -231,11 +231,11 @@ def test_a_restart_goes_on_with_nobody_else_s_run(tmp_path: Path) -> None:
         for team, restarted in ((started, False), (replace(lost, launch="theirs"), True)):
             with pytest.raises(OutputError, match="already holds a run"):
                 train.claim(held, team, restarted)
-    assert "nothing was saved yet" in pipeline.restarted(lost, None)
+    assert "nothing was saved yet" in pipeline.describe_restart(lost, None)
 
 
 def test_restarts_need_a_folder_with_a_name() -> None:
-    options = train.parser().parse_args([])
+    options = train.make_parser().parse_args([])
     with pytest.raises(IchfastError, match="needs --out RUN"):
         train.choose_folder(options, Team(restarts_left=3))
 
