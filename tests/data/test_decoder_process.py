@@ -1,5 +1,6 @@
 """The decoders' process: what it may take, what it may answer, and what becomes of it."""
 
+import os
 import pickle
 import signal
 import struct
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -245,19 +247,20 @@ def test_ctrl_c_leaves_no_answer_for_the_next_frame(path: Path, use_worker: Any)
     use_worker(
         f"{HEAD}{LOOP}    first = not os.path.exists({str(note)!r})\n"
         f"    open({str(note)!r}, 'w').close()\n"
-        f"    time.sleep(0.5 * first)\n"
+        f"    time.sleep(1.0 * first)\n"
         f"    pipe.send_bytes({late!r} if first else {GOOD!r} + bytes({2 * SIDE * SIDE}))"
     )
 
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
+    def interrupt() -> None:
+        while not note.exists():
+            time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGINT)
 
-    former = signal.signal(signal.SIGALRM, interrupt)
-    decoders._get_process()._start()
-    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    thread = Thread(target=interrupt)
+    thread.start()
     with pytest.raises(KeyboardInterrupt):
         read_image(path)
-    signal.signal(signal.SIGALRM, former)
+    thread.join()
     assert not read_image(path).stored.any()
 
 

@@ -19,12 +19,12 @@ from ichfast.data.elements import walk_elements
 from ichfast.data.headers import TAGS
 
 
-def walked(data: bytes) -> Any:
+def walk(data: bytes) -> Any:
     found = walk_elements(data, TAGS)
     return None if found is None else (dict(found), found.vrs, found.file_meta, found.pixels)
 
 
-def expected(data: bytes) -> Any:
+def walk_in_python(data: bytes) -> Any:
     try:
         found = plain_elements(data, set(TAGS))
     except Exception:
@@ -37,7 +37,7 @@ def test_the_table_has_every_tag_in_order() -> None:
     assert tuple(sorted(tag for tag in named if tag > 0xFFFF)) == TAGS
 
 
-def mutant(base: bytes, rng: random.Random) -> bytes:
+def mutate(base: bytes, rng: random.Random) -> bytes:
     data = bytearray(base)
     for _ in range(rng.choice((1, 1, 2, 4))):
         at = rng.randrange(128, max(129, len(data)))
@@ -102,11 +102,11 @@ def samples() -> Iterator[bytes]:
 
 
 def test_of_whole_files(bases: list[bytes]) -> None:
-    taken = [walked(data) for data in bases]
-    assert taken == [expected(data) for data in bases]
+    taken = [walk(data) for data in bases]
+    assert taken == [walk_in_python(data) for data in bases]
     # Too deep, where sequences must be gone through and are not skipped by their length.
     assert [found is None for found in taken] == 2 * (5 * [False] + 3 * [False] + 2 * [True])
-    theirs = [(walked(data), expected(data)) for data in samples()]
+    theirs = [(walk(data), walk_in_python(data)) for data in samples()]
     assert all(ours == reference for ours, reference in theirs)
     assert sum(ours is not None for ours, _ in theirs) > 50
 
@@ -114,17 +114,17 @@ def test_of_whole_files(bases: list[bytes]) -> None:
 def test_of_every_beginning(bases: list[bytes]) -> None:
     for base in bases[1::5]:
         for size in range(len(base) + 1):
-            assert walked(base[:size]) == expected(base[:size]), size
+            assert walk(base[:size]) == walk_in_python(base[:size]), size
 
 
 def test_of_mutants(bases: list[bytes]) -> None:
     rng = random.Random(0)
-    theirs = [data for data in samples() if walked(data) is not None]
+    theirs = [data for data in samples() if walk(data) is not None]
     taken, count = 0, 6000
     for _ in range(count):
-        data = mutant(rng.choice(rng.choice((bases, theirs))), rng)
-        found = walked(data)
-        assert found == expected(data)
+        data = mutate(rng.choice(rng.choice((bases, theirs))), rng)
+        found = walk(data)
+        assert found == walk_in_python(data)
         taken += found is not None
     assert count / 10 < taken < 9 * count / 10
 
@@ -139,8 +139,8 @@ def test_of_transfer_syntaxes(bases: list[bytes]) -> None:
                 at = base.index(b"\x02\x00\x10\x00UI") + 6
                 behind = at + 2 + int.from_bytes(base[at : at + 2], "little")
                 data = base[:at] + struct.pack("<H", len(uid)) + uid + base[behind:]
-                assert walked(data) == expected(data), uid
-                plain += walked(data) is not None
+                assert walk(data) == walk_in_python(data), uid
+                plain += walk(data) is not None
     assert plain == 3 * 4  # of three paddings: explicit as three syntaxes, implicit as one
 
 
@@ -155,8 +155,8 @@ def test_of_character_sets(bases: list[bytes]) -> None:
         (b"iso_ir 100", False),
     ):
         data = bases[1].replace(b"ISO_IR 192", name)  # of the file
-        assert walked(data) == expected(data)
-        assert (walked(data) is not None) == known
+        assert walk(data) == walk_in_python(data)
+        assert (walk(data) is not None) == known
         data = bases[6].replace(b"ISO_IR 100", name)  # of an item
-        assert walked(data) == expected(data)
-        assert (walked(data) is not None) == known
+        assert walk(data) == walk_in_python(data)
+        assert (walk(data) is not None) == known

@@ -160,7 +160,7 @@ def mutate(base: Base, rng: np.random.Generator) -> tuple[str, bytes]:
     return "header", bytes(data)
 
 
-def as_it_says(data: bytes, base: Base) -> np.ndarray:
+def read_as_it_says(data: bytes, base: Base) -> np.ndarray:
     """HU of a file whose rescale or padding was hit, by pydicom's reading of its header."""
     with silence("pydicom"):
         dataset = dcmread(BytesIO(data), stop_before_pixels=True)
@@ -174,7 +174,7 @@ def as_it_says(data: bytes, base: Base) -> np.ndarray:
     return values
 
 
-def pixels_as_hit(data: bytes, base: Base) -> np.ndarray:
+def read_hit_pixels(data: bytes, base: Base) -> np.ndarray:
     """HU of a native file whose pixels were hit."""
     stored = np.frombuffer(data, base.stored.dtype, SIZE * SIZE, base.pixels.start)
     if stored.dtype.kind == "u":
@@ -184,7 +184,7 @@ def pixels_as_hit(data: bytes, base: Base) -> np.ndarray:
     return np.where(padded, -1000, values)
 
 
-def inflated(data: bytes, base: Base) -> bytes:
+def inflate(data: bytes, base: Base) -> bytes:
     """The same file without its deflation, as zlib reads it."""
     meta = data[: base.pixels.start]
     syntax, plain = b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.1\0\0\0"
@@ -201,17 +201,17 @@ def judge(name: str, where: str, data: bytes, base: Base, path: Path) -> str:
         return "same"
     assert where in ("header", "pixels", "shifted"), f"{where} read as {found}"
     if where == "header":
-        np.testing.assert_array_equal(found, as_it_says(data, base))
+        np.testing.assert_array_equal(found, read_as_it_says(data, base))
         return "rescale or padding"
     if "deflated" in name:
-        path.write_bytes(inflated(data, base))
+        path.write_bytes(inflate(data, base))
         np.testing.assert_array_equal(found, hu(path))
         return "inflates"
     if BASES[name][0].is_encapsulated:
         assert decoders_agree(path) is not False
         return "decodes"
     assert where == "pixels"
-    np.testing.assert_array_equal(found, pixels_as_hit(data, base))
+    np.testing.assert_array_equal(found, read_hit_pixels(data, base))
     return "pixels"
 
 
@@ -220,7 +220,7 @@ def test_refused_or_right(name, tmp_path, make_dicom, head, need_decoder):
     base = make_base(name, tmp_path, make_dicom, head, need_decoder)
     path = tmp_path / "base.dcm"
     base.hu = hu(path)
-    np.testing.assert_array_equal(base.hu, as_it_says(base.data, base))
+    np.testing.assert_array_equal(base.hu, read_as_it_says(base.data, base))
     outcomes: Counter[tuple[str, str]] = Counter()
     for seed in range(EACH):
         where, data = mutate(base, np.random.default_rng(seed))

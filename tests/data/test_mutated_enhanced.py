@@ -71,7 +71,7 @@ def hu(image: Image) -> np.ndarray:
     )
 
 
-def as_it_says(data: bytes, stored: np.ndarray, number: int) -> np.ndarray:
+def read_as_it_says(data: bytes, stored: np.ndarray, number: int) -> np.ndarray:
     """HU of a frame whose rescale or padding was hit, by pydicom's reading of its header."""
     with silence("pydicom"):
         dataset = dcmread(BytesIO(data), stop_before_pixels=True)
@@ -104,7 +104,7 @@ def judge(name: str, where: str, data: bytes, base: Base, file: EnhancedFile, nu
     assert where in ("header", "pixels", "shifted"), f"{where} read as {found}"
     if where == "header":
         plain = base.stored[number - 1] + (0 if name in NATIVE else 1024)
-        np.testing.assert_array_equal(found, as_it_says(data, plain, number))
+        np.testing.assert_array_equal(found, read_as_it_says(data, plain, number))
         return "rescale or padding"
     if name not in NATIVE:
         assert len(file.compare_decoders(number)) == 1

@@ -18,6 +18,7 @@ from ichfast.data.phantom.lesions import SUBTYPES
 from ichfast.data.phantom.patient import BONE, Scan, make_scan
 from ichfast.errors import OutputError, RecipeError
 from ichfast.evaluation.thresholds import tune_thresholds
+from ichfast.files import PARTIAL
 from ichfast.phantom import main
 
 SMALL = {"patients": 3, "unlabelled_patients": 2, "size": 64, "slices": 4, "seed": 5}
@@ -278,6 +279,7 @@ class TestFolder:
             with pytest.raises(KeyboardInterrupt):
                 write_phantom(out, **SMALL, progress=False, workers=1)
         assert not (out / "phantom.json").exists()
+        (out / "labelled" / "ct_scans" / f"{PARTIAL}1.049.nii").touch()  # as SIGKILL leaves them
         write_phantom(out, **SMALL, progress=False, workers=1)
         assert digests(out) == digests(phantom)
         manifest = json.loads((out / "phantom.json").read_text())

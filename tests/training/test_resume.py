@@ -169,6 +169,15 @@ def test_a_full_disk_leaves_the_former_checkpoint(failing, start, tmp_path, monk
     assert_same_end(tmp_path / "whole", folder)
 
 
+def test_what_a_kill_left_half_written_goes(start, tmp_path) -> None:
+    folder = tmp_path / "run"
+    start(folder, "training.epochs=1")
+    for name in ("checkpoint.pt", "report.html"):  # the report may be another process's work
+        (folder / f"{PARTIAL}1.{name}").touch()
+    with RunFolder(folder, resume=True):
+        assert [path.name for path in folder.glob(f"{PARTIAL}*")] == [f"{PARTIAL}1.report.html"]
+
+
 def test_resume_with_another_recipe(start, tmp_path) -> None:
     folder = tmp_path / "run"
     start(folder, "training.epochs=2")
