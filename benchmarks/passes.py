@@ -75,7 +75,7 @@ def make_pass_cases(
 ) -> Iterator[Case]:
     """A case for each pass of the plan.
 
-    A result that is no image is a few numbers per image, and not counted as traffic.
+    A result that is not an image is a few numbers per image, and is not counted as traffic.
     """
     if tolerance is None:
         tolerance = 1e-4 if plan.dtype == torch.float32 else 5e-3

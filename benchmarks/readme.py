@@ -65,7 +65,7 @@ def make_gpu_table(results: Mapping[str, Any]) -> str:
 
 
 def _format_best_other(record: Mapping[str, Any]) -> str:
-    """Of those that not every op has; a kernel of one's own in CuPy is no library's."""
+    """The best of those that not every op has; a kernel of one's own in CuPy is not a library's."""
     others = [name for name in ("monai", "cupy", "cupy tight") if name in record["contenders"]]
     if not others:
         return "–"
