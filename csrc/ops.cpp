@@ -10,6 +10,14 @@ STABLE_TORCH_LIBRARY(ichfast, m) {
       "tversky_backward(Tensor grad, Tensor prediction, Tensor target, Tensor sums, float alpha, "
       "float beta, float smooth_nr, float smooth_dr, bool sigmoid, bool batch) -> Tensor");
   m.def(
+      "tversky_bce(Tensor logits, Tensor target, Tensor? mask, Tensor? pos_weight, float alpha, "
+      "float beta, float smooth_nr, float smooth_dr, bool batch) "
+      "-> (Tensor tversky, Tensor cross_entropy, Tensor count, Tensor sums)");
+  m.def(
+      "tversky_bce_backward(Tensor grad_tversky, Tensor grad_cross_entropy, Tensor logits, "
+      "Tensor target, Tensor? mask, Tensor? pos_weight, Tensor sums, float alpha, float beta, "
+      "float smooth_nr, float smooth_dr, bool batch) -> Tensor");
+  m.def(
       "attention_wmse(Tensor image, Tensor logits, Tensor reconstruction, "
       "bool sigmoid_reconstruction) -> (Tensor loss, Tensor sums)");
   m.def(
