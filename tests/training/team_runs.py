@@ -22,7 +22,7 @@ from torch import nn  # noqa: E402
 from ichfast import models, train  # noqa: E402
 from ichfast.errors import DataError, IchfastError  # noqa: E402
 from ichfast.evaluation import evaluate  # noqa: E402
-from ichfast.losses import TverskyLoss  # noqa: E402
+from ichfast.losses import TverskyBCELoss, TverskyLoss  # noqa: E402
 from ichfast.models.synced import SyncedBatchNorm2d  # noqa: E402
 from ichfast.team import Team, join_team  # noqa: E402
 from ichfast.training import loop, pipeline, run  # noqa: E402
@@ -109,14 +109,20 @@ def numbers(folder: Path, team: Team) -> None:
 
     for name, dtype in (("float64", torch.float64), ("float32", torch.float32)):
         logits, target = draw(7, 2, 9, 8, dtype=dtype) - 1, draw(7, 2, 9, 8) > 0.7
-        alone = TverskyLoss(sigmoid=True, alpha=0.3, beta=0.7, batch=True)
-        together = TverskyLoss(sigmoid=True, alpha=0.3, beta=0.7, batch=True, group=team.group)
-        part, whole = (x.clone().requires_grad_() for x in (logits[own], logits))
-        loss, expected = together(part, target[own]), alone(whole, target)
-        (3 * loss).backward()
-        (3 * expected).backward()
-        pairs[f"tversky {name}"] = (loss, expected)
-        pairs[f"tversky {name} gradient"] = (part.grad, whole.grad[own])
+        mask = draw(7, 1, 9, 8) > -0.5
+        for kind, arguments in (
+            (partial(TverskyLoss, sigmoid=True), (target,)),
+            (TverskyBCELoss, (target, mask)),
+        ):
+            alone = kind(alpha=0.3, beta=0.7, batch=True)
+            together = kind(alpha=0.3, beta=0.7, batch=True, group=team.group)
+            part, whole = (x.clone().requires_grad_() for x in (logits[own], logits))
+            loss, expected = together(part, *(x[own] for x in arguments)), alone(whole, *arguments)
+            (3 * loss).backward()
+            (3 * expected).backward()
+            about = f"tversky of {len(arguments) + 1} {name}"
+            pairs[about] = (loss, expected)
+            pairs[f"{about} gradient"] = (part.grad, whole.grad[own])
 
         images, cotangent = 2 * draw(7, 3, 4, 5, dtype=dtype) + 5, draw(7, 3, 4, 5, dtype=dtype)
         for mode in ("tracked", "averaged", "untracked"):

@@ -1,24 +1,21 @@
-"""Losses as modules, over the fused ops of :mod:`ichfast.ops`.
-
-``DiceLoss``, ``JaccardLoss`` and ``TverskyLoss`` take MONAI's arguments in MONAI's order and give
-its numbers (MONAI's ``DiceLoss(jaccard=True)`` is ``JaccardLoss``), so a training script can swap
-the import. Arguments of MONAI that they do not have raise a TypeError that says what works.
-"""
+"""Losses of overlap: Tversky, Dice and Jaccard."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
-import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ichfast.ops._checks import require_tensor
-from ichfast.ops.attention_wmse import attention_wmse
+from ichfast.losses._arguments import (
+    Reduction,
+    check_reduction,
+    prepare,
+    reduce,
+    refuse,
+)
 from ichfast.ops.tversky import tversky
 
-Reduction = Literal["mean", "sum", "none"]
-
-# MONAI's further arguments: the default, which is let through, and what works instead.
+# MONAI's further arguments; see `refuse`.
 _MONAI_ONLY: dict[str, tuple[Any, str]] = {
     "softmax": (
         False,
@@ -43,64 +40,6 @@ _MONAI_ONLY: dict[str, tuple[Any, str]] = {
         "target by a mask that is 0 at the voxels to be ignored",
     ),
 }
-
-# uint8 the kernels read as it is.
-_INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64)
-
-
-def _refuse_monai_only(loss: nn.Module, **arguments: Any) -> None:
-    name = type(loss).__name__
-    for argument, value in arguments.items():
-        if argument not in _MONAI_ONLY:
-            raise TypeError(f"{name} has no argument {argument!r}")
-        default, instead = _MONAI_ONLY[argument]
-        if value is not default:
-            raise TypeError(f"{name} does not take MONAI's {argument}={value!r}: {instead}")
-
-
-def _check_reduction(reduction: str) -> None:
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"reduction must be 'mean', 'sum' or 'none', not {reduction!r}")
-
-
-def _reduce(loss: Tensor, reduction: str) -> Tensor:
-    if reduction == "mean":
-        return loss.mean()
-    return loss.sum() if reduction == "sum" else loss
-
-
-def _prepare(
-    loss: nn.Module, input: Tensor, target: Tensor, *, include_background: bool, to_onehot_y: bool
-) -> tuple[Tensor, Tensor]:
-    """Input and target as the ops take them, from what MONAI's losses take.
-
-    Integers become floats, with which MONAI's products are the same whatever the values are; those
-    are never looked at. As in MONAI, a single channel is not encoded and is never left out.
-    """
-    name = type(loss).__name__
-    require_tensor(name, "input", input)
-    require_tensor(name, "target", target)
-    channels = input.shape[1] if input.ndim >= 3 else 1
-    if to_onehot_y and channels > 1:
-        target = _encode(name, target, input.shape)
-    elif target.dtype in _INTEGERS:
-        target = target.to(torch.promote_types(input.dtype, torch.float32))
-    if not include_background and channels > 1 and input.shape == target.shape:
-        input, target = input[:, 1:], target[:, 1:]
-    return input, target
-
-
-def _encode(loss: str, labels: Tensor, shape: torch.Size) -> Tensor:
-    """Labels (B, 1, *S) of 0 to C − 1, of any dtype, as one-hot (B, C, *S) = ``shape``."""
-    expected = (shape[0], 1, *shape[2:])
-    if labels.shape != expected:
-        raise ValueError(
-            f"{loss}: with to_onehot_y=True the target must be labels of shape {expected}, not "
-            f"{tuple(labels.shape)}; add the channel with target.unsqueeze(1), or leave "
-            "to_onehot_y out where the target is one-hot already"
-        )
-    one_hot = torch.zeros(shape, dtype=torch.uint8, device=labels.device)
-    return one_hot.scatter_(1, labels.long(), 1)
 
 
 class TverskyLoss(nn.Module):
@@ -140,15 +79,16 @@ class TverskyLoss(nn.Module):
         **monai_only: Any,
     ) -> None:
         super().__init__()
-        _refuse_monai_only(
+        refuse(
             self,
+            _MONAI_ONLY,
             softmax=softmax,
             other_act=other_act,
             soft_label=soft_label,
             ignore_index=ignore_index,
             **monai_only,
         )
-        _check_reduction(reduction)
+        check_reduction(reduction)
         self.include_background = include_background
         self.to_onehot_y = to_onehot_y
         self.sigmoid = sigmoid
@@ -164,7 +104,7 @@ class TverskyLoss(nn.Module):
         """``input`` and ``target``: (B, C, *spatial), the target bool, integer or floating; with
         ``to_onehot_y`` the target is (B, 1, *spatial). Raises what :func:`ichfast.ops.tversky`
         does."""
-        input, target = _prepare(
+        input, target = prepare(
             self,
             input,
             target,
@@ -182,7 +122,7 @@ class TverskyLoss(nn.Module):
             batch=self.batch,
             group=self.group,
         )
-        return self._shape(_reduce(loss, self.reduction), input)
+        return self._shape(reduce(loss, self.reduction), input)
 
     def _shape(self, loss: Tensor, input: Tensor) -> Tensor:
         return loss
@@ -213,7 +153,7 @@ class _OverlapLoss(TverskyLoss):
         group: "dist.ProcessGroup | None" = None,
         **unknown: Any,
     ) -> None:
-        _refuse_monai_only(self, **unknown)
+        refuse(self, _MONAI_ONLY, **unknown)
         super().__init__(
             include_background,
             to_onehot_y,
@@ -257,39 +197,3 @@ class JaccardLoss(_OverlapLoss):
     """
 
     symmetric_weight = 1.0
-
-
-class AttentionWMSELoss(nn.Module):
-    """The unsupervised loss L_u of the method; see :func:`ichfast.ops.attention_wmse`.
-
-    Args:
-        attention_gradient: "stop" takes the mask as a constant; "flow" lets the gradient through it
-            into the logits. The paper does not say which.
-        sigmoid_reconstruction: the reconstruction is before its sigmoid.
-        reduction: over the images: "mean", "sum" or "none".
-    """
-
-    def __init__(
-        self,
-        attention_gradient: Literal["stop", "flow"] = "stop",
-        sigmoid_reconstruction: bool = True,
-        reduction: Reduction = "mean",
-    ) -> None:
-        super().__init__()
-        if attention_gradient not in ("stop", "flow"):
-            raise ValueError(
-                f"attention_gradient must be 'stop' or 'flow', not {attention_gradient!r}"
-            )
-        _check_reduction(reduction)
-        self.attention_gradient = attention_gradient
-        self.sigmoid_reconstruction = sigmoid_reconstruction
-        self.reduction = reduction
-
-    def forward(self, image: Tensor, logits: Tensor, reconstruction: Tensor) -> Tensor:
-        """(B, 1, *S), (B, 1, *S), (B, 2, *S) → a scalar, or (B,) for "none"."""
-        if self.attention_gradient == "stop":
-            logits = logits.detach()
-        loss = attention_wmse(
-            image, logits, reconstruction, sigmoid_reconstruction=self.sigmoid_reconstruction
-        )
-        return _reduce(loss, self.reduction)
