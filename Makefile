@@ -65,7 +65,7 @@ bench: $(VENV)/built
 	$(RUN) -m benchmarks $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(CUDA_VENV) build ichfast/_C*.so *.egg-info
+	rm -rf $(VENV) $(CUDA_VENV) build ichfast/_C*.so ichfast/ops/__init__.pyi ichfast/ops/reference/__init__.pyi *.egg-info
 
 # The environment follows TORCH: another choice installs that one and builds anew.
 $(VENV)/torch: FORCE

@@ -1,4 +1,4 @@
-"""Builds the native libraries; everything else stands in pyproject.toml.
+"""Builds the native libraries and lists the ops for type checkers; the rest is in pyproject.toml.
 
 ``ichfast._C``: schemas, CPU kernels and the Python module. ``ichfast._C_cuda``: the CUDA kernels.
 ICHFAST_CUDA=0 builds the first; 1 both, for every architecture; auto (the default) what this
@@ -115,6 +115,14 @@ def choose_architectures(toolkit: Path, gpus: str) -> str:
     return " ".join(built) + "+PTX"  # of the newest, for the GPUs that come after it
 
 
+def write_stubs() -> None:
+    """Say to type checkers what ``ichfast.ops`` exports, which it finds out when it is imported."""
+    for package in (Path("ichfast/ops"), Path("ichfast/ops/reference")):
+        modules = sorted(path.stem for path in package.glob("[!_]*.py"))
+        lines = [f"from {'.'.join(package.parts)}.{module} import *\n" for module in modules]
+        (package / "__init__.pyi").write_text("".join(lines), encoding="utf-8")
+
+
 def main() -> None:
     check_compiler()
     try:
@@ -171,6 +179,7 @@ def main() -> None:
             if self.editable_mode:
                 self.build_temp = "build/objects"
 
+    write_stubs()
     setup(ext_modules=libraries, cmdclass={"build_ext": KeepObjects})
 
 

@@ -1,5 +1,6 @@
 """What is loaded and built: the native library, and nothing that only a part needs."""
 
+import importlib
 import importlib.util
 import os
 import re
@@ -13,6 +14,8 @@ import pytest
 import torch
 
 import ichfast
+from ichfast import ops
+from ichfast.ops import reference
 
 HEAVY = (
     "pydicom",
@@ -78,6 +81,19 @@ def test_ops_have_kernels(name: str) -> None:
     has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
     assert has_kernel(name, "CPU")
     assert has_kernel(name, "CUDA") == ichfast.build_info()["cuda"]
+
+
+def test_type_checkers_see_what_the_ops_export(
+    build: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    shutil.copytree(Path(ichfast.__file__).parent / "ops", tmp_path / "ichfast" / "ops")
+    monkeypatch.chdir(tmp_path)
+    build.write_stubs()
+    for package in (ops, reference):
+        stub = tmp_path.joinpath(*package.__name__.split("."), "__init__.pyi")
+        modules = re.findall(r"^from (\S+) import \*$", stub.read_text(), re.MULTILINE)
+        names = [name for module in modules for name in importlib.import_module(module).__all__]
+        assert sorted(names) == package.__all__
 
 
 @pytest.mark.skipif(shutil.which("ldd") is None, reason="needs ldd")
