@@ -5,7 +5,6 @@
 
 #include <cmath>
 #include <cstring>
-#include <utility>
 
 #include "cpu/common/simd.h"
 #include "cpu/common/tile.h"
@@ -154,7 +153,7 @@ const A* average(const A* row, const Coverage<A>& columns, A* out) {
 
 template <class A>
 AreaAverage<A>::AreaAverage(const Tensor& stored, int64_t out_height, int64_t out_width,
-                            std::vector<Rescale<A>> rescales)
+                            const std::vector<Rescale<A>>& rescales)
     : data_(stored.const_data_ptr()),
       dtype_(stored.scalar_type()),
       image_(stored.stride(0)),
@@ -162,9 +161,10 @@ AreaAverage<A>::AreaAverage(const Tensor& stored, int64_t out_height, int64_t ou
       column_(stored.stride(2)),
       width_(stored.size(2)),
       rows_(stored.size(1), out_height),
-      columns_(width_, out_width),
-      rescales_(std::move(rescales)) {
-  for (const Rescale<A>& r : rescales_) wholes_.push_back(whole(r));
+      columns_(width_, out_width) {
+  const bool int16 = sizeof(A) == sizeof(float) && dtype_ == ScalarType::Short && column_ == 1;
+  for (const Rescale<A>& r : rescales)
+    images_.push_back({r, whole(r), int16 && std::isfinite(r.slope) && std::isfinite(r.intercept)});
 }
 
 template <class A>
@@ -175,27 +175,18 @@ AreaAverage<A>::Buffers::Buffers(const AreaAverage& average)
       pairs(average.width_) {}
 
 template <class A>
-bool AreaAverage<A>::no_nan(int64_t b) const {
-  const Rescale<A>& r = rescales_[b];
-  return sizeof(A) == sizeof(float) && dtype_ == ScalarType::Short && column_ == 1 &&
-         std::isfinite(r.slope) && std::isfinite(r.intercept);
-}
-
-template <class A>
 const A* AreaAverage<A>::row(int64_t b, int64_t y, Buffers& buffers) const {
-  const bool fast = no_nan(b);
+  const auto& [r, whole, fast] = images_[b];
   const auto& cell = rows_.cells[y];
-  const Rescale<A>& r = rescales_[b];
   A* const sum = buffers.sum.data();
   for (int64_t j = 0; j < cell.count; ++j) {
     const int64_t element = b * image_ + (cell.first + j) * row_;
     const A weight = cell.weights[j];
     if constexpr (sizeof(A) == sizeof(float)) {
       const int16_t* const row = static_cast<const int16_t*>(data_) + element;
-      if (fast && wholes_[b] && rows_.ratio == 2 && columns_.ratio == 2) {
-        const Whole& w = *wholes_[b];
-        add_whole_rows(row, row + row_, w, width_, buffers.pairs.data());
-        halve_whole(buffers.pairs.data(), w.intercept, columns_.cells.size(),
+      if (fast && whole && rows_.ratio == 2 && columns_.ratio == 2) {
+        add_whole_rows(row, row + row_, *whole, width_, buffers.pairs.data());
+        halve_whole(buffers.pairs.data(), whole->intercept, columns_.cells.size(),
                     buffers.averaged.data());
         return buffers.averaged.data();
       }

@@ -64,22 +64,27 @@ class AreaAverage {
 
   // Of (B, H, W) stored values, one rescale an image.
   AreaAverage(const Tensor& stored, int64_t out_height, int64_t out_width,
-              std::vector<Rescale<A>> rescales);
+              const std::vector<Rescale<A>>& rescales);
 
   // Output row y of image b; lies in `buffers`.
   const A* row(int64_t b, int64_t y, Buffers& buffers) const;
 
-  // Whether it can hold no NaN: integers that are rescaled by finite numbers.
-  bool no_nan(int64_t b) const;
+  // Whether the rows of image b can hold no NaN: integers, rescaled by finite numbers.
+  bool no_nan(int64_t b) const { return images_[b].no_nan; }
 
  private:
+  struct Image {
+    Rescale<A> rescale;
+    std::optional<Whole> whole;
+    bool no_nan;
+  };
+
   const void* data_;
   ScalarType dtype_;
   int64_t image_, row_, column_;  // strides
   int64_t width_;
   Coverage<A> rows_, columns_;
-  std::vector<Rescale<A>> rescales_;  // per image
-  std::vector<std::optional<Whole>> wholes_;
+  std::vector<Image> images_;
 };
 
 }  // namespace ichfast::ct_window

@@ -1,11 +1,10 @@
 // The masked images on the CPU, forward and backward. See math/attention_mask.h.
-#include "math/attention_mask.h"
+#include "ops/attention_mask.h"
 
 #include <optional>
 
 #include "cpu/common/parallel.h"
 #include "cpu/common/simd.h"
-#include "ops/attention_mask.h"
 
 namespace ichfast {
 namespace {

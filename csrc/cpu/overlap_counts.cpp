@@ -15,15 +15,14 @@ using namespace overlap_counts;
 template <class A>
 ICHFAST_INLINE void count_tile(const A* prediction, const A* target, A threshold, int64_t n,
                                int32_t* counts) {
-  int32_t tp = 0, fp = 0, fn = 0, nan = 0;
+  int32_t tp = 0, fp = 0, fn = 0, nan = 0;  // an array would keep the loop scalar
 #pragma omp simd reduction(+ : tp, fp, fn, nan)
   for (int64_t i = 0; i < n; ++i) {
-    int32_t voxel[kCounts] = {};
-    count(prediction[i], target[i], threshold, voxel);
-    tp += voxel[kTP];
-    fp += voxel[kFP];
-    fn += voxel[kFN];
-    nan += voxel[kNaN];
+    const Voxel v = voxel(prediction[i], target[i], threshold);
+    tp += v.tp;
+    fp += v.fp;
+    fn += v.fn;
+    nan += v.nan;
   }
   counts[kTP] = tp;
   counts[kFP] = fp;

@@ -4,6 +4,7 @@
 #include <tuple>
 #include <vector>
 
+#include "math/attention_mask.h"
 #include "ops/common/attention.h"
 
 namespace ichfast::attention_mask {
