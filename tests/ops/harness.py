@@ -39,6 +39,7 @@ class Call:
     tensors: dict[str, Tensor]
     options: dict[str, Any] = field(default_factory=dict)
     wrt: tuple[str, ...] = ()
+    inherit: Callable[["Call"], dict[str, Tensor]] | None = None  # see assert_close; by name
 
     def replace(self, **tensors: Tensor) -> "Call":
         return dataclasses.replace(self, tensors={**self.tensors, **tensors})
@@ -60,10 +61,14 @@ class Call:
         )
         return _evaluate(self.reference, tensors, options, self.wrt)
 
-    def check(self) -> None:
-        names = ["value", *(f"gradient of {name}" for name in self.wrt)]
-        for name, actual, expected in zip(names, self.run(), self.expected(), strict=True):
-            assert_close(actual, expected, name)
+    def check(self, case: str = "") -> list[tuple[Tensor, Tensor]]:
+        """Compares each result of the op with the reference's; gives back these pairs."""
+        inherited = self.inherit(self) if self.inherit else {}
+        pairs = list(zip(self.run(), self.expected(), strict=True))
+        for name, pair in zip(("value", *self.wrt), pairs, strict=True):
+            what = "value" if name == "value" else f"gradient of {name}"
+            assert_close(*pair, case + what, inherited.get(name))
+        return pairs
 
 
 def _evaluate(
@@ -313,9 +318,8 @@ class GradientTester(OpTester):
             for position in (0, 1023, 1024, 2050):
                 spoiled = tensor.clone()
                 spoiled[1, 0, position] = value
-                results = call.replace(**{name: spoiled})
-                for actual, expected in zip(results.run(), results.expected(), strict=True):
-                    assert_close(actual, expected, name)
+                pairs = call.replace(**{name: spoiled}).check(f"{name} {value}: ")
+                for actual, expected in pairs:
                     if value != value:
                         assert torch.equal(actual.isnan().cpu(), expected.isnan()), name
 
