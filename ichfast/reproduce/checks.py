@@ -78,7 +78,7 @@ def _check_blood(cell: Cell, parts: Parts) -> None:
 
 
 def _note_missing(cell: Cell, train: SliceSet, found: Findings) -> None:
-    """A fold that trains without a kind of haemorrhage is told; in so small sets it is usual."""
+    """Note a fold that trains without a kind of haemorrhage, as is usual in sets so small."""
     if not any(train.subtypes):
         return
     own = {kind for kinds in train.subtypes for kind in kinds or ()}

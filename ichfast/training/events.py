@@ -1,4 +1,4 @@
-"""TensorBoard's event files beside a run's log, for those who watch many runs."""
+"""TensorBoard's event files beside a run's log, for anyone who watches many runs."""
 
 from pathlib import Path
 from typing import Any

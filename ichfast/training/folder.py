@@ -117,7 +117,7 @@ class RunFolder:
 
 
 def import_events() -> "type[Events]":
-    from ichfast.training.events import Events  # TensorBoard is loaded by those who ask for it
+    from ichfast.training.events import Events  # only where TensorBoard is asked for
 
     return Events
 

@@ -116,7 +116,7 @@ def load_parts(
 
 def split(labelled: SliceSet, data: DataSettings) -> dict[str, list[int]]:
     """Indices of the slices of train, validation and test. All slices of the test patients where
-    ``data.test_slices`` says so, which moves nobody who has haemorrhage to another part."""
+    ``data.test_slices`` says so, which moves no patient with haemorrhage to another part."""
     if data.slices == "all" or data.test_slices == "positive":
         return _split(labelled, data)
     positive = labelled.positive.nonzero()[:, 0].tolist()
