@@ -371,6 +371,6 @@ def test_setup_refuses_before_it_compiles(tmp_path: Path) -> None:
     assert result.returncode == 1
     (sentence,) = result.stderr.strip().splitlines()
     assert re.match(
-        r"ichfast: .*(is 99\.0 but torch .* built for CUDA|built without CUDA)", sentence
+        r"ichfast: .*(is 99\.0 and torch .* built for CUDA|built without CUDA)", sentence
     )
     assert not (tmp_path / "lib").exists()

@@ -40,8 +40,7 @@ struct Launch {
 
 #else
 
-// Two warps, so that sums cross warps, and no more: each is 32 threads of two cores or so.
-using Launch = SimulatedLaunch<64>;
+using Launch = SimulatedLaunch;
 
 #endif
 

@@ -12,7 +12,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <memory>
+#include <functional>
 #include <thread>
 #include <vector>
 
@@ -37,15 +37,67 @@ inline Index gridDim;
 
 namespace host_sim {
 
-inline constexpr int kMostWarps = 8;
+// Of a block. Two warps, so that sums cross warps, and no more: each is 32 threads of two cores or
+// so.
+inline constexpr unsigned kThreads = 64;
 
-using Barrier = std::barrier<>;
-inline std::unique_ptr<Barrier> of_block, end_of_block;
-inline std::vector<std::unique_ptr<Barrier>> of_warp;
-// What lanes exchange. Shuffles take turns with the two buffers: who writes into one again has met
-// all lanes since they read it.
-inline uint64_t exchanged[2][kMostWarps][32];
-inline thread_local unsigned turn;
+// What a lane hands down. The lane that reads it waits for it and for nothing else: shuffles order
+// no other access, on a GPU as little. A slot is written once between two barriers.
+struct Slot {
+  std::atomic<unsigned> barriers;  // that its lane has passed, so that it is today's value
+  uint64_t value;
+};
+inline constexpr unsigned kMostShuffles = 64;  // between two barriers
+inline Slot slots[kMostShuffles][kThreads];
+inline thread_local unsigned barriers = 1, shuffles = 0;
+
+inline std::barrier of_block(kThreads);
+
+inline void meet() {
+  of_block.arrive_and_wait();
+  ++barriers;
+  shuffles = 0;
+}
+
+// The threads of a block, which stay from one launch to the next: to make them takes longer than
+// what most kernels do here.
+class Threads {
+ public:
+  Threads() {
+    for (unsigned i = 0; i < kThreads; ++i) {
+      threads_.emplace_back([this, i] {
+        threadIdx.x = i;
+        for (;;) {
+          with_host_.arrive_and_wait();
+          if (!work_) return;
+          work_();
+          with_host_.arrive_and_wait();
+        }
+      });
+    }
+  }
+  ~Threads() {
+    work_ = nullptr;
+    with_host_.arrive_and_wait();
+    for (std::thread& thread : threads_) thread.join();
+  }
+
+  void run(std::function<void()> work) {
+    work_ = std::move(work);
+    with_host_.arrive_and_wait();
+    with_host_.arrive_and_wait();
+  }
+
+ private:
+  std::barrier<> with_host_{kThreads + 1};
+  std::function<void()> work_;
+  std::vector<std::thread> threads_;
+};
+
+inline Threads& block() {
+  static Threads threads;
+  return threads;
+}
 
 // What kernels moved, and what of it in accesses of 16 bytes.
 inline std::atomic<int64_t> bytes, wide_bytes;
@@ -63,18 +115,29 @@ void note_access(const void* at) {
 
 inline void __syncthreads() {
 #if !defined(HOST_SIM_WITHOUT_BARRIERS)  // the test of the test
-  host_sim::of_block->arrive_and_wait();
+  host_sim::meet();
 #endif
 }
 
 template <class T>
 T __shfl_down_sync(unsigned, T value, int lanes) {
   static_assert(sizeof(T) <= 8);
-  const unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  auto& buffer = host_sim::exchanged[host_sim::turn++ % 2][warp];
-  std::memcpy(&buffer[lane], &value, sizeof value);
-  host_sim::of_warp[warp]->arrive_and_wait();
-  if (lane + lanes < 32) std::memcpy(&value, &buffer[lane + lanes], sizeof value);
+  if (host_sim::shuffles == host_sim::kMostShuffles) {
+    std::printf("more than %u shuffles between two barriers\n", host_sim::kMostShuffles);
+    std::abort();
+  }
+  host_sim::Slot* const slots = host_sim::slots[host_sim::shuffles++];
+  host_sim::Slot& mine = slots[threadIdx.x];
+  std::memcpy(&mine.value, &value, sizeof value);
+  mine.barriers.store(host_sim::barriers, std::memory_order_release);
+  mine.barriers.notify_all();
+  if (threadIdx.x % 32 + lanes < 32) {
+    host_sim::Slot& other = slots[threadIdx.x + lanes];
+    for (unsigned now;
+         (now = other.barriers.load(std::memory_order_acquire)) != host_sim::barriers;)
+      other.barriers.wait(now, std::memory_order_acquire);
+    std::memcpy(&value, &other.value, sizeof value);
+  }
   return value;
 }
 
@@ -95,33 +158,20 @@ void store_word(void* at, W word) {
 }
 
 // What cuda/*.cu launch with, simulated.
-template <int kThreadsPerBlock>
 struct SimulatedLaunch {
-  static constexpr int kThreads = kThreadsPerBlock;
+  static constexpr int kThreads = host_sim::kThreads;
 
   template <class... Parameters, class... Arguments>
   void operator()(void (*kernel)(Parameters...), int64_t blocks,
                   const Arguments&... arguments) const {
-    using host_sim::Barrier;
-    static_assert(kThreads % 32 == 0 && kThreads / 32 <= host_sim::kMostWarps);
     gridDim.x = unsigned(blocks);
-    host_sim::of_block = std::make_unique<Barrier>(kThreads);
-    host_sim::end_of_block = std::make_unique<Barrier>(kThreads);
-    host_sim::of_warp.clear();
-    for (int warp = 0; warp < kThreads / 32; ++warp)
-      host_sim::of_warp.push_back(std::make_unique<Barrier>(32));
-    std::vector<std::thread> threads;
-    for (int thread = 0; thread < kThreads; ++thread) {
-      threads.emplace_back([&, thread] {
-        threadIdx.x = unsigned(thread);
-        for (int64_t block = 0; block < blocks; ++block) {
-          blockIdx.x = unsigned(block);
-          kernel(arguments...);
-          host_sim::end_of_block->arrive_and_wait();
-        }
-      });
-    }
-    for (std::thread& thread : threads) thread.join();
+    host_sim::block().run([&] {
+      for (int64_t block = 0; block < blocks; ++block) {
+        blockIdx.x = unsigned(block);
+        kernel(arguments...);
+        host_sim::meet();
+      }
+    });
   }
 };
 
