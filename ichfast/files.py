@@ -73,10 +73,10 @@ def write_whole(path: Path, data: bytes, *, lasting: bool = True, fix: str = "")
 
 
 def find_partials(folder: Path) -> Iterator[tuple[Path, str]]:
-    """What kills have left under a folder of files that were not whole yet, and the name that each
-    was to have. A process that still writes has such files, too: remove only what no other writes.
+    """What kills have left in a folder of files that were not whole yet, and the name that each was
+    to have. A process that still writes has such files, too: remove only what no other writes.
     """
-    for partial in folder.rglob(f"{PARTIAL}*"):
+    for partial in folder.glob(f"{PARTIAL}*"):
         yield partial, partial.name.removeprefix(PARTIAL).partition(".")[2]
 
 
@@ -125,7 +125,7 @@ def lock(path: Path) -> Iterator[None]:
             except BlockingIOError as error:
                 owner = os.read(handle, 32).decode(errors="replace").strip()
                 raise OutputError(
-                    f"{path.parent} is in use by process {owner or '?'}; wait or take another "
+                    f"{path.parent} is in use by process {owner or '?'}; wait or choose another "
                     "--out."
                 ) from error
             os.ftruncate(handle, 0)

@@ -174,8 +174,12 @@ def test_what_a_kill_left_half_written_goes(start, tmp_path) -> None:
     start(folder, "training.epochs=1")
     for name in ("checkpoint.pt", "report.html"):  # the report may be another process's work
         (folder / f"{PARTIAL}1.{name}").touch()
+    neighbour = folder / "another-run" / f"{PARTIAL}1.checkpoint.pt"  # it may be training
+    neighbour.parent.mkdir()
+    neighbour.touch()
     with RunFolder(folder, resume=True):
         assert [path.name for path in folder.glob(f"{PARTIAL}*")] == [f"{PARTIAL}1.report.html"]
+    assert neighbour.exists()
 
 
 def test_resume_with_another_recipe(start, tmp_path) -> None:

@@ -113,8 +113,9 @@ def _prepare(out: Path, parameters: Parameters) -> bool:
                 )
             if name == MANIFEST:
                 return False
-            for left, _ in find_partials(out):
-                left.unlink()
+            for folder, _, _ in os.walk(out):
+                for left, _ in find_partials(Path(folder)):
+                    left.unlink()
             break
     else:
         if out.is_dir() and any(out.iterdir()):
