@@ -66,7 +66,9 @@ def main(pipe: Connection, memory: int, seconds: float) -> None:
     logging.disable()
     warnings.simplefilter("ignore")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
-    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+    allowed, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    if allowed == resource.RLIM_INFINITY or memory < allowed:
+        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     with suppress(EOFError, OSError):
         pipe.send_bytes(b"")
         while True:

@@ -159,12 +159,14 @@ def test_a_decoder_that_prints(path: Path, use_worker: Any) -> None:
 
 @pytest.mark.parametrize("act", ["", "os.write(pipe.fileno(), bytes(2)); "])
 def test_a_decoder_that_hangs(
-    path: Path, use_worker: Any, act: str, monkeypatch: pytest.MonkeyPatch
+    path: Path, use_worker: Any, act: str, head: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_worker(f"{HEAD}{LOOP}    {act}time.sleep(60)")
     monkeypatch.setattr(decoder_process, "LIMIT_S", 0.1)
     with pytest.raises(Refused, match=r"the decoder took over 0\.1 s"):
         read_image(path)
+    monkeypatch.undo()
+    np.testing.assert_array_equal(read_image(path).stored, head(SIDE) + 1024)
 
 
 def test_starting_takes_no_frame_s_time(
@@ -235,6 +237,17 @@ def test_the_memory_is_what_the_limit_says(path: Path, monkeypatch: pytest.Monke
             decoders.decode(stream, header, "pydicom")
     decoders._get_process().close()
     assert not decoders.decode(stream, header, "pydicom").any()
+
+
+@pytest.mark.parametrize("most", [decoder_process.MEMORY - 1, decoder_process.MEMORY + 1])
+def test_a_user_s_own_limit_is_not_raised(path: Path, most: int) -> None:
+    """As of `ulimit -d`: to raise it is not allowed."""
+    limits = "/proc/{decoders._get_process().child.pid}/limits"
+    act = f"import resource; resource.setrlimit(resource.RLIMIT_DATA, ({most}, {most})); "
+    act += f"read_image(Path({str(path)!r})); print(Path(f{limits!r}).read_text())"
+    out, _ = start_parent(path, act, "", 20).communicate()
+    (line,) = (line for line in out.decode().splitlines() if line.startswith("Max data size"))
+    assert line.split()[3] == str(min(most, decoder_process.MEMORY))
 
 
 # What becomes of it
