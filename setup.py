@@ -116,7 +116,7 @@ def choose_architectures(toolkit: Path, gpus: str) -> str:
 
 
 def write_stubs() -> None:
-    """Say to type checkers what ``ichfast.ops`` exports, which it finds out when it is imported."""
+    """Tell type checkers what ``ichfast.ops`` exports, which it finds out only at import."""
     for package in (Path("ichfast/ops"), Path("ichfast/ops/reference")):
         modules = sorted(path.stem for path in package.glob("[!_]*.py"))
         lines = [f"from {'.'.join(package.parts)}.{module} import *\n" for module in modules]

@@ -1,4 +1,4 @@
-"""What there is to measure: each ``bench_<name>.py`` says it, as ``BENCHMARK``."""
+"""What there is to measure: each ``bench_<name>.py`` declares it as ``BENCHMARK``."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -14,14 +14,14 @@ ListCases = Callable[[Device, bool], list[Callable[[], Iterable[Case]]]]
 
 @dataclass(frozen=True)
 class Benchmark:
-    """An op, or whatever else is timed.
+    """An op, or anything else that is timed.
 
     Attributes:
-        list_cases: takes the device and whether tiny inputs do; each function that it returns makes
-            the cases of one input.
-        order: of its table in the report. Those without one come last, by name.
-        whole_run: measured where no op is named.
-        memory: peak memory is measured too, forward and backward together.
+        list_cases: takes the device, and whether inputs are to be tiny; each of the functions that
+            it returns makes the cases of one input.
+        order: of its table in the report, ascending; those without one come last, by name.
+        whole_run: whether it is measured when no op is named.
+        memory: whether peak memory is measured too, forward and backward together.
     """
 
     list_cases: ListCases
@@ -31,7 +31,7 @@ class Benchmark:
 
 
 def find_benchmarks() -> dict[str, Benchmark]:
-    """Those of this folder, by name, in the order of the report."""
+    """The benchmarks of this folder, by name, in the order of the report."""
     found = {}
     for path in sorted(Path(__file__).parent.glob("bench_*.py")):
         benchmark: Benchmark = import_module(f"benchmarks.{path.stem}").BENCHMARK

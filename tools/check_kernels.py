@@ -1,4 +1,4 @@
-"""What the compiler made of the CUDA kernels, read from its own words.
+"""What the compiler made of the CUDA kernels, read from its log and its PTX.
 
     python tools/check_kernels.py BUILD_LOG
 

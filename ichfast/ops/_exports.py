@@ -1,4 +1,4 @@
-"""A package exports what its modules export: to add a module is enough."""
+"""Packages that export whatever their modules do, so that no list of modules is kept."""
 
 import pkgutil
 from importlib import import_module
@@ -6,16 +6,15 @@ from typing import Any
 
 
 def export_modules(package: dict[str, Any]) -> list[str]:
-    """Import the public modules of a package, and take over the names in their ``__all__``.
+    """Import the public modules of a package and add the names in their ``__all__`` to it.
 
-    A name may be that of its module, as in ``ichfast.ops.tversky.tversky``; in the package it
-    then stands for the function.
+    Where a function is named like its module, the package's attribute is the function.
 
     Args:
         package: its ``globals()``.
 
     Returns:
-        the names, sorted: the package's own ``__all__``.
+        the names, sorted, for the package's own ``__all__``.
     """
     names: list[str] = []
     for found in pkgutil.iter_modules(package["__path__"]):

@@ -1,8 +1,8 @@
 """The shared tester: what every op owes, written once, on each device.
 
 ``test_<op>.py`` derives from :class:`OpTester`, or from :class:`GradientTester` where the op has a
-gradient, and says how to make a call and which raw ops stand behind it. There the tests of every op
-find it (:func:`find_testers`).
+gradient, and says how to make a call and which raw ops stand behind it. Tests that run over all
+ops find it there (:func:`find_testers`).
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ichfast import ops
 
-# What ichfast.ops exports and has a native op of that name.
+# Exports that have a native op of their name.
 OPS = [name for name in ops.__all__ if hasattr(torch.ops.ichfast, name)]
 HALF = (torch.float16, torch.bfloat16)
 FLOATING = (torch.float64, torch.float32, *HALF)

@@ -53,12 +53,12 @@ def arguments(
 
 
 class PoolBatch(OpTester):
-    """For what is tested with every op. The shared tests are not collected: they give each argument
-    other strides and another layout, and a pool must be contiguous.
+    """For tests that run over all ops. The shared tests are not collected: they change the layout
+    of every argument, and a pool must be contiguous.
     """
 
     def make(self, device: torch.device, **_: Any) -> Call:
-        """Of a pool the sizes and the numbers of images are those of ``arguments``."""
+        """Whatever size and number of images is asked for, those of ``arguments``."""
 
         def images(**tensors: Tensor) -> Tensor:
             return pool_batch(**tensors)[0]

@@ -1,7 +1,7 @@
-"""An op has one name, and the name finds all that belongs to it: none lacks, none is left over.
+"""An op has one name, and all its files are found by it: nothing is missing, nothing left over.
 
-Names come from the library that is loaded. CUDA kernels need not be built: their registrations are
-read.
+The names are those of the loaded library. CUDA kernels need not be built: their registrations are
+read from the source.
 """
 
 import inspect
@@ -23,13 +23,13 @@ SCHEMAS = sorted(
     if name.startswith("ichfast::")
 )
 FORWARD = [name for name in SCHEMAS if not name.endswith("_backward")]
-# Of the op `name`; the folders marked True hold nothing else.
+# The files of an op; a folder marked True holds nothing but ops.
 FILES = {
-    "math of one voxel": ("csrc/math/{}.h", False),
+    "math": ("csrc/math/{}.h", False),
     "checks and results": ("csrc/ops/{}.h", True),
     "CPU kernel": ("csrc/cpu/{}.cpp", False),
     "CUDA kernels": ("csrc/kernels/{}.cuh", True),
-    "launch of its CUDA kernels": ("csrc/cuda/{}.cu", True),
+    "CUDA launch": ("csrc/cuda/{}.cu", True),
     "Python function": ("ichfast/ops/{}.py", True),
     "plain form": ("ichfast/ops/reference/{}.py", True),
     "test": ("tests/ops/test_{}.py", False),
@@ -45,8 +45,8 @@ def has_kernel(name: str, key: str) -> bool:
 @pytest.mark.parametrize("what", FILES)
 def test_files(what: str) -> None:
     pattern, ops_only = FILES[what]
-    lacking = [pattern.format(op) for op in FORWARD if not (ROOT / pattern.format(op)).exists()]
-    assert not lacking, f"an op of csrc/ops.cpp has no {what}: write {', '.join(lacking)}"
+    missing = [pattern.format(op) for op in FORWARD if not (ROOT / pattern.format(op)).exists()]
+    assert not missing, f"csrc/ops.cpp has an op without its {what}: write {', '.join(missing)}"
     if ops_only:
         folder, name = pattern.rsplit("/", 1)
         shape = re.compile(re.escape(name).replace(r"\{\}", "([a-z]\\w*)"))
@@ -66,22 +66,23 @@ def test_kernels(name: str) -> None:
     assert has_kernel(name, "Meta"), f"ichfast/ops/{op}.py registers no fake kernel for {name}"
 
 
-def test_schemas_are_those_of_the_source() -> None:
-    """Else the library is older than the source, and so is all that these tests say."""
+def test_the_library_is_that_of_the_source() -> None:
+    """Otherwise the other tests speak of an older one."""
     source = (ROOT / "csrc" / "ops.cpp").read_text(encoding="utf-8")
-    assert sorted(re.findall(r'm\.def\(\s*"(\w+)\(', source)) == SCHEMAS, "build the library anew"
+    assert sorted(re.findall(r'm\.def\(\s*"(\w+)\(', source)) == SCHEMAS, "rebuild the library"
 
 
 def test_exports() -> None:
-    assert FORWARD == OPS, "what ichfast.ops exports is not what csrc/ops.cpp has"
-    assert set(FORWARD) <= set(reference.__all__), "ichfast.ops.reference lacks one"
+    assert OPS == FORWARD, "an ichfast/ops/<op>.py does not export <op>: name it in __all__"
+    missing = set(FORWARD) - set(reference.__all__)
+    assert not missing, f"ichfast/ops/reference does not export {missing}: name it in __all__"
     assert list(find_testers()) == FORWARD
-    assert set(FORWARD) <= set(find_benchmarks()), "python -m benchmarks does not find one"
+    assert set(FORWARD) <= set(find_benchmarks())
 
 
 @pytest.mark.parametrize("op", OPS)
 def test_the_plain_form_takes_the_same_arguments(op: str) -> None:
-    """Names, order, defaults; all but the group, since it knows one process."""
+    """Their names, order and defaults; but no group, since it knows a single process."""
     own = dict(inspect.signature(getattr(ops, op)).parameters)
     own.pop("group", None)
     plain = inspect.signature(getattr(reference, op)).parameters
@@ -92,12 +93,12 @@ def test_the_plain_form_takes_the_same_arguments(op: str) -> None:
 
 @pytest.mark.parametrize("op", OPS)
 def test_the_docstring_is_the_documentation(op: str) -> None:
-    """Of every argument, of what comes back and of what is raised."""
+    """It describes every argument, what is returned and what is raised."""
     function = getattr(ops, op)
     assert function.__module__ == f"ichfast.ops.{op}"
     text = inspect.getdoc(function) or ""
-    lacking = [section for section in ("Args:", "Returns:", "Raises:") if section not in text]
-    assert not lacking, f"the docstring of ichfast.ops.{op} has no {', '.join(lacking)}"
+    sections = [section for section in ("Args:", "Returns:", "Raises:") if section not in text]
+    assert not sections, f"the docstring of ichfast.ops.{op} has no {', '.join(sections)}"
     names = inspect.signature(function).parameters
-    unsaid = [name for name in names if not re.search(rf"\b{name}\b", text)]
-    assert not unsaid, f"the docstring of ichfast.ops.{op} says nothing of {', '.join(unsaid)}"
+    missing = [name for name in names if not re.search(rf"\b{name}\b", text)]
+    assert not missing, f"the docstring of ichfast.ops.{op} does not describe {', '.join(missing)}"
