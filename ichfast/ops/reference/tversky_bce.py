@@ -1,5 +1,7 @@
 """The Tversky loss with the cross-entropy in plain PyTorch."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -25,18 +27,24 @@ def tversky_bce(
     number of voxels; see :func:`ichfast.ops.tversky_bce`."""
     (z,) = widen(logits)
     p = torch.sigmoid(z)
-    positive = target.to(z.dtype)
-    negative = 1 - positive
-    count = z.new_ones(()).expand_as(z)
+    target = target.to(z.dtype)
+    positive, negative = target, 1 - target
+    counted = None
     if mask is not None:
-        count = (mask != 0 if mask.dtype == torch.uint8 else mask).to(z.dtype).expand_as(z)
-        positive, negative = positive * count, negative * count
+        counted = (mask != 0 if mask.dtype == torch.uint8 else mask).to(z.dtype).expand_as(z)
+        positive, negative = positive * counted, negative * counted
     dims = [0] * batch + list(range(2, z.ndim))
     tp = (p * positive).sum(dims)
     fp = (p * negative).sum(dims)
     fn = ((1 - p) * positive).sum(dims)
-    if pos_weight is not None:
-        positive = positive * pos_weight.to(z.dtype).view(-1, *[1] * (z.ndim - 2))
-    losses = -positive * functional.logsigmoid(z) - negative * functional.logsigmoid(-z)
     overlap = 1 - (tp + smooth_nr) / (tp + alpha * fp + beta * fn + smooth_dr)
-    return overlap, losses.sum(dims), count.sum(dims)
+    if pos_weight is not None:
+        pos_weight = pos_weight.to(z.dtype).view(-1, *[1] * (z.ndim - 2))
+    cross_entropy = functional.binary_cross_entropy_with_logits(
+        z, target, counted, reduction="none", pos_weight=pos_weight
+    ).sum(dims)
+    if counted is None:
+        count = torch.full_like(overlap, math.prod(z.shape[dim] for dim in dims))
+    else:
+        count = counted.sum(dims)
+    return overlap, cross_entropy, count
