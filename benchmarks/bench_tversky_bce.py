@@ -36,7 +36,7 @@ PLANS = {
         PassPlan((8, 1, 256, 256), torch.float32, in_graph=True),
         PassPlan((32, 1, 256, 256), torch.float32, in_graph=True),
         PassPlan(LARGE, torch.float32, APART, targets_apart=BANDWIDTH_TARGET),
-        PassPlan(LARGE, torch.bfloat16, APART, targets_apart=BANDWIDTH_TARGET),
+        PassPlan(LARGE, torch.bfloat16, APART),  # bound by arithmetic: docs/kernels.md
     ),
 }
 MASKED = {
