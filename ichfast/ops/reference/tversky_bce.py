@@ -44,7 +44,7 @@ def tversky_bce(
         z, target, counted, reduction="none", pos_weight=pos_weight
     ).sum(dims)
     if counted is None:
-        count = torch.full_like(overlap, math.prod(z.shape[dim] for dim in dims))
+        count = torch.full_like(overlap, math.prod([z.shape[dim] for dim in dims]))
     else:
         count = counted.sum(dims)
     return overlap, cross_entropy, count
