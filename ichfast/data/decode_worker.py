@@ -60,8 +60,8 @@ def answer(request: bytes, stream: bytes) -> bytes:
 
 
 def main(pipe: Connection, memory: int, seconds: float) -> None:
-    """Answer until the parent has gone: between frames that ends the pipe; a frame that takes over
-    so many seconds ends the process, whether or not there is still a parent who counts them.
+    """Answer until the parent has gone, which closes the pipe. A frame that takes over `seconds`
+    ends the process, whether or not a parent is still there to count them.
     """
     logging.disable()
     warnings.simplefilter("ignore")

@@ -41,8 +41,8 @@ class DecoderProcess:
         self.pipe: Connection | None = None
 
     def ask(self, request: Sequence[bytes], most: int, read: Callable[[bytes], T]) -> T:
-        """What `read` makes of the answer, which has at most so many bytes; ValueError from it says
-        that this is no answer. `Refused` for whatever goes wrong.
+        """What `read` makes of the answer, which has up to `most` bytes; it raises ValueError where
+        that is no answer. `Refused` for whatever goes wrong.
         """
         with self.lock:
             while True:

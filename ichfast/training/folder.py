@@ -104,7 +104,7 @@ class RunFolder:
 
     @contextmanager
     def _advise(self) -> Iterator[None]:
-        """How to go on where a file could not be written."""
+        """Say how to continue where a file could not be written."""
         try:
             yield
         except WriteError as error:
