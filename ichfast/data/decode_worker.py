@@ -1,9 +1,9 @@
-"""The other end of `ichfast.data.decoders`: one compressed frame in, its pixels out. Run by its
+"""The other end of `decoder_process`: one compressed frame in, its pixels out. Run by its
 path, so that it loads pydicom and the decoders and nothing of ichfast.
 
 When it is ready, it sends an empty message. A request is two messages: the arguments of `decode` as
 JSON, and the stream. An answer is one: `ANSWER`, then the pixels row by row, or the reason why
-there are none. Nothing is pickled: what has run native decoders on foreign bytes is not believed.
+there are none. Nothing is pickled: what has run native decoders on foreign bytes is not trusted.
 """
 
 import json

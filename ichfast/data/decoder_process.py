@@ -1,6 +1,6 @@
-"""The process in which the decoders run, and the talk with it: ask, and get bytes or a `Refused`.
+"""The process in which the decoders run: a request to it gives bytes or raises `Refused`.
 
-It is limited in time and in memory, and a new one takes its place after each that died.
+It is limited in time and in memory, and a new one takes its place when it dies.
 """
 
 import os

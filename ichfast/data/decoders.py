@@ -92,7 +92,7 @@ def compare(stream: Stream, header: Header) -> list[list[str]]:
 
 
 def _read_answer(answer: bytes) -> np.ndarray | str:
-    """Pixels, or why there are none. ValueError where it is neither: nothing in it is believed."""
+    """Pixels, or why there are none. ValueError where it is neither: nothing in it is trusted."""
     if len(answer) < ANSWER.size:
         raise ValueError("no head")
     state, kind, rows, columns = ANSWER.unpack_from(answer)

@@ -343,4 +343,4 @@ def test_noise_has_unit_variance_and_repeats(scans: list[Scan]) -> None:
     plane = Head.sample(rng).make_plane(128, 1.8, 10.0, 0.0)
     noise = Noise(rng, 5)
     assert noise(plane).std() == pytest.approx(1, abs=0.1)
-    assert noise(plane) is noise(plane)  # evaluated once a slice
+    assert noise(plane) is noise(plane)  # evaluated once per slice

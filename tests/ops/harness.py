@@ -177,7 +177,7 @@ class OpTester:
         assert_same_bits(call.replace(**images).run(), expected)
 
     def test_same_bits_whatever_the_threads(self) -> None:
-        call = self.make(torch.device("cpu"), spatial=(301, 277))  # six chunks an image
+        call = self.make(torch.device("cpu"), spatial=(301, 277))  # six chunks per image
         torch.set_num_threads(1)
         expected = call.run()
         for threads in (1, 2, 3, 5):

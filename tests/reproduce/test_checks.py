@@ -16,7 +16,7 @@ from ichfast.training.recipe import merge
 
 
 def slices(prefix: str, patients: int, *, blood: int = 99, kinds=SUBTYPES, masks=True) -> SliceSet:
-    """Two slices a patient; the first ``blood`` of them have blood, each of another kind."""
+    """Two slices per patient; the first ``blood`` of them have blood, each of another kind."""
     masked = torch.zeros(2 * patients, 1, 16, 16)
     masked[: 2 * blood, :, 4:8, 4:8] = 1
     names = tuple(f"{prefix}{i // 2:02}" for i in range(2 * patients))

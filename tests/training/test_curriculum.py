@@ -1,4 +1,4 @@
-"""The schedule: the paper's numbers, stability, and one seeded draw an epoch."""
+"""The schedule: the paper's numbers, stability, and one seeded draw per epoch."""
 
 import math
 

@@ -10,7 +10,7 @@ from ichfast.training.strategies.switching import Switching
 
 
 class Curriculum(Switching, name="curriculum"):
-    """Supervised with a probability that falls from epoch to epoch, else unsupervised. One draw an
+    """Supervised with a probability that falls from epoch to epoch, else unsupervised. One draw per
     epoch is the literal reading."""
 
     label = "Semi-supervised"
