@@ -26,7 +26,7 @@ CUDA_BUILD := $(CURDIR)/build/cuda
 SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 
 .DELETE_ON_ERROR:
-.PHONY: train test check check-cuda gpu-check bench clean FORCE
+.PHONY: train test check lint types cpp cuda-venv check-cuda gpu-check bench clean FORCE
 
 train: $(VENV)/built
 	@tools/stage train 'phantom, training, report; usually 4 minutes on two cores' $(RUN) -m ichfast.train $(ARGS)
@@ -34,28 +34,34 @@ train: $(VENV)/built
 test: $(VENV)/tested
 	@tools/stage test 'usually 5 minutes on two cores' $(RUN) -m pytest -n 2 --dist worksteal $(ARGS)
 
-# Lint, format, types and the C++ checks.
-check: $(VENV)/tested
+check: lint types cpp
+
+lint: $(VENV)/tested
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/clang-format --dry-run --Werror $$(find csrc tests/cpp -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
-	$(RUN) -m mypy
-	$(VENV)/bin/cmake -S . -B build/cpp
-	$(VENV)/bin/cmake --build build/cpp --parallel
-	$(VENV)/bin/ctest --test-dir build/cpp --parallel 2 --output-on-failure
+
+types: $(VENV)/tested
+	@tools/stage types 'mypy; usually 1 minute' $(RUN) -m mypy
+
+cpp: $(VENV)/tested
+	@$(VENV)/bin/cmake -S . -B build/cpp > /dev/null
+	@tools/stage cpp-build 'C++ checks; usually 1 minute on two cores' $(VENV)/bin/cmake --build build/cpp --parallel
+	@tools/stage cpp-run 'C++ checks; usually 1 minute on two cores' $(VENV)/bin/ctest --test-dir build/cpp --parallel 2 --output-on-failure
 
 # Both libraries, built against a CUDA torch for every architecture, warnings as errors, and loaded
 # there; what the compiler says of the kernels is read. Needs no GPU.
-check-cuda:
 ifeq ($(NVCC),)
-	@echo "check-cuda: not run, since no nvcc was found"
+cuda-venv check-cuda:
+	@echo "$@: not run, since no nvcc was found"
 else
-	$(PYTHON) -m venv $(CUDA_VENV)
-	$(CUDA_VENV)/bin/python -m pip --disable-pip-version-check --quiet install '$(CUDA_TORCH)' 'setuptools>=77,<82' pybind11 ninja numpy pytest hypothesis
-	rm -rf $(CUDA_BUILD) && mkdir -p $(CUDA_BUILD)
-	ICHFAST_CUDA=1 NVCC_APPEND_FLAGS='-Xptxas=-v -Werror=all-warnings' $(CUDA_VENV)/bin/python setup.py build --build-base $(CUDA_BUILD) --build-lib $(CUDA_BUILD)/lib > $(CUDA_BUILD)/log 2>&1 || { tail -n 60 $(CUDA_BUILD)/log; exit 1; }
-	$(CUDA_VENV)/bin/python tools/check_kernels.py $(CUDA_BUILD)/log
-	PYTHONPATH=$(CUDA_BUILD)/lib $(CUDA_VENV)/bin/pytest tests/test_build.py
+cuda-venv: $(CUDA_VENV)/installed
+
+check-cuda: $(CUDA_VENV)/installed
+	@rm -rf $(CUDA_BUILD) && mkdir -p $(CUDA_BUILD)/ptx
+	@LOG=$(CUDA_BUILD)/log ICHFAST_CUDA=1 NVCC_APPEND_FLAGS='-Xptxas=-v -Werror=all-warnings --keep --keep-dir=$(CUDA_BUILD)/ptx' tools/stage cuda-build 'for every architecture; usually 2 minutes on two cores' $(CUDA_VENV)/bin/python setup.py build --build-base $(CUDA_BUILD) --build-lib $(CUDA_BUILD)/lib
+	@tools/stage cuda-kernels 'spills and wide accesses' $(CUDA_VENV)/bin/python tools/check_kernels.py $(CUDA_BUILD)/log $(CUDA_BUILD)/ptx
+	@PYTHONPATH=$(CUDA_BUILD)/lib tools/stage cuda-tests 'usually 20 s on two cores' $(CUDA_VENV)/bin/pytest -n 2 tests/test_build.py
 endif
 
 gpu-check:
@@ -84,4 +90,9 @@ $(VENV)/built: $(VENV)/installed $(SOURCES)
 
 $(VENV)/tested: $(VENV)/built pyproject.toml
 	@tools/stage tools 'for tests and checks; usually 30 s' $(PIP) install --quiet 'ichfast[test,dev]' '$(TORCH)'
+	@touch $@
+
+$(CUDA_VENV)/installed: Makefile
+	@$(PYTHON) -m venv $(CUDA_VENV)
+	@tools/stage cuda-torch '$(CUDA_TORCH), several gigabytes, into $(CUDA_VENV)' $(CUDA_VENV)/bin/python -m pip --disable-pip-version-check --quiet install '$(CUDA_TORCH)' 'setuptools>=77,<82' pybind11 ninja numpy pytest pytest-xdist hypothesis
 	@touch $@

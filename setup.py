@@ -15,7 +15,10 @@ from pathlib import Path
 
 from setuptools import setup
 
-ARCHITECTURES = ("7.5", "8.0", "8.6", "9.0", "10.0", "12.0")
+# Each line is compiled once, for its first, and assembled for all: the assembler makes of that PTX
+# the bytes that it makes of each one's own (compared for all kernels, CUDA 13.0), and the compiler
+# takes most of the time.
+ARCHITECTURES = (("75",), ("80", "86", "90"), ("100", "120"))
 
 # Neither errno nor floating-point traps are looked at, and without them more loops vectorise; the
 # results stay what IEEE says.
@@ -102,17 +105,26 @@ def choose_toolkit(
     return None
 
 
-def choose_architectures(toolkit: Path, gpus: str) -> str:
-    """TORCH_CUDA_ARCH_LIST; or the GPUs' own, where the build is for this machine; or all."""
+def choose_architectures(toolkit: Path, gpus: str) -> "tuple[str, list[str]]":
+    """TORCH_CUDA_ARCH_LIST; or the GPUs' own, where the build is for this machine; or all.
+
+    As that variable has them, and as flags for nvcc where torch is not to make these.
+    """
     named = os.environ.get("TORCH_CUDA_ARCH_LIST", "").replace(";", " ").split()
     if named:
-        return " ".join(named)
-    known = output(toolkit / "bin" / "nvcc", "--list-gpu-arch").split()
-    own = [] if os.environ.get("ICHFAST_CUDA") == "1" else gpus.split()
-    if own and all(f"compute_{a.replace('.', '')}" in known for a in own):
-        return gpus
-    built = [a for a in ARCHITECTURES if f"compute_{a.replace('.', '')}" in known]
-    return " ".join(built) + "+PTX"  # of the newest, for the GPUs that come after it
+        return " ".join(named), []
+    known = re.findall(r"compute_(\d+)", output(toolkit / "bin" / "nvcc", "--list-gpu-arch"))
+    own = gpus.replace(".", "").split()
+    if os.environ.get("ICHFAST_CUDA") != "1" and own and set(own) <= set(known):
+        return gpus, []
+    names, flags = [], []
+    for line in filter(None, ([a for a in line if a in known] for line in ARCHITECTURES)):
+        compiled = f"compute_{line[0]}"
+        flags.append(f"-gencode=arch={compiled},code=[{','.join(f'sm_{a}' for a in line)}]")
+        names += [f"{a[:-1]}.{a[-1]}" for a in line]
+    flags.append(f"-gencode=arch={compiled},code={compiled}")  # for the GPUs that come after
+    names[-len(line)] += "+PTX"
+    return " ".join(names), flags
 
 
 def write_stubs() -> None:
@@ -133,7 +145,8 @@ def main() -> None:
         toolkit = choose_toolkit(torch.__version__, torch.version.cuda, gpus)
         if toolkit:  # torch's helper guesses both when it is imported, and guesses wrong
             os.environ["CUDA_HOME"] = str(toolkit[0])
-            os.environ["TORCH_CUDA_ARCH_LIST"] = choose_architectures(toolkit[0], gpus)
+            architectures, flags = choose_architectures(toolkit[0], gpus)
+            os.environ["TORCH_CUDA_ARCH_LIST"] = architectures
         from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
     except ImportError as error:
         sys.exit(
@@ -148,7 +161,7 @@ def main() -> None:
     if toolkit:
         built_for = [
             ("ICHFAST_CUDA_TOOLKIT", f'"{toolkit[1]}"'),
-            ("ICHFAST_CUDA_ARCHITECTURES", f'"{os.environ["TORCH_CUDA_ARCH_LIST"]}"'),
+            ("ICHFAST_CUDA_ARCHITECTURES", f'"{architectures}"'),
         ]
     libraries = [
         CppExtension(
@@ -166,7 +179,9 @@ def main() -> None:
                 [*map(str, sorted(Path("csrc/cuda").glob("*.cu")))],
                 include_dirs=[include],
                 define_macros=built_for,
-                extra_compile_args={"nvcc": [*NVCC_FLAGS, f"-Xcompiler={HIDDEN},{relative}"]},
+                extra_compile_args={
+                    "nvcc": [*NVCC_FLAGS, *flags, f"-Xcompiler={HIDDEN},{relative}"]
+                },
                 py_limited_api=True,  # no Python in it
             )
         )

@@ -322,15 +322,27 @@ def test_build_refusals(
 def test_architectures(build: Any, tmp_path: Path, monkeypatch: Any) -> None:
     newer = toolkit(tmp_path / "13", "13.0")
     older = toolkit(tmp_path / "12", "12.6", "50 75 80 86 87 89 90")
-    everything = "7.5 8.0 8.6 9.0 10.0 12.0+PTX"
-    assert build.choose_architectures(newer, "8.6 9.0") == "8.6 9.0"
-    assert build.choose_architectures(older, "12.0") == "7.5 8.0 8.6 9.0+PTX"  # it knows no 12.0
+    everything = (
+        "7.5 8.0 8.6 9.0 10.0+PTX 12.0",
+        ["-gencode=arch=compute_75,code=[sm_75]",
+         "-gencode=arch=compute_80,code=[sm_80,sm_86,sm_90]",
+         "-gencode=arch=compute_100,code=[sm_100,sm_120]",
+         "-gencode=arch=compute_100,code=compute_100"],
+    )  # fmt: skip
+    all_it_knows = (
+        "7.5 8.0+PTX 8.6 9.0",
+        ["-gencode=arch=compute_75,code=[sm_75]",
+         "-gencode=arch=compute_80,code=[sm_80,sm_86,sm_90]",
+         "-gencode=arch=compute_80,code=compute_80"],
+    )  # fmt: skip
+    assert build.choose_architectures(newer, "8.6 9.0") == ("8.6 9.0", [])
+    assert build.choose_architectures(older, "12.0") == all_it_knows  # but no 12.0
     monkeypatch.setenv("ICHFAST_CUDA", "1")
     assert build.choose_architectures(newer, "") == everything
     assert build.choose_architectures(newer, "9.0") == everything  # not this machine's alone
-    assert build.choose_architectures(older, "9.0") == "7.5 8.0 8.6 9.0+PTX"
+    assert build.choose_architectures(older, "9.0") == all_it_knows
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "8.0;9.0a; 12.0+PTX")
-    assert build.choose_architectures(older, "9.0") == "8.0 9.0a 12.0+PTX"
+    assert build.choose_architectures(older, "9.0") == ("8.0 9.0a 12.0+PTX", [])
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ ptxas info    : Compile time = 12.3 ms
 """
 SUMS = "_ZN7ichfast7tversky10sum_chunksILb1EffhLi256EEEvNS_4ViewIT1_Lb1EEE"
 MASK = "_ZN7ichfast14attention_mask4maskIfffLi256EEEvNS_4ViewIT0_Lb1EEE"
+MIXED_MASK = "_ZN7ichfast14attention_mask4maskIffNS_8BFloat16ELi256EEEvNS_4ViewIT0_Lb1EEE"
 ANY_MASK = "_ZN7ichfast14attention_mask4maskIfNS_5OneOfIJfdEEEfLi256EEEvT_"
 SOURCE = """\
 struct Options {
@@ -97,6 +98,17 @@ def test_misses_vectors() -> None:
     assert find(variant, {"loads", "stores"}, VECTOR) == []
     assert len(find(variant, {"loads"}, SCALAR)) == 1
     assert find(variant, set(), SCALAR) == []
+
+
+@pytest.mark.parametrize(
+    "store", ["st.global.v4.u16 [%rd2], {%rs1};", "st.global.u64 [%rd2], %rd1;"]
+)
+def test_eight_bytes_are_wide_where_two_byte_voxels_go_with_float32(store: str) -> None:
+    mixed, alike = TOOL["parse_variants"]([MIXED_MASK, MASK])
+    ptx = VECTOR.partition("st.")[0] + store
+    assert TOOL["find_narrow"](mixed, {"loads", "stores"}, ptx) == []
+    assert len(TOOL["find_narrow"](alike, {"loads", "stores"}, ptx)) == 1
+    assert len(TOOL["find_narrow"](mixed, {"loads", "stores"}, SCALAR)) == 2
 
 
 @pytest.mark.parametrize("op", sorted(path.stem for path in KERNELS.glob("*.cuh")))

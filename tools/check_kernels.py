@@ -1,10 +1,11 @@
 """What the compiler made of the CUDA kernels, read from its log and its PTX.
 
-    python tools/check_kernels.py BUILD_LOG
+    python tools/check_kernels.py BUILD_LOG PTX
 
-BUILD_LOG is the output of a build with NVCC_APPEND_FLAGS='-Xptxas=-v'. Fails where a kernel spills
-registers or uses local memory on any architecture, and where it does not both load and store 16
-bytes at once. A kernel that need not says why in the comment above it, in one of these forms:
+BUILD_LOG is the output of a build with NVCC_APPEND_FLAGS='-Xptxas=-v --keep --keep-dir=PTX', and
+PTX is the folder with what it kept. Fails where a kernel spills registers or uses local memory on
+any architecture, and where it does not both load and store 16 bytes at once. A kernel that need not
+says why in the comment above it, in one of these forms:
 
     // 16-byte accesses: none, since it reads sums.
     // 16-byte accesses: loads, since a block writes no more than its sums.
@@ -14,19 +15,18 @@ Variants for any mixture of dtypes (OneOf) go voxel by voxel, and nothing is ask
 registers and shared memory.
 """
 
-import os
 import re
-import runpy
 import subprocess
 import sys
-import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-WIDE = {"loads": "ld.global.nc.v4", "stores": "st.global.v4"}  # 16 bytes, as PTX has it
+# 16 bytes, as PTX has them; and 8, where a step is four voxels and each is stored in two bytes.
+WIDE = {"loads": r"ld\.global\.nc\.v4\.u32", "stores": r"st\.global\.v4\.u32"}
+HALF_AS_WIDE = r"st\.global\.(v4\.u16|u64)"
 
 
 def main() -> None:
@@ -38,7 +38,9 @@ def main() -> None:
         path.stem: read_kernels(path.read_text(encoding="utf-8"))
         for path in (ROOT / "csrc" / "kernels").glob("*.cuh")
     }
-    entries = compile_to_ptx()
+    entries = read_ptx(Path(sys.argv[2]))
+    if not entries:
+        sys.exit(f"{sys.argv[2]} has no PTX: was it built with NVCC_APPEND_FLAGS=--keep-dir?")
     variants = parse_variants([name for name, _ in entries])
     faults = find_spills(usages)
     asked = 0
@@ -183,10 +185,14 @@ def choose_wide(variant: Variant, kernels: Mapping[str, Mapping[str, Kernel]]) -
 
 
 def find_narrow(variant: Variant, wide: set[str], ptx: str) -> list[str]:
+    types = variant.arguments
+    # Of two "float", one is what the kernel computes in.
+    mixed = types.count("float") > 1 and {"ichfast::Half", "ichfast::BFloat16"} & set(types)
     return [
         f"{variant}: no 16-byte {kind} in the PTX; if none are needed, say why above the kernel"
         for kind in sorted(wide)
-        if WIDE[kind] not in ptx
+        if not re.search(WIDE[kind], ptx)
+        and not (kind == "stores" and mixed and re.search(HALF_AS_WIDE, ptx))
     ]
 
 
@@ -215,23 +221,12 @@ def summarise(usages: Sequence[Usage]) -> str:
     return "\n".join(lines)
 
 
-def compile_to_ptx() -> list[tuple[str, str]]:
-    """Each variant's mangled name and PTX."""
-    toolkit, _ = runpy.run_path(str(ROOT / "setup.py"))["find_toolkit"]()
-    os.environ["CUDA_HOME"] = str(toolkit)  # else torch guesses, and says so
-    from torch.utils.cpp_extension import include_paths
-
-    includes = [flag for path in include_paths() for flag in ("-isystem", path)]
+def read_ptx(folder: Path) -> list[tuple[str, str]]:
+    """Each variant's mangled name and PTX, once for every architecture that it is compiled for."""
     entries = []
-    with tempfile.TemporaryDirectory() as folder:
-        for source in sorted((ROOT / "csrc" / "cuda").glob("*.cu")):
-            ptx = Path(folder) / f"{source.stem}.ptx"
-            flags = ["-std=c++20", "-O3", "-arch=compute_80", "-DUSE_CUDA", *includes]
-            flags += [f"-I{ROOT / 'csrc'}", '-DICHFAST_CUDA_ARCHITECTURES="8.0"']
-            nvcc = toolkit / "bin" / "nvcc"
-            subprocess.run([nvcc, "-ptx", *flags, source, "-o", ptx], check=True)
-            text = ptx.read_text(encoding="utf-8")
-            entries += re.findall(r"\.entry (\w+)\(.*?\n\{(.*?)\n\}", text, re.DOTALL)
+    for path in sorted(folder.glob("*.ptx")):
+        text = path.read_text(encoding="utf-8")
+        entries += re.findall(r"\.entry (\w+)\(.*?\n\{(.*?)\n\}", text, re.DOTALL)
     return entries
 
 
