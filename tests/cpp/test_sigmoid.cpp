@@ -1,4 +1,4 @@
-// The exponential against the standard library's, and the sigmoid with its slope.
+// The exponential and the logarithm against the standard library's, and the sigmoid with its slope.
 #include <algorithm>
 #include <cstring>
 #include <limits>
@@ -47,6 +47,28 @@ void test_exponential() {
   CHECK(exponential(0.0f) == 1);
 }
 
+void test_log1p() {
+  double worst = 0;
+  for (uint32_t bits = 1; bits <= 0x3f800000; bits += 1021) {  // every exponent up to 1
+    const float e = float_of(bits);
+    const double exact = std::log1p(double(e));
+    if (e < 1.2e-38f) continue;  // a denormal has no more digits than it has
+    worst = std::max(worst, std::abs(log1p_of_unit(e) - exact) / exact);
+  }
+  std::printf("log1p: %.2e of the value at worst\n", worst);
+  CHECK(worst < 2.1e-7);
+  CHECK(std::isnan(log1p_of_unit(kQuietNaNf)));
+  CHECK(log1p_of_unit(0.0f) == 0 && log1p_of_unit(0.0) == 0);
+}
+
+void test_choose() {
+  const float positive[] = {1e-45f, 1e-38f, 2, kInfinityf};
+  for (const float z : positive) {
+    CHECK(choose(z, 3.0f, -4.0f) == 3 && choose(-z, 3.0f, -4.0f) == -4);
+    CHECK(choose(double(z), 3.0, -4.0) == 3 && choose(-double(z), 3.0, -4.0) == -4);
+  }
+}
+
 void test_sigmoid() {
   for (double x = -30; x <= 30; x += 0.37) {
     const double y = sigmoid(x);
@@ -63,6 +85,8 @@ void test_sigmoid() {
 
 int main() {
   test_exponential();
+  test_log1p();
+  test_choose();
   test_sigmoid();
   return finish();
 }
