@@ -20,7 +20,11 @@ def export_modules(package: dict[str, Any]) -> list[str]:
     for found in pkgutil.iter_modules(package["__path__"]):
         if found.ispkg or found.name.startswith("_"):
             continue
-        module = import_module(f"{package['__name__']}.{found.name}")
+        try:
+            module = import_module(f"{package['__name__']}.{found.name}")
+        except RuntimeError as error:  # as torch says that it has no operator of that name
+            error.add_note("if ichfast's native library is older than its Python code, rebuild it")
+            raise
         package.update({name: getattr(module, name) for name in module.__all__})
         names += module.__all__
     return sorted(names)

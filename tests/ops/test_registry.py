@@ -15,6 +15,7 @@ from harness import OPS, find_testers
 from benchmarks.registry import find_benchmarks
 from ichfast import ops
 from ichfast.ops import reference
+from ichfast.ops._exports import export_modules
 
 ROOT = Path(__file__).parents[2]
 SCHEMAS = sorted(
@@ -59,10 +60,10 @@ def test_files(what: str) -> None:
 def test_kernels(name: str) -> None:
     op = name.removesuffix("_backward")
     assert op in FORWARD, f"csrc/ops.cpp has {name} but no {op}"
-    assert has_kernel(name, "CPU"), f"csrc/cpu/{op}.cpp registers no CPU kernel for {name}"
-    launch = ROOT / "csrc" / "cuda" / f"{op}.cu"
-    registered = re.findall(r'm\.impl\("(\w+)"', launch.read_text(encoding="utf-8"))
-    assert name in registered, f"csrc/cuda/{op}.cu registers no CUDA kernel for {name}"
+    for file, what in ((f"csrc/cpu/{op}.cpp", "CPU"), (f"csrc/cuda/{op}.cu", "CUDA")):
+        registered = re.findall(r'm\.impl\(\s*"(\w+)"', (ROOT / file).read_text(encoding="utf-8"))
+        assert name in registered, f"{file} registers no {what} kernel for {name}"
+    assert has_kernel(name, "CPU"), f"{name} has no CPU kernel: rebuild the library"
     assert has_kernel(name, "Meta"), f"ichfast/ops/{op}.py registers no fake kernel for {name}"
 
 
@@ -70,6 +71,18 @@ def test_the_library_is_that_of_the_source() -> None:
     """Otherwise the other tests speak of an older one."""
     source = (ROOT / "csrc" / "ops.cpp").read_text(encoding="utf-8")
     assert sorted(re.findall(r'm\.def\(\s*"(\w+)\(', source)) == SCHEMAS, "rebuild the library"
+
+
+def test_an_older_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The import fails with torch's error, which does not say what to do."""
+    (tmp_path / "newer").mkdir()
+    source = "import torch\n@torch.library.register_fake('ichfast::newer')\ndef _(x): return x\n"
+    for name, text in (("__init__", ""), ("newer", source)):
+        (tmp_path / "newer" / f"{name}.py").write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(RuntimeError, match="ichfast::newer does not exist") as caught:
+        export_modules({"__name__": "newer", "__path__": [str(tmp_path / "newer")]})
+    assert "rebuild it" in caught.value.__notes__[0]
 
 
 def test_exports() -> None:
