@@ -95,4 +95,5 @@ def test_gigabytes_are_announced_before_they_are_fetched(
     assert bool(announced) is warned
     if warned:
         assert announced[0].startswith("torch 2.99 comes with CUDA's libraries")
-        assert "PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu" in announced[-1]
+        assert "PIP_EXTRA_INDEX_URL=ADDRESS" in announced[1]
+        assert "pytorch.org/get-started/locally" in announced[2]

@@ -13,8 +13,8 @@ from typing import Any
 
 ADVICE = """\
 torch {version} comes with CUDA's libraries here, several gigabytes, and this machine has no NVIDIA
-GPU. Its CPU build is 0.2 GB: stop with Ctrl-C, and start again with
-PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu in front."""
+GPU. Its CPU build is 0.2 GB: stop with Ctrl-C, and start again with PIP_EXTRA_INDEX_URL=ADDRESS in
+front, the index that pytorch.org/get-started/locally names for pip and the platform CPU."""
 
 
 def main(requirements: Sequence[str]) -> int:
