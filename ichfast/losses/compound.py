@@ -62,8 +62,9 @@ class TverskyBCELoss(nn.Module):
         self.lambda_tversky = lambda_tversky
         self.lambda_ce = lambda_ce
         for name, numbers in (("weight", weight), ("pos_weight", pos_weight)):
-            if numbers is not None and not isinstance(numbers, Tensor):
-                numbers = torch.tensor(numbers, dtype=torch.float32)
+            if numbers is not None:
+                numbers = torch.as_tensor(numbers)
+                numbers = numbers if numbers.is_floating_point() else numbers.float()
             self.register_buffer(name, numbers)
         self.reduction = reduction
         self.smooth_nr = smooth_nr
@@ -78,7 +79,7 @@ class TverskyBCELoss(nn.Module):
         logits, target = prepare(
             self, input, target, include_background=self.include_background, to_onehot_y=False
         )
-        if mask is not None and mask.shape == input.shape != logits.shape:
+        if isinstance(mask, Tensor) and mask.shape == input.shape != logits.shape:
             mask = mask[:, 1:]
         tversky, cross_entropy, count = tversky_bce(
             logits,
@@ -151,7 +152,7 @@ class DiceCELoss(TverskyBCELoss):
         smooth_nr: float = 1e-5,
         smooth_dr: float = 1e-5,
         batch: bool = False,
-        weight: Tensor | None = None,
+        weight: Sequence[float] | float | Tensor | None = None,
         lambda_dice: float = 1.0,
         lambda_ce: float = 1.0,
         label_smoothing: float = 0.0,
@@ -176,7 +177,7 @@ class DiceCELoss(TverskyBCELoss):
             beta=1.0 if jaccard else 0.5,
             lambda_tversky=lambda_dice,
             lambda_ce=lambda_ce,
-            pos_weight=None if weight is None else weight.reshape(-1),
+            pos_weight=None if weight is None else torch.as_tensor(weight).reshape(-1),
             reduction=reduction,
             # MONAI doubles numerator and denominator before it smooths them.
             smooth_nr=smooth_nr / 2,

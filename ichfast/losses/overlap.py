@@ -37,7 +37,8 @@ _MONAI_ONLY: dict[str, tuple[Any, str]] = {
     "ignore_index": (
         None,
         "there is no ignored label here; multiply probabilities (with sigmoid=False) and one-hot "
-        "target by a mask that is 0 at the voxels to be ignored",
+        "target by a mask that is 0 at the voxels to be ignored, or take TverskyBCELoss, which has "
+        "a mask",
     ),
 }
 

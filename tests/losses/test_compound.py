@@ -36,7 +36,9 @@ def check(
 @pytest.mark.parametrize("jaccard", [False, True])
 @pytest.mark.parametrize("over_batch", [False, True])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-@pytest.mark.parametrize("weight", [None, torch.tensor([3.0]), torch.tensor(0.5)], ids=str)
+@pytest.mark.parametrize(
+    "weight", [None, torch.tensor([3.0]), torch.tensor(0.5), torch.tensor([3])], ids=str
+)
 @pytest.mark.parametrize(
     "options",
     [{}, {"smooth_nr": 1.0, "smooth_dr": 0.5}, {"lambda_dice": 0.3, "lambda_ce": 2.0}],
@@ -136,6 +138,13 @@ def test_label_smoothing_is_nothing_to_monai(batch: tuple[Tensor, Tensor, Tensor
     torch.testing.assert_close(DiceCELoss(sigmoid=True)(logits, target), expected)
 
 
+@pytest.mark.parametrize("weight", [2.0, 2, [2.0], [2]], ids=str)
+def test_a_weight_need_not_be_a_tensor(batch: tuple[Tensor, Tensor, Tensor], weight: Any) -> None:
+    logits, target = batch[0][:, :1], batch[1][:, :1]
+    expected = DiceCELoss(sigmoid=True, weight=torch.tensor([2.0]))(logits, target)
+    assert torch.equal(DiceCELoss(sigmoid=True, weight=weight)(logits, target), expected)
+
+
 def test_several_channels_are_a_softmax_to_monai(batch: tuple[Tensor, Tensor, Tensor]) -> None:
     with pytest.raises(ValueError, match=r"takes one channel, not 4: .*TverskyBCELoss .*monai"):
         DiceCELoss(sigmoid=True)(*batch[:2])
@@ -231,7 +240,7 @@ class TestTverskyBCELoss:
         assert logits.grad.count_nonzero() == 0
 
     def test_weights_follow_the_module(self) -> None:
-        loss = TverskyBCELoss(weight=[1, 2], pos_weight=torch.tensor([3.0, 4.0])).to("meta")
+        loss = TverskyBCELoss(weight=[1, 2], pos_weight=torch.tensor([3, 4])).to("meta")
         for buffer in (loss.weight, loss.pos_weight):
             assert buffer is not None
             assert buffer.is_meta
@@ -247,6 +256,8 @@ class TestTverskyBCELoss:
             TverskyBCELoss(reduction="none")  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="mask must be bool"):
             TverskyBCELoss()(logits, target, mask.long())
+        with pytest.raises(TypeError, match=r"mask must be a torch\.Tensor, not list"):
+            TverskyBCELoss()(logits, target, [mask])  # type: ignore[arg-type]
 
 
 def test_a_mask_for_dice_alone(batch: tuple[Tensor, Tensor, Tensor]) -> None:
