@@ -30,7 +30,7 @@ from benchmarks.registry import find_benchmarks
 BENCHMARKS = find_benchmarks()
 OPS = tuple(name for name, benchmark in BENCHMARKS.items() if benchmark.whole_run)
 OTHERS = tuple(name for name in BENCHMARKS if name not in OPS)  # only where named
-SECONDS = {"cpu": 6.0, "cuda": 1.5}  # a case
+SECONDS = {"cpu": 6.0, "cuda": 1.5}  # per case
 RESULTS = Path(__file__).parent / "results"
 
 

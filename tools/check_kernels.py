@@ -72,7 +72,7 @@ class Usage:
 
     variant: Variant
     architecture: str
-    stack: int  # bytes a thread in local memory
+    stack: int  # bytes per thread in local memory
     spilled: int  # bytes
     registers: int
     shared: int  # bytes

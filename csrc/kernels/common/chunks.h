@@ -12,7 +12,7 @@ namespace ichfast {
 // which a small image has too few to fill a GPU.
 constexpr int kSteps = 4;
 
-// Resident threads that registers must leave room for: at 64 bytes of loads a thread, 64 KiB in
+// Resident threads that registers must leave room for: at 64 bytes of loads each, 64 KiB in
 // flight on each multiprocessor, three times what hides the latency of an H100's memory
 // (3.35 TB/s · 0.8 µs / 132 = 20 KiB).
 constexpr int kResidentThreads = 1024;
