@@ -28,6 +28,8 @@ SANITIZE := -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recov
 
 SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 
+unexport LOG  # of tools/stage, whatever the shell has under that name
+
 .DELETE_ON_ERROR:
 .PHONY: train test test-asan check lint types cpp cuda-venv check-cuda gpu-check bench clean FORCE
 
