@@ -37,7 +37,7 @@ train: $(VENV)/built
 	@tools/stage train 'phantom, training, report; usually 4 minutes on two cores' $(RUN) -m ichfast.train $(ARGS)
 
 test: $(VENV)/tested
-	@tools/stage test 'usually 5 minutes on two cores' $(RUN) -m pytest -n 2 --dist worksteal $(ARGS)
+	@OMP_NUM_THREADS=1 tools/stage test 'usually 4 minutes on two cores' $(RUN) -m pytest -n 2 --dist worksteal $(ARGS)
 
 # The ops' tests with the CPU kernels under GCC's AddressSanitizer and UndefinedBehaviorSanitizer.
 # Leaks are not looked for: what Python and torch keep until the process ends would count as such.

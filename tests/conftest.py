@@ -34,3 +34,8 @@ def _seed_and_threads() -> Iterator[None]:
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest to set up comes first, so that one worker alone does it."""
+    items.sort(key=lambda item: item.path.name != "test_distributed.py")
