@@ -94,7 +94,9 @@ class _Tversky(torch.autograd.Function):
         prediction, target, sums = ctx.saved_tensors
         if torch.is_grad_enabled():  # double backward: differentiate the plain form instead
             if ctx.group is not None:
-                raise NotImplementedError("tversky: no double backward over a group")
+                raise NotImplementedError(
+                    "tversky: no double backward over a group; leave group out for that"
+                )
             alpha, beta, smooth_nr, smooth_dr, sigmoid, batch = ctx.options
             loss = plain_tversky(
                 prediction,

@@ -145,7 +145,9 @@ class _TverskyBCE(torch.autograd.Function):
         grads = (grad_tversky, grad_cross_entropy)
         if torch.is_grad_enabled():  # double backward: differentiate the plain form instead
             if ctx.group is not None:
-                raise NotImplementedError("tversky_bce: no double backward over a group")
+                raise NotImplementedError(
+                    "tversky_bce: no double backward over a group; leave group out for that"
+                )
             alpha, beta, smooth_nr, smooth_dr, batch = ctx.options
             tversky, cross_entropy, _ = plain_tversky_bce(
                 logits,
