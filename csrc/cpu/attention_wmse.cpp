@@ -120,13 +120,11 @@ void backward(const Arguments& arguments, const Tensor& grad_loss, const Tensor&
   const Sink<A> r_sink(grad_reconstruction);
   const auto z_sink = grad_logits ? std::optional<Sink<A>>(*grad_logits) : std::nullopt;
   const double n_voxels = double(voxels(arguments.image));
+  const std::vector<double> grads = read_numbers(grad_loss);
   std::vector<Scale<A>> scales;
   for (int64_t b = 0; b < arguments.image.size(0); ++b) {
-    double buffer;
-    const double g = *load(grad_loss.scalar_type(), grad_loss.const_data_ptr(),
-                           b * grad_loss.stride(0), 1, 1, &buffer);
     const auto l = loss(sums.const_data_ptr<double>() + b * kSums, n_voxels);
-    const auto s = scale(l, g, n_voxels);
+    const auto s = scale(l, grads[b], n_voxels);
     scales.push_back({A(s.background), A(s.foreground), A(s.area)});
   }
   Chunks(arguments.image).for_each_tile([&](const Tile& tile) {

@@ -82,13 +82,12 @@ void backward(const Arguments& arguments, const Tensor& grad_loss, const Tensor&
               Tensor& grad_prediction) {
   const Source<A> prediction(arguments.prediction), target(arguments.target);
   const Sink<A> sink(grad_prediction);
-  const Tensor grads = torch::stable::contiguous(grad_loss);
+  const std::vector<double> grads = read_numbers(grad_loss);
   std::vector<Gradient<A>> gradients;
   for (int64_t i = 0; i < arguments.losses(); ++i) {
-    double buffer;
-    const double g = *load(grads.scalar_type(), grads.const_data_ptr(), i, 1, 1, &buffer);
-    const auto full = gradient(sums.const_data_ptr<double>() + i * kSums, arguments.parameters, g);
-    gradients.push_back({A(full.constant), A(full.slope)});
+    const auto g =
+        gradient(sums.const_data_ptr<double>() + i * kSums, arguments.parameters, grads[i]);
+    gradients.push_back({A(g.constant), A(g.slope)});
   }
   Chunks(arguments.prediction).for_each_tile([&](const Tile& tile) {
     A buffer[2][kTile], result[kTile];

@@ -66,15 +66,6 @@ void grad(const double* logits, const double* target, const double* mask, double
        : grad_tile<false>(logits, target, mask, q, g, n, out);
 }
 
-// All of a small tensor.
-std::vector<double> read_numbers(const Tensor& tensor) {
-  const Tensor dense = torch::stable::contiguous(tensor);
-  std::vector<double> numbers(dense.numel());
-  const double* const read =
-      load(dense.scalar_type(), dense.const_data_ptr(), 0, 1, dense.numel(), numbers.data());
-  return {read, read + dense.numel()};
-}
-
 template <class A>
 std::vector<A> read_pos_weight(const Arguments& arguments) {
   if (!arguments.pos_weight) return std::vector<A>(arguments.logits.size(1), A(1));

@@ -39,6 +39,18 @@ FILES = {
 }
 
 
+# What a folder of csrc may include, beside itself.
+ROOMS = {
+    "math": set(),
+    "dicom": set(),
+    "common": {"math"},
+    "kernels": {"math", "common/elements.h", "common/strides.h"},  # these two are without torch
+    "ops": {"common", "math"},
+    "cpu": {"ops", "common", "math"},
+    "cuda": {"ops", "kernels", "common", "math"},
+}
+
+
 def has_kernel(name: str, key: str) -> bool:
     return bool(torch._C._dispatch_has_kernel_for_dispatch_key(f"ichfast::{name}", key))
 
@@ -54,6 +66,14 @@ def test_files(what: str) -> None:
         found = [m[1] for path in (ROOT / folder).iterdir() if (m := shape.fullmatch(path.name))]
         orphans = [pattern.format(op) for op in found if op not in FORWARD]
         assert not orphans, f"csrc/ops.cpp has no schema for {', '.join(orphans)}"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_includes_point_downward(room: str) -> None:
+    for path in sorted((ROOT / "csrc" / room).rglob("*.*")):
+        for name in re.findall(r'^#include "(.+)"', path.read_text(encoding="utf-8"), re.MULTILINE):
+            known = {name, name.split("/")[0]} & ROOMS[room]
+            assert name.startswith(f"{room}/") or known, f"{path.relative_to(ROOT)} includes {name}"
 
 
 @pytest.mark.parametrize("name", SCHEMAS)

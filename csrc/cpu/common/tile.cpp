@@ -159,4 +159,17 @@ void store(ScalarType dtype, void* data, int64_t element, int64_t stride, int64_
 template void store(ScalarType, void*, int64_t, int64_t, int64_t, const float*);
 template void store(ScalarType, void*, int64_t, int64_t, int64_t, const double*);
 
+double number_at(const Tensor& tensor, int64_t element) {
+  double buffer;
+  return *load(tensor.scalar_type(), tensor.const_data_ptr(), element, 1, 1, &buffer);
+}
+
+std::vector<double> read_numbers(const Tensor& tensor) {
+  const Tensor dense = torch::stable::contiguous(tensor);
+  std::vector<double> numbers(dense.numel());
+  const double* const read =
+      load(dense.scalar_type(), dense.const_data_ptr(), 0, 1, dense.numel(), numbers.data());
+  return {read, read + dense.numel()};
+}
+
 }  // namespace ichfast

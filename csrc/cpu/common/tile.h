@@ -6,6 +6,8 @@
 // second version of any kernel.
 #pragma once
 
+#include <vector>
+
 #include "common/layout.h"
 
 namespace ichfast {
@@ -29,6 +31,12 @@ const A* load(ScalarType dtype, const void* data, int64_t element, int64_t strid
 template <class A>
 void store(ScalarType dtype, void* data, int64_t element, int64_t stride, int64_t n,
            const A* values);
+
+// One number of a small tensor; to convert it all would cost more than to window a slice.
+double number_at(const Tensor& tensor, int64_t element);
+
+// All of a small tensor, in the order of its indices.
+std::vector<double> read_numbers(const Tensor& tensor);
 
 // Reads tiles.
 template <class A>

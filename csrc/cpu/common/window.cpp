@@ -1,7 +1,6 @@
 #include "cpu/common/window.h"
 
 #include "cpu/common/simd.h"
-#include "cpu/common/tile.h"
 
 namespace ichfast {
 namespace {
@@ -37,12 +36,6 @@ void apply_window(const float* h, const Window<float>& w, bool no_nan, int64_t n
 
 void apply_window(const double* h, const Window<double>& w, bool, int64_t n, double* out) {
   window_row<false>(h, w, n, out);
-}
-
-// One number of a small tensor; converting the tensor would cost more than windowing a slice.
-double number_at(const Tensor& tensor, int64_t element) {
-  double buffer;
-  return *load(tensor.scalar_type(), tensor.const_data_ptr(), element, 1, 1, &buffer);
 }
 
 }  // namespace ichfast

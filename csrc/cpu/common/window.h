@@ -12,9 +12,6 @@ void apply_window(const float* h, const ct_window::Window<float>& w, bool no_nan
 void apply_window(const double* h, const ct_window::Window<double>& w, bool no_nan, int64_t n,
                   double* out);
 
-// One number of a small tensor; converting the tensor would cost more than windowing a slice.
-double number_at(const Tensor& tensor, int64_t element);
-
 // A window from level and width, or the error of `op` that says what is wrong with them.
 template <class A>
 ct_window::Window<A> checked_window(const char* op, double level, double width,
