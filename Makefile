@@ -46,7 +46,7 @@ test: $(VENV)/tested
 test-asan: $(VENV)/tested
 	@rm -rf $(ASAN_BUILD)/lib && mkdir -p $(ASAN_BUILD)
 	@LOG=$(ASAN_BUILD)/log CFLAGS='$(SANITIZE)' LDFLAGS='$(SANITIZE)' ICHFAST_CUDA=0 tools/stage asan-build 'usually 2 minutes on one core' $(RUN) setup.py build --build-base $(ASAN_BUILD) --build-lib $(ASAN_BUILD)/lib
-	@find=$${CXX:-c++}' -print-file-name='; tools/stage asan-tests 'usually 1 minute' env LD_PRELOAD="$$($${find}libasan.so) $$($${find}libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=$(ASAN_BUILD)/lib $(VENV)/bin/pytest --capture=sys tests/ops $(ARGS)
+	@find=$${CXX:-c++}' -print-file-name='; tools/stage asan-tests 'usually 1 minute' env LD_PRELOAD="$$($${find}libasan.so) $$($${find}libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=1 PYTHONPATH=$(ASAN_BUILD)/lib $(VENV)/bin/pytest -n 2 --capture=sys tests/ops $(ARGS)
 
 check: lint types cpp
 
