@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 from setuptools import setup
@@ -51,7 +52,12 @@ def find_toolkit() -> "tuple[Path, str] | None":
 
 
 def check_compiler() -> None:
-    """End the build where the C++ compiler is missing or knows no C++20."""
+    """End the build where Python's headers are missing, or a C++ compiler that knows C++20."""
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+        sys.exit(
+            "ichfast: Python's headers are missing (Python.h): install them (Debian, Ubuntu: "
+            "`apt install python3-dev`)."
+        )
     compiler = shlex.split(os.environ.get("CXX", "c++"))
     advice = "install g++ 11 or newer (Debian, Ubuntu: `apt install g++`), or name yours in CXX"
     if shutil.which(compiler[0]) is None:

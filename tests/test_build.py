@@ -374,6 +374,12 @@ def test_compilers(
     build.check_compiler()  # that of this machine
 
 
+def test_python_s_headers(build: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(build.sysconfig, "get_path", lambda _: str(tmp_path))
+    with pytest.raises(SystemExit, match=r"ichfast: Python's headers are missing .*python3-dev"):
+        build.check_compiler()
+
+
 def test_setup_refuses_before_it_compiles(tmp_path: Path) -> None:
     """With the torch that is here, whatever its CUDA: none at all, or not 99."""
     environment = {**os.environ, "ICHFAST_CUDA": "1", "CUDA_HOME": str(toolkit(tmp_path, "99.0"))}
