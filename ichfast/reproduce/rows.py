@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ichfast.training import Recipe
-from ichfast.training.strategy import STRATEGIES
+from ichfast.training.registry import STRATEGIES
+from ichfast.training.strategy import find_strategy
 
 DIVERGED = "diverged"
 Overrides = Callable[[Recipe], dict[str, Any]]
@@ -27,7 +28,7 @@ def follow_recipe(strategy: str) -> Overrides:
     """With the optimizer of the recipe, and as many epochs on labelled slices."""
 
     def overrides(base: Recipe) -> dict[str, Any]:
-        first = STRATEGIES[strategy].count_extra_epochs(base)
+        first = find_strategy(strategy).count_extra_epochs(base)
         return {"training.strategy": strategy, "training.epochs": base.training.epochs + first}
 
     return overrides

@@ -19,6 +19,7 @@ from pydantic_core import ErrorDetails
 
 from ichfast.data import SCHEMES
 from ichfast.errors import RecipeError
+from ichfast.training.registry import STRATEGIES
 from ichfast.training.settings import (
     AdamSettings,
     AugmentationSettings,
@@ -37,7 +38,6 @@ from ichfast.training.settings import (
     UnsupervisedSettings,
     list_choices,
 )
-from ichfast.training.strategy import STRATEGIES
 
 
 class Recipe(Settings):

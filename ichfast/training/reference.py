@@ -6,8 +6,8 @@ from pydantic.fields import FieldInfo
 
 from ichfast.training.presets import PRESETS
 from ichfast.training.recipe import join, keys, to_literal
+from ichfast.training.registry import STRATEGIES
 from ichfast.training.settings import list_choices
-from ichfast.training.strategy import STRATEGIES
 
 MODELS = {"unet": "one decoder", "multitask": "two decoders"}
 NEEDS = {"": "–", "images": "slices", "labels": "its table, and all its slices"}

@@ -8,7 +8,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from ichfast.data import SCHEMES
-from ichfast.training.strategy import STRATEGIES
+from ichfast.training.registry import STRATEGIES
 
 
 class Settings(BaseModel):

@@ -12,8 +12,9 @@ from ichfast.reproduce.plan import make_plan
 from ichfast.reproduce.rows import make_row
 from ichfast.training import PRESETS, reference
 from ichfast.training.recipe import apply_settings
+from ichfast.training.registry import STRATEGIES
 from ichfast.training.steps.together import Pair, TogetherStep
-from ichfast.training.strategy import STRATEGIES, EveryEpoch, make_strategy
+from ichfast.training.strategy import EveryEpoch, make_strategy
 
 ADAM = "supervised.optimizer=adam"
 CHOSEN = ("training.strategy=entropy", ADAM)

@@ -13,9 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ichfast import models
 from ichfast.errors import RecipeError
 from ichfast.training.forward import Forward, to_channels_last
+from ichfast.training.registry import STRATEGIES
 from ichfast.training.steps import Step, build_steps
 from ichfast.training.steps.supervised import SupervisedAdam, SupervisedLBFGS
-from ichfast.training.strategy import STRATEGIES, make_strategy
+from ichfast.training.strategy import make_strategy
 
 CPU = torch.device("cpu")
 OPTIONS = {

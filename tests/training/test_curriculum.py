@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 
 from ichfast.errors import RecipeError
 from ichfast.training import PRESETS, Recipe, recipe
+from ichfast.training.registry import STRATEGIES
 from ichfast.training.settings import list_choices
 from ichfast.training.strategies.curriculum import Curriculum
 from ichfast.training.strategies.curriculum import supervised_probability as probability
-from ichfast.training.strategy import STRATEGIES, make_strategy
+from ichfast.training.strategy import make_strategy
 
 PAPER = {0: 0.975610, 40: 0.936367, 80: 0.844077, 100: 0.766541, 140: 0.547080, 147: 0.503470}
 

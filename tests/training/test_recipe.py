@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ichfast.errors import RecipeError
 from ichfast.training import PRESETS, Recipe, recipe, reference
-from ichfast.training.strategy import STRATEGIES
+from ichfast.training.registry import STRATEGIES
 
 DOCS = Path(__file__).parents[2] / "docs" / "training.md"
 

@@ -9,10 +9,11 @@ from torch.nn import functional as F
 
 from ichfast import models
 from ichfast.errors import DataError
+from ichfast.training.registry import STRATEGIES
 from ichfast.training.steps import together
 from ichfast.training.steps.classification import ClassificationStep, read_labels
 from ichfast.training.steps.together import TogetherStep
-from ichfast.training.strategy import STRATEGIES, make_strategy
+from ichfast.training.strategy import make_strategy
 
 CPU = torch.device("cpu")
 TOGETHER = [name for name, strategy in STRATEGIES.items() if strategy.batchwise]

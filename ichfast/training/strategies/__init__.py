@@ -13,4 +13,4 @@ for _name in (
     "cps",
     "pseudo_label",
 ):
-    import_module(f"{__name__}.{_name}")  # enters ichfast.training.strategy.STRATEGIES
+    import_module(f"{__name__}.{_name}")  # enters ichfast.training.registry.STRATEGIES
