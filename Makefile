@@ -34,10 +34,10 @@ unexport LOG  # of tools/stage, whatever the shell has under that name
 .PHONY: train test test-asan check lint types cpp cuda-venv check-cuda gpu-check bench clean FORCE
 
 train: $(VENV)/built
-	@tools/stage train 'phantom, training, report; usually 4 minutes on two cores' $(RUN) -m ichfast.train $(ARGS)
+	@tools/stage train 'phantom, training, report; 1 to 4 minutes on two cores' $(RUN) -m ichfast.train $(ARGS)
 
 test: $(VENV)/tested
-	@OMP_NUM_THREADS=1 tools/stage test 'usually 4 minutes on two cores' $(RUN) -m pytest -n 2 --dist worksteal $(ARGS)
+	@OMP_NUM_THREADS=1 tools/stage test '3 to 6 minutes on two cores' $(RUN) -m pytest -n 2 --dist worksteal $(ARGS)
 
 # The ops' tests with the CPU kernels under GCC's AddressSanitizer and UndefinedBehaviorSanitizer.
 # Leaks are not looked for: what Python and torch keep until the process ends would count as such.
