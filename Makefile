@@ -99,7 +99,7 @@ $(VENV)/installed: $(VENV)/torch
 	@touch $@
 
 $(VENV)/built: $(VENV)/installed $(SOURCES)
-	@LOG=$(VENV)/build.log tools/stage build 'ichfast and what it runs with; usually 1 minute for a CPU, on two cores' $(PIP) install --verbose --no-build-isolation -e '.[report,decode]' '$(TORCH)'
+	@LOG=$(VENV)/build.log tools/stage build 'ichfast and what it runs with; usually 30 s on two cores for a CPU, 1 minute for a GPU' $(PIP) install --verbose --no-build-isolation -e '.[report,decode]' '$(TORCH)'
 	@touch $@
 
 $(VENV)/tested: $(VENV)/built pyproject.toml
