@@ -1,7 +1,9 @@
-// Tversky loss with cross-entropy on the CPU. Forward leaves five sums per (image, channel), or per
-// channel; backward is one pass with three scalars of each. See math/tversky_bce.h.
+// Tversky loss with cross-entropy on the CPU. Forward takes five sums per (image, channel), or per
+// channel, and leaves three; backward is one pass with three scalars of each. See
+// math/tversky_bce.h.
 #include "ops/tversky_bce.h"
 
+#include <algorithm>
 #include <array>
 #include <vector>
 
@@ -83,8 +85,8 @@ void forward(const Arguments& arguments, Results& results) {
   const Source<A> logits(arguments.logits), target(arguments.target);
   const auto mask = read_mask<A>(arguments);
   const std::vector<A> q = read_pos_weight<A>(arguments);
-  double* const sums = results.sums.mutable_data_ptr<double>();
-  sum_rows(Chunks(arguments.logits), arguments.groups(), sums, [&](const Tile& tile) {
+  std::vector<double> sums(arguments.groups() * kSums);
+  sum_rows(Chunks(arguments.logits), arguments.groups(), sums.data(), [&](const Tile& tile) {
     A buffer[3][kTile];
     std::array<A, kSums> result;
     sum(logits.read(tile, buffer[0]), target.read(tile, buffer[1]),
@@ -94,8 +96,10 @@ void forward(const Arguments& arguments, Results& results) {
   A* const tversky = results.tversky.mutable_data_ptr<A>();
   A* const cross_entropy = results.cross_entropy.mutable_data_ptr<A>();
   A* const count = results.count.mutable_data_ptr<A>();
+  double* const saved = results.sums.mutable_data_ptr<double>();
   for (int64_t i = 0; i < arguments.groups(); ++i) {
-    const double* const of_group = sums + i * kSums;
+    const double* const of_group = sums.data() + i * kSums;
+    std::copy_n(of_group, kSaved, saved + i * kSaved);
     tversky[i] = A(tversky::loss(of_group, arguments.parameters));
     cross_entropy[i] = A(of_group[kCE]);
     count[i] = A(of_group[kCount]);
@@ -113,7 +117,7 @@ void backward(const Arguments& arguments, const Tensor& grad_tversky,
   const std::vector<double> of_cross_entropy = read_numbers(grad_cross_entropy);
   std::vector<Gradient<A>> gradients;
   for (int64_t i = 0; i < arguments.groups(); ++i) {
-    const auto g = gradient(sums.const_data_ptr<double>() + i * kSums, arguments.parameters,
+    const auto g = gradient(sums.const_data_ptr<double>() + i * kSaved, arguments.parameters,
                             of_tversky[i], of_cross_entropy[i]);
     gradients.push_back({A(g.constant), A(g.slope), A(g.cross_entropy)});
   }

@@ -1,5 +1,6 @@
-// Tversky loss with cross-entropy. Forward leaves five sums per (image, channel), or per channel;
-// backward is one pass with three scalars of each. See math/tversky_bce.h for the derivation.
+// Tversky loss with cross-entropy. Forward takes five sums per (image, channel), or per channel,
+// and leaves three; backward is one pass with three scalars of each. See math/tversky_bce.h for the
+// derivation.
 #pragma once
 
 #include "kernels/common/chunks.h"
@@ -90,7 +91,7 @@ __global__ void __launch_bounds__(kThreads)
            double* sums, A* tversky, A* cross_entropy, A* count) {
   const int64_t g = blockIdx.x;
   const double* const total = group_sum<kThreads, kSums>(slots, g, gridDim.x, rows, chunks);
-  if (threadIdx.x < kSums) sums[g * kSums + threadIdx.x] = total[threadIdx.x];
+  if (threadIdx.x < kSaved) sums[g * kSaved + threadIdx.x] = total[threadIdx.x];
   if (threadIdx.x == 0) {
     tversky[g] = A(tversky::loss(total, parameters));
     cross_entropy[g] = A(total[kCE]);
@@ -108,7 +109,7 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
   __shared__ Gradient<A> shared_gradient;
   if (threadIdx.x == 0) {
     const int64_t image = batch ? 0 : chunk.image;
-    const auto g = gradient(sums + (image * channels + chunk.channel) * kSums, parameters,
+    const auto g = gradient(sums + (image * channels + chunk.channel) * kSaved, parameters,
                             number<double>(grad_tversky, image, chunk.channel),
                             number<double>(grad_cross_entropy, image, chunk.channel));
     shared_gradient = {A(g.constant), A(g.slope), A(g.cross_entropy)};

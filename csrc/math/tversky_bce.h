@@ -22,7 +22,9 @@ namespace ichfast::tversky_bce {
 
 using tversky::Parameters;
 
+// Backward needs the first kSaved alone; the others are results.
 enum Sum { kTP = tversky::kTP, kFP = tversky::kFP, kFN = tversky::kFN, kCE, kCount, kSums };
+inline constexpr int kSaved = tversky::kSums;
 
 template <class T>
 struct Contribution {

@@ -55,7 +55,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward_op(const Tensor& logits, cons
   };
   Results results{
       per_group(), per_group(), per_group(),
-      torch::stable::new_empty(logits, {arguments.groups(), kSums}, ScalarType::Double)};
+      torch::stable::new_empty(logits, {arguments.groups(), kSaved}, ScalarType::Double)};
   kForward(arguments, results);
   return {results.tversky, results.cross_entropy, results.count, results.sums};
 }
@@ -67,8 +67,8 @@ Tensor backward_op(const Tensor& grad_tversky, const Tensor& grad_cross_entropy,
                    double smooth_nr, double smooth_dr, bool batch) {
   const Arguments arguments = check("tversky_bce_backward", logits, target, mask, pos_weight,
                                     {alpha, beta, smooth_nr, smooth_dr}, batch);
-  check_saved("tversky_bce_backward", grad_tversky, sums, arguments.groups(), kSums);
-  check_saved("tversky_bce_backward", grad_cross_entropy, sums, arguments.groups(), kSums);
+  check_saved("tversky_bce_backward", grad_tversky, sums, arguments.groups(), kSaved);
+  check_saved("tversky_bce_backward", grad_cross_entropy, sums, arguments.groups(), kSaved);
   Tensor grad_logits = empty_gradient(arguments.logits);
   kBackward(arguments, grad_tversky, grad_cross_entropy, sums, grad_logits);
   return grad_logits;

@@ -83,7 +83,7 @@ class _Tversky(torch.autograd.Function):
         loss: Tensor
         loss, sums = torch.ops.ichfast.tversky(prediction, target, *options)
         if group is not None:
-            loss = _loss(sum_over(sums, group), *options[:4]).to(loss.dtype)
+            loss = compute_loss(sum_over(sums, group), *options[:4]).to(loss.dtype)
         ctx.group = group
         ctx.save_for_backward(prediction, target, sums)
         ctx.options = options
@@ -116,7 +116,10 @@ class _Tversky(torch.autograd.Function):
         return result, *[None] * 8
 
 
-def _loss(sums: Tensor, alpha: float, beta: float, smooth_nr: float, smooth_dr: float) -> Tensor:
+def compute_loss(
+    sums: Tensor, alpha: float, beta: float, smooth_nr: float, smooth_dr: float
+) -> Tensor:
+    """(C, 3) sums of TP, FP and FN → (C,) losses."""
     tp, fp, fn = sums.unbind(1)
     return 1 - (tp + smooth_nr) / (tp + alpha * fp + beta * fn + smooth_dr)
 

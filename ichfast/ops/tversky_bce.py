@@ -16,6 +16,7 @@ from ichfast.ops._checks import (
 )
 from ichfast.ops._layout import empty_gradient
 from ichfast.ops.reference.tversky_bce import tversky_bce as plain_tversky_bce
+from ichfast.ops.tversky import compute_loss
 from ichfast.team import sum_over
 
 __all__ = ["tversky_bce"]
@@ -126,23 +127,30 @@ class _TverskyBCE(torch.autograd.Function):
         group: "dist.ProcessGroup | None",
         *options: Any,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        *results, sums = torch.ops.ichfast.tversky_bce(logits, target, mask, pos_weight, *options)
+        tversky, cross_entropy, count, sums = torch.ops.ichfast.tversky_bce(
+            logits, target, mask, pos_weight, *options
+        )
         if group is not None:
-            dtype = results[0].dtype
-            results = [x.to(dtype) for x in _finish(sum_over(sums, group), *options[:4])]
-        tversky, cross_entropy, count = results
+            dtype = tversky.dtype
+            all_sums = torch.cat([sums, torch.stack([cross_entropy, count], 1)], 1)
+            sums, others = sum_over(all_sums, group).split([3, 2], 1)
+            sums = sums.contiguous()
+            tversky = compute_loss(sums, *options[:4]).to(dtype)
+            cross_entropy, count = (x.to(dtype, copy=True) for x in others.unbind(1))
         ctx.mark_non_differentiable(count)
+        ctx.set_materialize_grads(False)  # zeros for the count would take memory
         ctx.group = group
         ctx.save_for_backward(logits, target, mask, pos_weight, sums)
         ctx.options = options
         return tversky, cross_entropy, count
 
     @staticmethod
-    def backward(
-        ctx: Any, grad_tversky: Tensor, grad_cross_entropy: Tensor, grad_count: Tensor
-    ) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *arrived: Tensor | None) -> tuple[Tensor | None, ...]:
         logits, target, mask, pos_weight, sums = ctx.saved_tensors
-        grads = (grad_tversky, grad_cross_entropy)
+        given = next((grad for grad in arrived[:2] if grad is not None), None)
+        if given is None:
+            return (None,) * 10
+        grads = [torch.zeros_like(given) if grad is None else grad for grad in arrived[:2]]
         if torch.is_grad_enabled():  # double backward: differentiate the plain form instead
             if ctx.group is not None:
                 raise NotImplementedError(
@@ -170,14 +178,6 @@ class _TverskyBCE(torch.autograd.Function):
         return result, *[None] * 9
 
 
-def _finish(
-    sums: Tensor, alpha: float, beta: float, smooth_nr: float, smooth_dr: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    tp, fp, fn, cross_entropy, count = sums.unbind(1)
-    tversky = 1 - (tp + smooth_nr) / (tp + alpha * fp + beta * fn + smooth_dr)
-    return tversky, cross_entropy, count
-
-
 @torch.library.register_fake("ichfast::tversky_bce")
 def _(
     logits: Tensor,
@@ -192,7 +192,7 @@ def _(
 ) -> tuple[Tensor, ...]:
     wide = torch.promote_types(logits.dtype, torch.float32)
     losses = [logits.new_empty(logits.shape[1 if batch else 0 : 2], dtype=wide) for _ in range(3)]
-    return *losses, logits.new_empty((losses[0].numel(), 5), dtype=torch.float64)
+    return *losses, logits.new_empty((losses[0].numel(), 3), dtype=torch.float64)
 
 
 @torch.library.register_fake("ichfast::tversky_bce_backward")

@@ -93,6 +93,16 @@ class TestTverskyBCE(GradientTester):
     ) -> None:
         self.make(device, **arguments, **options).check()
 
+    @pytest.mark.parametrize("result", [0, 1])
+    def test_gradient_of_one_result(self, device: torch.device, result: int) -> None:
+        call = self.make(device)
+        gradients = []
+        for op in (ops.tversky_bce, reference.tversky_bce):
+            leaf = call.tensors["logits"].double().requires_grad_()
+            others = (call.tensors["target"], call.tensors["mask"])
+            gradients += torch.autograd.grad(op(leaf, *others)[result].square().sum(), leaf)
+        assert_close(gradients[0], gradients[1])
+
     @pytest.mark.parametrize("channels", [0, 1, 3])
     def test_channels(self, device: torch.device, channels: int) -> None:
         self.make(device, channels=channels, weigh=True).check()

@@ -165,11 +165,17 @@ double number_at(const Tensor& tensor, int64_t element) {
 }
 
 std::vector<double> read_numbers(const Tensor& tensor) {
-  const Tensor dense = torch::stable::contiguous(tensor);
-  std::vector<double> numbers(dense.numel());
-  const double* const read =
-      load(dense.scalar_type(), dense.const_data_ptr(), 0, 1, dense.numel(), numbers.data());
-  return {read, read + dense.numel()};
+  // Where it lies, without a copy: a gradient is often one number, expanded.
+  std::vector<double> numbers(tensor.numel());
+  for (int64_t i = 0; i < tensor.numel(); ++i) {
+    int64_t element = 0, rest = i;
+    for (int64_t d = tensor.dim() - 1; d >= 0; --d) {
+      element += rest % tensor.size(d) * tensor.stride(d);
+      rest /= tensor.size(d);
+    }
+    numbers[i] = number_at(tensor, element);
+  }
+  return numbers;
 }
 
 }  // namespace ichfast

@@ -82,7 +82,7 @@ Doubles run(Shape shape, bool batch, Layout layout, bool spoil = false) {
       z.template input<KP>(), t.template input<KT>(), {}, q.input<Floating>()};
   if constexpr (kMask) inputs.mask = w.template input<KM>();
   const TestArray<double> slots(tversky_bce::slots<KP, KT, KM, Launch>(rows, n));
-  const TestArray<double> sums(groups * kSums);
+  const TestArray<double> sums(groups * kSaved);
   const TestArray<A> results(3 * groups);
   forward(launch, inputs, parameters, batch, images, channels, n, slots.data(), sums.data(),
           results.data(), results.data() + groups, results.data() + 2 * groups);
