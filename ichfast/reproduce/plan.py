@@ -31,7 +31,7 @@ PRESETS = {
             "adam.learning_rate": 4e-3,
             "curriculum.k": 12.0,  # half of all epochs supervised, as in the paper
             "pretraining.epochs": 6,
-            "together.ramp": 24,
+            "together.ramp": 0.4,
             "data.train": 0.5,
             "data.validation": 0.3,
             "data.test": 0.2,

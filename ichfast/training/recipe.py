@@ -32,6 +32,7 @@ from ichfast.training.settings import (
     PhantomSettings,
     PretrainingSettings,
     Settings,
+    StrongSettings,
     SupervisedSettings,
     TogetherSettings,
     TrainingSettings,
@@ -53,6 +54,7 @@ class Recipe(Settings):
     lbfgs: LBFGSSettings = LBFGSSettings()
     adam: AdamSettings = AdamSettings()
     augmentation: AugmentationSettings = AugmentationSettings()
+    strong: StrongSettings = StrongSettings()
     data: DataSettings = DataSettings()
     phantom: PhantomSettings = PhantomSettings()
     compute: ComputeSettings = ComputeSettings()

@@ -56,6 +56,17 @@ class TrainingSettings(Settings):
         1, "epochs between validations; the best validated epoch is kept", ge=1
     )
     checkpoint_every: int = key(1, "epochs between checkpoints", ge=1)
+    select: Literal["best", "last", "ema"] = key(
+        "best",
+        "weights that a run ends with: of the best validated epoch, the last, or their moving "
+        "average",
+    )
+    ema: float = key(0.995, "decay of that average, per update", ge=0, lt=1)
+    statistics: Literal["labelled", "running"] = key(
+        "labelled",
+        "batch normalisation's statistics for inference, after steps that see unlabelled slices or "
+        "by L-BFGS: taken anew from the labelled slices as they are, or those of training",
+    )
     divergence: float = key(
         100.0,
         "diverged when a loss exceeds this many times the best of its step, or the weights' norm "
@@ -81,11 +92,27 @@ class SupervisedSettings(Settings):
     optimizer: Literal["lbfgs", "adam"] = key("lbfgs", "optimizer of the supervised step")
     alpha: float = key(1.0, "weight of false positives in the supervised Tversky loss", ge=0)
     beta: float = key(1.0, "weight of false negatives; both 1: soft Jaccard, both ½: Dice", ge=0)
+    cross_entropy: float = key(
+        0.0, "weight of the binary cross-entropy beside the Tversky loss", ge=0
+    )
     batch_size: int = key(16, "slices per batch (Adam), or at most per micro-batch (L-BFGS)", ge=1)
+    draws: int = key(0, "labelled slices drawn for an epoch of Adam; 0: each once", ge=0)
+    positive: float = key(
+        0.0, "share of them that has haemorrhage; 0: as in the labelled set", ge=0, le=1
+    )
 
 
 class UnsupervisedSettings(Settings):
-    batch_size: int = key(16, "slices per batch of the unsupervised step (Adam)", ge=1)
+    batch_size: int = key(16, "unlabelled slices per update", ge=1)
+    ratio: float = key(
+        1.0, "unlabelled slices of an unsupervised epoch, per labelled slice of an epoch", gt=0
+    )
+    learning_rate: float = key(0.0, "learning rate of L_u's Adam; 0: adam.learning_rate", ge=0)
+    balance: Literal["paper", "region"] = key(
+        "paper",
+        "weight of the two errors of L_u: by the area that the mask gives them, or each a mean "
+        "over its own region",
+    )
     attention_gradient: Literal["stop", "encoder", "full"] = key(
         "stop",
         "gradient of L_u through the mask: none, into the encoder, or into the segmentation "
@@ -111,12 +138,20 @@ class TogetherSettings(Settings):
     """Of strategies that see labelled and unlabelled slices in every update."""
 
     weight: float = key(1.0, "weight of the unlabelled loss beside the supervised one", ge=0)
-    ramp: int = key(40, "epochs over which that weight is reached; 0: from the start", ge=0)
-    noise: float = key(
-        0.1, "standard deviation of the noise on images, in widths of the window", ge=0
+    ramp: float = key(
+        0.01, "share of the epochs over which that weight is reached; 0: from the start", ge=0, le=1
     )
     ema: float = key(0.99, "decay of the mean teacher's moving average, per update", ge=0, le=1)
     confidence: float = key(0.95, "lowest confidence of a pseudo label", ge=0.5, le=1)
+    dropout: float = key(
+        0.5,
+        "probability with which a feature map is dropped, in the view that unimatch perturbs there",
+        ge=0,
+        lt=1,
+    )
+    slice_labels: Literal["ignore", "use"] = key(
+        "ignore", "use: an unlabelled slice that its table calls negative has an empty mask"
+    )
 
 
 class LBFGSSettings(Settings):
@@ -128,6 +163,9 @@ class LBFGSSettings(Settings):
 
 class AdamSettings(Settings):
     learning_rate: float = key(1e-4, "learning rate of Adam, in every step that uses it", gt=0)
+    decay: Literal["none", "cosine"] = key(
+        "none", "how it falls with epoch x of n: not at all, or as (1 + cos(π·x/n)) / 2"
+    )
 
 
 class AugmentationSettings(Settings):
@@ -139,6 +177,29 @@ class AugmentationSettings(Settings):
     shift: float = key(0.0, "largest shift, as a share of the side", ge=0, le=1)
     level: float = key(0.0, "largest change of the window's level, in HU", ge=0)
     width: float = key(1.0, "largest change of the window's width, as a factor", ge=1)
+    gamma: float = key(1.0, "largest exponent of the grey levels, or its reciprocal", ge=1)
+    blur: float = key(0.0, "largest standard deviation of a blur, in pixels", ge=0, le=3)
+    noise: float = key(0.0, "largest standard deviation of white noise, in HU", ge=0)
+    paste: float = key(
+        0.0, "probability that another labelled slice's lesions are pasted in", ge=0, le=1
+    )
+    paste_shift: float = key(
+        0.0, "largest shift of these from their own place, as a share of the side", ge=0, le=1
+    )
+
+
+class StrongSettings(Settings):
+    """Of the view that a network learns from, where another view of the same unlabelled slice
+    teaches it: on top of that slice's augmentation."""
+
+    level: float = key(0.0, "largest change of the window's level, in HU", ge=0)
+    width: float = key(1.0, "largest change of the window's width, as a factor", ge=1)
+    gamma: float = key(1.0, "largest exponent of the grey levels, or its reciprocal", ge=1)
+    blur: float = key(0.0, "largest standard deviation of a blur, in pixels", ge=0, le=3)
+    noise: float = key(12.0, "standard deviation of white noise, in HU", ge=0)
+    cutmix: float = key(
+        0.0, "probability that a rectangle comes from another slice of the batch", ge=0, le=1
+    )
 
 
 class DataSettings(Settings):
@@ -151,7 +212,10 @@ class DataSettings(Settings):
         (40.0, 120.0), "level and width in HU; width above 1", strict=False
     )
     slices: Literal["positive", "all"] = key(
-        "positive", "slices with haemorrhage only (masks, CSV), or all"
+        "positive", "labelled slices with haemorrhage only, or all"
+    )
+    unlabelled_slices: Literal["positive", "all"] = key(
+        "positive", "unlabelled slices that their table calls positive, where it has one, or all"
     )
     test_slices: Literal["positive", "all"] = key(
         "positive", "slices tested on, where data.slices is positive; all gives a specificity"
@@ -166,11 +230,19 @@ class DataSettings(Settings):
     split_by: Literal["patient", "slice"] = key(
         "patient", "what folds are made of; slices of one patient on both sides flatter the result"
     )
+    labelled_share: float = key(
+        1.0,
+        "share of the training patients whose masks are used; without data.unlabelled, the slices "
+        "of the others are the unlabelled set",
+        gt=0,
+        le=1,
+    )
     train: float = key(0.7, "share of the patients trained on", gt=0, le=1)
     validation: float = key(
         0.1,
-        "share of the patients, or of a fold's training side, that chooses the best epoch",
-        gt=0,
+        "share of the patients, or of a fold's training side, that chooses the best epoch; may be "
+        "0 where training.select is not best",
+        ge=0,
         le=1,
     )
     test: float = key(0.2, "share of the patients tested on", gt=0, le=1)

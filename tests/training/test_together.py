@@ -124,7 +124,7 @@ def test_peers_start_apart_and_teach_each_other() -> None:
 
 
 def test_only_sure_pixels_become_pseudo_labels() -> None:
-    step = make_step("pseudo_label", "together.confidence=0.75", "together.noise=0")
+    step = make_step("pseudo_label", "together.confidence=0.75", "strong.noise=0")
     image, mask = step.labelled.batch(torch.arange(5))
     unlabelled, _ = step.unlabelled.batch(torch.arange(5))
     with torch.no_grad():

@@ -1,7 +1,7 @@
 """What steps share that learn from labelled and unlabelled slices in one update.
 
 Each update takes a batch of labelled slices and as many unlabelled ones and makes one step of Adam
-on L_s + w(t)·L, with w(t) = weight · exp(−5(1 − t/ramp)²) until epoch ``ramp`` (Laine and Aila,
+on L_s + w(t)·L, with w(t) = weight · exp(−5(1 − t/ramp)²) over the share ``ramp`` of the epochs (Laine and Aila,
 ICLR 2017).
 """
 
@@ -86,7 +86,8 @@ class TogetherStep(UnlabelledStep):
 
     def ramp_weight(self, epoch: int) -> float:
         settings = self.recipe.together
-        rise = min(epoch / settings.ramp, 1.0) if settings.ramp else 1.0
+        last = settings.ramp * self.recipe.training.epochs
+        rise = min(epoch / last, 1.0) if last else 1.0
         return settings.weight * math.exp(-5 * (1 - rise) ** 2)
 
     def make_noise(self, epoch: int) -> torch.Generator:
@@ -94,7 +95,7 @@ class TogetherStep(UnlabelledStep):
         return torch.Generator(self.device).manual_seed(int(seed))
 
     def add_noise(self, pair: Pair) -> Tensor:
-        """The unlabelled images with Gaussian noise, of ``together.noise`` window widths."""
+        """The unlabelled images with Gaussian noise of ``strong.noise``."""
         image = pair.unlabelled
         count = len(image) if pair.whole is None else pair.whole
         drawn = torch.randn(
@@ -103,7 +104,7 @@ class TogetherStep(UnlabelledStep):
             device=image.device,
             dtype=image.dtype,
         )
-        return image + self.recipe.together.noise * drawn[self.team.share(count)]
+        return image + self.recipe.strong.noise / self.recipe.data.window[1] * drawn[self.team.share(count)]
 
     def mean(self, value: Tensor, pair: Pair) -> Tensor:
         """Of this process's mean over its unlabelled images, that over all of them."""
