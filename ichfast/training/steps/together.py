@@ -1,8 +1,8 @@
 """What steps share that learn from labelled and unlabelled slices in one update.
 
 Each update takes a batch of labelled slices and as many unlabelled ones and makes one step of Adam
-on L_s + w(t)·L, with w(t) = weight · exp(−5(1 − t/ramp)²) over the share ``ramp`` of the epochs (Laine and Aila,
-ICLR 2017).
+on L_s + w(t)·L, with w(t) = weight · exp(−5(1 − t/ramp)²) over the share ``ramp`` of the epochs
+(Laine and Aila, ICLR 2017).
 """
 
 import math
@@ -104,7 +104,8 @@ class TogetherStep(UnlabelledStep):
             device=image.device,
             dtype=image.dtype,
         )
-        return image + self.recipe.strong.noise / self.recipe.data.window[1] * drawn[self.team.share(count)]
+        deviation = self.recipe.strong.noise / self.recipe.data.window[1]
+        return image + deviation * drawn[self.team.share(count)]
 
     def mean(self, value: Tensor, pair: Pair) -> Tensor:
         """Of this process's mean over its unlabelled images, that over all of them."""
