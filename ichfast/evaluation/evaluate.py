@@ -37,6 +37,7 @@ class Evaluation:
     """Counts of a model on N slices and everything derived from them."""
 
     counts: Tensor  # (N, 3) int64 on the CPU: TP, FP, FN
+    areas: Tensor  # (N,) float64 on the CPU: sum of the probabilities, the expected area in pixels
     metrics: dict[str, Any]  # ready for JSON: an undefined score is None
     loss: float | None  # mean over slices, if a loss was asked for
     surface: Surface | None = None  # of each slice, if it was asked for
@@ -72,6 +73,7 @@ def evaluate(
     slices = slices.to(device)
     batches = torch.arange(len(slices)).split(batch_size)
     counts = torch.zeros(len(slices), 3, dtype=torch.int64, device=device)
+    areas = torch.zeros(len(slices), dtype=torch.float64, device=device)
     losses = torch.zeros(len(batches), dtype=torch.float64, device=device)
     outlines = torch.zeros(len(slices), 1 + len(TOLERANCES), dtype=torch.float64)
     with switch_to_inference(model):
@@ -82,6 +84,7 @@ def evaluate(
             probability = torch.sigmoid(logits)
             own = slice(i * batch_size, i * batch_size + len(image))
             counts[own] = overlap_counts(probability, target, threshold)[:, 0]
+            areas[own] = probability.sum((1, 2, 3), dtype=torch.float64)
             if surfaces:
                 found = measure_surface(
                     (probability > threshold)[:, 0].numpy(force=True),
@@ -98,6 +101,7 @@ def evaluate(
         whole = Surface(hd95, np.stack(nsd, 1))
     return Evaluation(
         counts=total,
+        areas=team.sum(areas).cpu(),
         metrics=_compute_metrics(total, slices, threshold)
         | ({} if whole is None else _average_surface(whole, total, slices)),
         loss=None if loss is None else team.sum(losses).sum().item() / len(slices),

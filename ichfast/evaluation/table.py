@@ -3,20 +3,24 @@
 from typing import Any
 
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ichfast.data import SliceSet
-from ichfast.evaluation.surface import Surface, name_columns
+from ichfast.evaluation.evaluate import Evaluation
+from ichfast.evaluation.surface import name_columns
 from ichfast.metrics import number_names
 
 
-def tabulate(slices: SliceSet, counts: Tensor, surface: Surface, whole: SliceSet) -> dict[str, Any]:
-    """Columns of N values each, ready for JSON; what is undefined or unknown is None.
+def tabulate(slices: SliceSet, found: Evaluation, whole: SliceSet) -> dict[str, Any]:
+    """Columns of N values each, ready for JSON; what is undefined or unknown is None. ``found`` is
+    what `evaluate` found on ``slices``, outlines included.
 
     ``patient`` and ``series`` are numbers, in the order of their first slice in ``whole``, the set
     that ``slices`` were chosen from, and ``slice`` is the place there. It holds no identifier.
     """
-    tp, fp, fn = counts.T.tolist()
+    surface = found.surface
+    if surface is None:
+        raise ValueError("these slices have no outlines: evaluate(..., surfaces=True)")
+    tp, fp, fn = found.counts.T.tolist()
     own, every = _list_scans(slices), _list_scans(whole)
     return {
         "patient": number_names(slices.patients, whole.patients),
@@ -25,6 +29,7 @@ def tabulate(slices: SliceSet, counts: Tensor, surface: Surface, whole: SliceSet
         "tp": tp,
         "fp": fp,
         "fn": fn,
+        "area": found.areas.tolist(),
         "subtypes": [None if kinds is None else list(kinds) for kinds in slices.subtypes]
         or [None] * len(slices),
         "hd95": _none_if_nan(surface.hd95),

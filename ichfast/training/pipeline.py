@@ -124,8 +124,7 @@ def assess(
         )
         for part in (parts.validation, parts.test)
     )
-    assert test.surface is not None
-    columns = tabulate(parts.test, test.counts, test.surface, parts.whole)
+    columns = tabulate(parts.test, test, parts.whole)
     folder.write(SLICES, json.dumps(columns, allow_nan=False).encode())
     folder.write(EXAMPLES, to_safetensors(pick_examples(model, parts.test, test, device=device)))
     return validation, test

@@ -56,9 +56,11 @@ def test_counts_are_those_of_the_whole_set_at_once(model):
     data = slices()
     assert data.masks is not None
     expected = ops.overlap_counts((data.hu > 500).float()[:, None], data.masks[:, None])[:, 0]
+    probabilities = torch.sigmoid(model.segment(data.batch(range(11))[0])).double()
     for batch_size in (1, 4, 100):
         result = evaluate(model, data, batch_size=batch_size)
         assert torch.equal(result.counts, expected)
+        torch.testing.assert_close(result.areas, probabilities.detach().sum((1, 2, 3)))
     assert max(model.batches) == 11
 
 

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import pytest
 import torch
 from slice_sets import slice_set
 
@@ -23,7 +24,7 @@ def test_columns_of_a_selection() -> None:
     )
     some = whole.select([5, 3, 1])
     result = evaluate(ReducedUNet((4, 8)), some, batch_size=2, surfaces=True)
-    columns = tabulate(some, result.counts, result.surface, whole)
+    columns = tabulate(some, result, whole)
     assert json.loads(json.dumps(columns, allow_nan=False)) == columns
     assert columns["patient"] == [1, 2, 0]
     assert columns["series"] == [2, 3, 1]  # s1 of Ann is not s1 of Zoe
@@ -39,7 +40,8 @@ def test_columns_of_a_selection() -> None:
     }
     assert None not in columns["hd95"][1:]
     assert not any(name in json.dumps(columns) for name in ("Ann", "Bob", "Zoe", "s1", "s7"))
-    assert (
-        tabulate(replace(some, subtypes=()), result.counts, result.surface, whole)["subtypes"]
-        == [None] * 3
-    )
+    assert columns["area"] == result.areas.tolist()
+    bare = replace(some, subtypes=())
+    assert tabulate(bare, result, whole)["subtypes"] == [None] * 3
+    with pytest.raises(ValueError, match="surfaces=True"):
+        tabulate(some, evaluate(ReducedUNet((4, 8)), some, batch_size=2), whole)

@@ -14,7 +14,7 @@ from ichfast.data import SCHEMES
 from ichfast.data.phantom import write_phantom
 from ichfast.data.prepare import prepare_pool
 from ichfast.errors import DataError, RecipeError
-from ichfast.evaluation import tabulate
+from ichfast.evaluation import Evaluation, tabulate
 from ichfast.evaluation.surface import Surface
 from ichfast.training.parts import load_parts, split
 
@@ -181,7 +181,8 @@ def test_patients_have_the_same_number_in_every_fold() -> None:
         settings = "data.scheme=80", f"data.fold={fold}", "data.test_slices=all"
         test = whole.select(split(whole, tiny(*settings).data)["test"])
         nothing = Surface(np.zeros(len(test)), np.zeros((len(test), 2)))
-        columns = tabulate(test, torch.zeros(len(test), 3, dtype=torch.int64), nothing, whole)
+        counts = torch.zeros(len(test), 3, dtype=torch.int64)
+        columns = tabulate(test, Evaluation(counts, counts[:, 0], {}, None, nothing), whole)
         assert columns["patient"] == [int(name) for name in test.patients]
         assert [whole.patients[place] for place in columns["slice"]] == list(test.patients)
 
