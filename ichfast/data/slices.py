@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -114,7 +115,7 @@ class SliceSet:
         """Names by which another set may hold one of these heads."""
         return {*self.patients, *self.studies, *self.series} - {""}
 
-    @property
+    @cached_property
     def positive(self) -> Tensor:
         """(N,) bool: the slice's mask is not empty at this size."""
         masks = self.masks

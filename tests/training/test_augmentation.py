@@ -13,6 +13,7 @@ from ichfast import models
 from ichfast.training import augmentation
 from ichfast.training.steps.supervised import SupervisedAdam, SupervisedLBFGS
 from ichfast.training.steps.unsupervised import UnsupervisedStep
+from ichfast.training.views import draw_view
 
 CPU = torch.device("cpu")
 ALL = (
@@ -97,12 +98,12 @@ def test_lbfgs_keeps_to_one_augmentation_an_epoch_and_to_no_pair_across_two() ->
     for epoch in range(3):
         step.run(epoch, moved=False)
         assert not state.get("old_dirs")
-    warp = augmentation.draw(tiny(*ALL), "supervised", 0, 7)
+    view = draw_view(tiny(*ALL), "supervised", 0, 7)
     model.train()
-    assert step.run_full_pass(gradient=False, warp=warp) == step.run_full_pass(
-        gradient=True, warp=warp
+    assert step.run_full_pass(gradient=False, view=view) == step.run_full_pass(
+        gradient=True, view=view
     )
-    assert step.run_full_pass(gradient=False, warp=warp) != step.run_full_pass(gradient=False)
+    assert step.run_full_pass(gradient=False, view=view) != step.run_full_pass(gradient=False)
 
 
 def test_resumed_as_if_never_stopped(start, tmp_path) -> None:

@@ -9,20 +9,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ichfast.data import SliceSet, Warp
+from ichfast.data import SliceSet
 from ichfast.losses import TverskyLoss
 from ichfast.models import ReducedUNet
 from ichfast.team import ALONE, Team
-from ichfast.training import augmentation
 from ichfast.training.forward import Forward
 from ichfast.training.recipe import Recipe
 from ichfast.training.seeding import make_generator
 from ichfast.training.steps.statistics import renew_statistics
+from ichfast.training.views import View, draw_labelled_view, draw_view, render
 
 FORWARD = 0.35
 """of the time of a pass forward and backward"""
-Batch = tuple[NDArray[np.int64], Warp | None]
-"""what :meth:`ichfast.data.SliceSet.batch` takes"""
+Batch = tuple[NDArray[np.int64], View | None]
+"""which slices of a set, and how :func:`ichfast.training.views.render` shows them"""
 
 
 class EpochResult(NamedTuple):
@@ -118,7 +118,7 @@ class UnlabelledStep(OptimizingStep):
     def renew_statistics(self) -> None:
         with torch.no_grad(), renew_statistics(self.model):
             for batch in self.batches:
-                image, _ = self.labelled.batch(*take_share(self.team, (batch, None)))
+                image, _ = render(self.labelled, *take_share(self.team, (batch, None)))
                 self.forward(self.model.segment, image)
 
 
@@ -154,9 +154,9 @@ def make_micro_batches(labelled: SliceSet, recipe: Recipe) -> list[NDArray[np.in
 def draw_labelled_batches(labelled: SliceSet, recipe: Recipe, epoch: int) -> list[Batch]:
     """The labelled set, shuffled and augmented anew."""
     order = make_generator(recipe.training.seed, "shuffle", epoch).permutation(len(labelled))
-    warp = augmentation.draw(recipe, "supervised", epoch, len(order))
-    batches = split_evenly(order, recipe.supervised.batch_size)
-    return [(batch, warp and warp.select(batch)) for batch in batches]
+    view = draw_labelled_view(labelled, order, recipe, epoch)
+    batches = split_evenly(np.arange(len(order)), recipe.supervised.batch_size)
+    return [(order[batch], view and view.select(batch)) for batch in batches]
 
 
 def draw_unlabelled_batches(
@@ -166,18 +166,18 @@ def draw_unlabelled_batches(
     chosen = make_generator(recipe.training.seed, "unlabelled", epoch).choice(
         len(unlabelled), count, replace=count > len(unlabelled)
     )
-    warp = augmentation.draw(recipe, "unsupervised", epoch, count)
+    view = draw_view(recipe, "unsupervised", epoch, count)
     batches = split_evenly(np.arange(count), batch_size)
-    return [(chosen[batch], warp and warp.select(batch)) for batch in batches]
+    return [(chosen[batch], view and view.select(batch)) for batch in batches]
 
 
 def take_share(team: Team, batch: Batch) -> Batch:
     """This process's part of a batch."""
     if team.size == 1:
         return batch
-    places, warp = batch
+    places, view = batch
     own = team.share(len(places))
-    return places[own], warp and warp.select(np.arange(len(places))[own])
+    return places[own], view and view.select(np.arange(len(places))[own])
 
 
 def average_losses(losses: Sequence[tuple[Tensor, Batch]]) -> float:

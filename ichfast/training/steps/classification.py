@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from ichfast.data import SUBTYPES, SliceSet
 from ichfast.errors import DataError
-from ichfast.training import augmentation
 from ichfast.training.seeding import make_generator
 from ichfast.training.steps.base import (
     Batch,
@@ -20,6 +19,7 @@ from ichfast.training.steps.base import (
     split_evenly,
     take_share,
 )
+from ichfast.training.views import draw_view, render
 
 
 class ClassificationStep(OptimizingStep):
@@ -45,16 +45,16 @@ class ClassificationStep(OptimizingStep):
         self.model.train()
         seed, count = self.recipe.training.seed, len(self.rows)
         order = make_generator(seed, "classification", epoch).permutation(count)
-        warp = augmentation.draw(self.recipe, "classification", epoch, count)
+        view = draw_view(self.recipe, "classification", epoch, count)
         losses = []
         for places in split_evenly(order, self.recipe.unsupervised.batch_size):
-            batch = (self.rows[places], warp and warp.select(places))
+            batch = (self.rows[places], view and view.select(places))
             losses.append((self.update(batch, self.labels[torch.from_numpy(places)]), batch))
         return EpochResult(average_losses(losses), 1)
 
     def update(self, batch: Batch, labels: Tensor) -> Tensor:
         """One update; the loss before it."""
-        image, _ = self.unlabelled.batch(*take_share(self.team, batch))
+        image, _ = render(self.unlabelled, *take_share(self.team, batch))
         labels = labels[self.team.share(len(labels))].to(self.device, non_blocking=True)
         self.optimizer.zero_grad()
         logits = self.head(self.forward(self.encode, image))

@@ -2,11 +2,10 @@
 
 from abc import abstractmethod
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ichfast.data import Warp
-from ichfast.training import augmentation
 from ichfast.training.forward import Forward
 from ichfast.training.recipe import Recipe, merge
 from ichfast.training.steps.base import (
@@ -21,6 +20,7 @@ from ichfast.training.steps.base import (
     take_share,
 )
 from ichfast.training.steps.statistics import freeze_statistics, renew_statistics
+from ichfast.training.views import View, draw_labelled_view, render
 
 LINE_SEARCH = 1.2
 """evaluations per iteration of L-BFGS: strong-Wolfe takes a second look now and then"""
@@ -63,8 +63,8 @@ class SupervisedLBFGS(SupervisedStep):
         )
 
     def run(self, epoch: int, *, moved: bool) -> EpochResult:
-        warp = augmentation.draw(self.recipe, "supervised", epoch, len(self.labelled))
-        if moved or warp is not None:
+        view = draw_labelled_view(self.labelled, np.arange(len(self.labelled)), self.recipe, epoch)
+        if moved or view is not None:
             self._drop_pending_pair()
         evaluations = 0
 
@@ -72,7 +72,7 @@ class SupervisedLBFGS(SupervisedStep):
             nonlocal evaluations
             evaluations += 1
             self.optimizer.zero_grad()
-            return self.run_full_pass(gradient=True, warp=warp)
+            return self.run_full_pass(gradient=True, view=view)
 
         self.model.train()
         with freeze_statistics(self.model):
@@ -84,12 +84,12 @@ class SupervisedLBFGS(SupervisedStep):
             loss = self.run_full_pass(gradient=False)
         return EpochResult(loss, evaluations)
 
-    def run_full_pass(self, *, gradient: bool, warp: Warp | None = None) -> float:
+    def run_full_pass(self, *, gradient: bool, view: View | None = None) -> float:
         """The loss over the labelled set; with ``gradient``, added to the parameters' too."""
         losses: list[Tensor] = []
         for batch in self.batches:
-            own = take_share(self.team, (batch, warp and warp.select(batch)))
-            image, mask = self.labelled.batch(*own)
+            own = take_share(self.team, (batch, view and view.select(batch)))
+            image, mask = render(self.labelled, *own)
             loss = self.loss(self.forward(self.model.segment, image), mask) * (
                 len(batch) / len(self.labelled)
             )
@@ -131,7 +131,7 @@ class SupervisedAdam(SupervisedStep):
 
     def update(self, batch: Batch) -> Tensor:
         """One update; the loss before it."""
-        image, mask = self.labelled.batch(*take_share(self.team, batch))
+        image, mask = render(self.labelled, *take_share(self.team, batch))
         self.optimizer.zero_grad()
         loss: Tensor = self.loss(self.forward(self.model.segment, image), mask)
         loss.backward()

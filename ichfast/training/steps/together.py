@@ -23,6 +23,7 @@ from ichfast.training.steps.base import (
     make_supervised_loss,
     take_share,
 )
+from ichfast.training.views import render
 
 
 class Pair(NamedTuple):
@@ -67,10 +68,10 @@ class TogetherStep(UnlabelledStep):
         weight, noise = self.ramp_weight(epoch), self.make_noise(epoch)
         losses = []
         for own, other in zip(ours, theirs, strict=True):
-            image, mask = self.labelled.batch(*take_share(self.team, own))
+            image, mask = render(self.labelled, *take_share(self.team, own))
             assert mask is not None
             self.optimizer.zero_grad()
-            unlabelled, _ = self.unlabelled.batch(*take_share(self.team, other))
+            unlabelled, _ = render(self.unlabelled, *take_share(self.team, other))
             pair = Pair(image, mask, unlabelled, weight, noise, len(other[0]))
             supervised, further = self.backward(pair)
             self.team.sum_gradients(self.optimizer)

@@ -14,6 +14,7 @@ from ichfast.training.steps.base import (
     draw_unlabelled_batches,
     take_share,
 )
+from ichfast.training.views import render
 
 
 class UnsupervisedStep(UnlabelledStep):
@@ -40,7 +41,7 @@ class UnsupervisedStep(UnlabelledStep):
 
     def update(self, batch: Batch) -> Tensor:
         """One update; the loss before it."""
-        image, _ = self.unlabelled.batch(*take_share(self.team, batch))
+        image, _ = render(self.unlabelled, *take_share(self.team, batch))
         self.optimizer.zero_grad()
         loss = self.team.mean(self.loss(image, *self.forward(self.model, image)), len(image))
         loss.backward(inputs=self.parameters)
