@@ -35,5 +35,8 @@ STABLE_TORCH_LIBRARY(ichfast, m) {
       "pool_batch(Tensor pool, Tensor? masks, Tensor indices, Tensor theta, Tensor slope, "
       "Tensor intercept, Tensor windows, int[2] size, str function, ScalarType dtype) "
       "-> (Tensor images, Tensor masks)");
+  m.def(
+      "paste(Tensor image, Tensor? target, Tensor source, Tensor? source_target, Tensor region, "
+      "Tensor feather, float low, float high) -> (Tensor image, Tensor target)");
   m.def("overlap_counts(Tensor prediction, Tensor target, float threshold) -> Tensor");
 }
