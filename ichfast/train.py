@@ -12,7 +12,7 @@ import torch
 from ichfast._native import NO_CUDA
 from ichfast.errors import IchfastError, RecipeError, TeamError
 from ichfast.team import ALONE, Team, complain, join_team, silence_followers
-from ichfast.training import PRESETS, Recipe, RunFolder, checkpoint, recipe, reference, run
+from ichfast.training import PRESETS, Recipe, RunFolder, checkpoint, finish, recipe, reference, run
 from ichfast.training.folder import CHECKPOINT, RECIPE, hold_folder
 from ichfast.training.options import parse_options
 
@@ -29,6 +29,7 @@ examples:
   python -m ichfast.train --labelled CT-ICH --unlabelled RSNA --preset paper
   python -m ichfast.train --set training.strategy=supervised --set training.epochs=10
   python -m ichfast.train --resume runs/demo-20250101-120000
+  python -m ichfast.train --finish runs/demo-20250101-120000
   torchrun --standalone --nproc-per-node 2 -m ichfast.train --out runs/two
 
 recipe keys for --set and --recipe files (in brackets: the paper preset's value, the demo's):
@@ -55,13 +56,18 @@ def run_command(options: argparse.Namespace) -> int:
             with hold_folder(
                 team,
                 folder,
-                resume=options.resume is not None,
+                resume=bool(options.resume or options.finish),
                 tensorboard=options.tensorboard,
             ) as held:
-                if options.resume is None:
-                    restarted = team.any(team.restarts > 0)
-                    team.lead(lambda: claim(held, team, restarted))
-                metrics = run(chosen, held, device, team=team, deterministic=options.deterministic)
+                if options.finish:
+                    metrics = finish(chosen, held, device, team=team)
+                else:
+                    if options.resume is None:
+                        restarted = team.any(team.restarts > 0)
+                        team.lead(lambda: claim(held, team, restarted))
+                    metrics = run(
+                        chosen, held, device, team=team, deterministic=options.deterministic
+                    )
             return team.lead(lambda: conclude(folder, metrics, team))
     except TeamError as error:
         fix = (
@@ -121,6 +127,13 @@ def make_parser(prog: str = PROG) -> argparse.ArgumentParser:
         help="continue this run; with --set training.epochs=N, for longer than planned",
     )
     output.add_argument(
+        "--finish",
+        type=Path,
+        metavar="RUN",
+        help="evaluate this run, which was stopped, by its last checkpoint, and write its report; "
+        "it can be resumed all the same",
+    )
+    output.add_argument(
         "--tensorboard", action="store_true", help="TensorBoard's files too, in RUN/events"
     )
     output.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (%(default)s)")
@@ -135,11 +148,16 @@ def make_parser(prog: str = PROG) -> argparse.ArgumentParser:
 
 def choose_recipe(options: argparse.Namespace) -> Recipe:
     """Preset or stored recipe, then the file, then the options, each over the one before."""
-    if options.resume:
+    if stored := options.resume or options.finish:
+        option = "--resume" if options.resume else "--finish"
         for name in ("preset", "recipe", "out"):
             if getattr(options, name) is not None:
-                raise RecipeError(f"--{name} does not go with --resume: the run has its own.")
-        chosen = recipe.read(options.resume / RECIPE, Recipe())
+                raise RecipeError(f"--{name} does not go with {option}: the run has its own.")
+        if options.resume and options.finish:
+            raise RecipeError("--resume goes on with a run and --finish does not: give one.")
+        if options.finish and options.set:
+            raise RecipeError("--set does not go with --finish: the run has its own recipe.")
+        chosen = recipe.read(stored / RECIPE, Recipe())
     else:
         chosen = PRESETS[options.preset or "demo"]
         if options.recipe:
@@ -173,11 +191,12 @@ def resolve_device(name: str) -> torch.device:
 
 
 def choose_folder(options: argparse.Namespace, team: Team) -> Path:
-    path: Path | None = options.resume or options.out
+    stored: Path | None = options.resume or options.finish
+    path: Path | None = stored or options.out
     if path is None and team.restarts + team.restarts_left > 0:
         raise IchfastError("torchrun --max-restarts needs --out RUN, so that a restart finds it.")
-    if options.resume:
-        RunFolder(options.resume, resume=True)  # or it raises
+    if stored:
+        RunFolder(stored, resume=True)  # or it raises
     return path or name_folder(options)
 
 
@@ -200,10 +219,13 @@ def conclude(folder: Path, metrics: dict[str, Any], team: Team = ALONE) -> int:
     write_report(folder)
     if metrics["status"] == "interrupted":
         print(
-            f"stopped after {metrics['epochs']} epochs; {advise_resume(folder, team)}",
+            f"stopped after {metrics['epochs']} epochs; {advise_resume(folder, team)}"
+            + advise_finish(folder),
             file=sys.stderr,
         )
         return 130
+    if metrics["status"] == "unfinished":
+        print(f"{metrics['reason']}; {advise_resume(folder, team)}", file=sys.stderr)
     if metrics["status"] == "diverged":
         kept = (folder / CHECKPOINT).exists()
         print(
@@ -252,6 +274,12 @@ def advise_resume(folder: Path | None, team: Team = ALONE) -> str:
         python = "python" if team.size == 1 else f"torchrun (as before, {team.size} processes)"
         return f"resume with: {python} -m ichfast.train --resume {folder}"
     return "nothing was trained yet: start it again."
+
+
+def advise_finish(folder: Path) -> str:
+    if not (folder / CHECKPOINT).exists():
+        return ""
+    return f"\nevaluate it as it is with: python -m ichfast.train --finish {folder}"
 
 
 if __name__ == "__main__":

@@ -244,7 +244,7 @@ def test_losses_of_steps_with_parts(run):
     assert "Classification loss" in page(run).text
 
 
-@pytest.mark.parametrize("status", ["interrupted", "diverged"])
+@pytest.mark.parametrize("status", ["interrupted", "diverged", "unfinished"])
 @pytest.mark.parametrize("evaluated", [True, False])
 def test_runs_that_did_not_finish_say_so(run, status, evaluated):
     changes = {} if evaluated else {"test": None, "validation": None, "best_epoch": None}
@@ -252,7 +252,7 @@ def test_runs_that_did_not_finish_say_so(run, status, evaluated):
     html = page(run)
     assert status.capitalize() in html.text
     assert "the loss is nan" in html.text
-    assert ("best weights before that" in html.text) == evaluated
+    assert ("weights it had kept by then" in html.text) == evaluated
     assert ("It was not evaluated" in html.text) != evaluated
     assert ("Test Dice" in html.text) == evaluated
 

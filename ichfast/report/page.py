@@ -139,11 +139,12 @@ def _write_note(run: Run) -> str:
         ending = {
             "interrupted": "Training was interrupted; resume the run to finish it",
             "diverged": "Training diverged",
+            "unfinished": "The run has not come to its end",
         }.get(metrics["status"], f"The run ended as {metrics['status']}")
         reason = metrics.get("reason")
         notes.append(f"{ending}{f': {reason}' if reason else ''}.")
         notes.append(
-            "The scores are those of the best weights before that."
+            "The scores are those of the weights it had kept by then."
             if metrics.get("test")
             else "It was not evaluated."
         )

@@ -34,11 +34,14 @@ class Progress:
     best_model: dict[str, Tensor] | None = None
     seconds: float = 0.0
 
-    def keep_best(self, model: ReducedUNet, score: float | None) -> None:
-        """Keep the weights if ``score`` is the best so far; None is a score that is undefined."""
-        if score is not None and score > self.best_score:
-            self.best_score, self.best_epoch = score, self.epochs
-            self.best_model = {name: value.clone() for name, value in model.state_dict().items()}
+    def keep_best(self, model: ReducedUNet, score: float | None) -> bool:
+        """Keep the weights if ``score`` is the best so far; None is a score that is undefined.
+        Whether they are."""
+        if score is None or score <= self.best_score:
+            return False
+        self.best_score, self.best_epoch = score, self.epochs
+        self.best_model = {name: value.clone() for name, value in model.state_dict().items()}
+        return True
 
     def advance(self, step: str, loss: float, seconds: float) -> None:
         self.epochs += 1

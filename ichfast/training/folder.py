@@ -68,8 +68,10 @@ class RunFolder:
     def claim(self) -> None:
         """Raise unless the folder is free for a new run. A run that was killed before its first
         checkpoint has left nothing that is worth keeping."""
-        others = {file.name for file in self.path.iterdir()} - {LOCK, RECIPE, LOG, EVENTS}
-        others = {name for name in others if not name.startswith(PARTIAL)}
+        found = {file.name for file in self.path.iterdir() if not file.name.startswith(PARTIAL)}
+        others = found - {LOCK, RECIPE, LOG, EVENTS}
+        if {RECIPE, LOG} <= found:
+            others -= {WEIGHTS}
         if CHECKPOINT in others:
             raise OutputError(
                 f"{self.path} already holds a run; continue it with --resume {self.path}, or "

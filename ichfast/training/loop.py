@@ -15,11 +15,11 @@ from tqdm import tqdm
 
 from ichfast.errors import DataError, DivergedError, TeamError
 from ichfast.evaluation import evaluate
-from ichfast.models import ReducedUNet
+from ichfast.models import ReducedUNet, to_bytes
 from ichfast.team import ALONE, Team
 from ichfast.training import checkpoint
 from ichfast.training.checkpoint import Progress
-from ichfast.training.folder import RunFolder
+from ichfast.training.folder import WEIGHTS, RunFolder
 from ichfast.training.parts import Parts
 from ichfast.training.recipe import Recipe
 from ichfast.training.steps import EpochResult, Step, build_steps, make_supervised_loss
@@ -65,7 +65,8 @@ def train(
             validation = None
             if (epoch + 1) % settings.validate_every == 0:
                 validation = validate(model, parts, recipe, device, team)
-                progress.keep_best(model, validation["dice"])
+                if progress.keep_best(model, validation["dice"]):
+                    folder.write(WEIGHTS, to_bytes(model))
             seconds = time.perf_counter() - start
 
             progress.advance(draw.step, outcome.loss, seconds)

@@ -16,8 +16,8 @@ from safetensors.torch import save as to_safetensors
 
 import ichfast
 from ichfast import models
-from ichfast.errors import DivergedError
-from ichfast.evaluation import Evaluation, evaluate, pick_examples, tabulate
+from ichfast.errors import CheckpointError, DivergedError
+from ichfast.evaluation import evaluate, pick_examples, tabulate
 from ichfast.models import ReducedUNet
 from ichfast.team import ALONE, Team
 from ichfast.training import checkpoint
@@ -56,16 +56,10 @@ def run(
     if content:  # a refused resume leaves the stored recipe as it was
         checkpoint.check_data(folder, content, parts.fingerprints)
         folder.write(RECIPE, to_toml(recipe).encode())
-    data_seconds = time.perf_counter() - start
+    seconds = time.perf_counter() - start
     print(describe_run(recipe, folder, parts), file=sys.stderr)
 
-    model = models.build(
-        make_strategy(recipe).model,
-        recipe.model.channels,
-        recipe.training.seed,
-        recipe.model.convolutions,
-    ).to(device)
-    progress = Progress()
+    model, progress = make_model(recipe, device), Progress()
     status, reason = "finished", None
     with keep_heap(), compute_exactly(device, deterministic=deterministic):
         try:
@@ -73,32 +67,107 @@ def run(
                 status = "interrupted"
         except DivergedError as error:
             status, reason = "diverged", str(error)
-        metrics: dict[str, Any] = {
-            "status": status,
-            "reason": reason,
-            "strategy": recipe.training.strategy,
-            "seed": recipe.training.seed,
-            "epochs": progress.epochs,
-            "best_epoch": progress.best_epoch,
-            "steps": progress.steps,
-            "validation": None,
-            "test": None,
-            "data": parts.count(),
-            "versions": list_versions(),
-            "threads": torch.get_num_threads(),
-            "processes": team.size,
-            "seconds": {"data": data_seconds, "training": progress.seconds, "evaluation": None},
-        }
-        start = time.perf_counter()
+        metrics = describe_end(status, reason, progress, parts, recipe, seconds, team)
         if status == "finished" or (status == "diverged" and progress.best_model):
-            validation, test = assess(model, progress, parts, recipe, folder, device, team)
-            metrics |= {"validation": validation.metrics, "test": test.metrics}
-            metrics["seconds"]["evaluation"] = time.perf_counter() - start
-    folder.write(METRICS, json.dumps(metrics, indent=1).encode())
+            assess(metrics, model, progress, parts, recipe, folder, device, team)
+    write_metrics(folder, metrics)
     return metrics
 
 
+def finish(
+    recipe: Recipe,
+    folder: RunFolder,
+    device: torch.device,
+    parts: Parts | None = None,
+    team: Team = ALONE,
+) -> dict[str, Any]:
+    """Evaluate a run that was stopped, by its last checkpoint, as if it had ended there; the
+    content of metrics.json, whose status is "unfinished". It can be resumed all the same. Any
+    number of processes may do it. Raises CheckpointError where there is nothing to evaluate, or
+    the run has ended and was evaluated."""
+    content = team.lead(lambda: checkpoint.read(folder))
+    if content is None:
+        raise CheckpointError(
+            f"{folder.path} has no checkpoint yet, so there is nothing to evaluate; go on with "
+            f"--resume {folder.path}."
+        )
+    checkpoint.check_recipe(folder, content, recipe)
+    team.lead(lambda: check_open(folder, content["progress"]["epochs"]))
+    start = time.perf_counter()
+    parts = (parts or load_parts(recipe, folder.path.parent, team=team)).to(device)
+    checkpoint.check_data(folder, content, parts.fingerprints)
+    seconds = time.perf_counter() - start
+    print(describe_run(recipe, folder, parts), file=sys.stderr)
+
+    model, progress = make_model(recipe, device), Progress()
+    planned = recipe.training.epochs
+    with keep_heap(), compute_exactly(device):
+        checkpoint.restore(folder, content, progress, model, steps={})
+        folder.cut_log(progress.epochs)
+        status, reason = "finished", None
+        if progress.epochs < planned:
+            status = "unfinished"
+            reason = f"finished early after {progress.epochs} of {planned} epochs"
+        metrics = describe_end(status, reason, progress, parts, recipe, seconds, team)
+        assess(metrics, model, progress, parts, recipe, folder, device, team)
+    write_metrics(folder, metrics)
+    return metrics
+
+
+def check_open(folder: RunFolder, epochs: int) -> None:
+    """Raise where the folder's run has ended by itself after so many epochs."""
+    path = folder / METRICS
+    if not path.exists():
+        return
+    metrics = json.loads(path.read_bytes())
+    if metrics["status"] in ("finished", "diverged") and metrics["epochs"] == epochs:
+        raise CheckpointError(
+            f"{folder.path} has ended by itself ({metrics['status']}), and {METRICS} says how; "
+            f"python -m ichfast.report {folder.path} writes its page again."
+        )
+
+
+def make_model(recipe: Recipe, device: torch.device) -> ReducedUNet:
+    """The recipe's model as its seed makes it."""
+    kind, settings = make_strategy(recipe).model, recipe.model
+    model = models.build(kind, settings.channels, recipe.training.seed, settings.convolutions)
+    return model.to(device)
+
+
+def describe_end(
+    status: str,
+    reason: str | None,
+    progress: Progress,
+    parts: Parts,
+    recipe: Recipe,
+    data_seconds: float,
+    team: Team,
+) -> dict[str, Any]:
+    """What metrics.json says of a run that was not evaluated."""
+    return {
+        "status": status,
+        "reason": reason,
+        "strategy": recipe.training.strategy,
+        "seed": recipe.training.seed,
+        "epochs": progress.epochs,
+        "best_epoch": progress.best_epoch,
+        "steps": progress.steps,
+        "validation": None,
+        "test": None,
+        "data": parts.count(),
+        "versions": list_versions(),
+        "threads": torch.get_num_threads(),
+        "processes": team.size,
+        "seconds": {"data": data_seconds, "training": progress.seconds, "evaluation": None},
+    }
+
+
+def write_metrics(folder: RunFolder, metrics: dict[str, Any]) -> None:
+    folder.write(METRICS, json.dumps(metrics, indent=1).encode())
+
+
 def assess(
+    metrics: dict[str, Any],
     model: ReducedUNet,
     progress: Progress,
     parts: Parts,
@@ -106,9 +175,11 @@ def assess(
     folder: RunFolder,
     device: torch.device,
     team: Team = ALONE,
-) -> tuple[Evaluation, Evaluation]:
-    """Validation and test of the best weights (the last, where no epoch was validated); the
-    weights, the test's slices in numbers and some in pictures go into the folder."""
+) -> None:
+    """Validation and test of the best weights (the last, where no epoch was validated), into
+    ``metrics``; the weights, the test's slices in numbers and some in pictures go into the
+    folder."""
+    start = time.perf_counter()
     if progress.best_model:
         model.load_state_dict(progress.best_model)
     folder.write(WEIGHTS, models.to_bytes(model))
@@ -127,7 +198,8 @@ def assess(
     columns = tabulate(parts.test, test, parts.whole)
     folder.write(SLICES, json.dumps(columns, allow_nan=False).encode())
     folder.write(EXAMPLES, to_safetensors(pick_examples(model, parts.test, test, device=device)))
-    return validation, test
+    metrics |= {"validation": validation.metrics, "test": test.metrics}
+    metrics["seconds"]["evaluation"] = time.perf_counter() - start
 
 
 @contextmanager

@@ -147,10 +147,58 @@ def test_interrupted_and_diverged_are_told(tmp_path, capsys) -> None:
     assert "start it again" in capsys.readouterr().err
     (tmp_path / "checkpoint.pt").touch()
     assert train.conclude(tmp_path, metrics) == 130
-    assert f"python -m ichfast.train --resume {tmp_path}" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"python -m ichfast.train --resume {tmp_path}" in error
+    assert f"python -m ichfast.train --finish {tmp_path}" in error
+    unfinished = {"status": "unfinished", "reason": "finished early after 3 of 6 epochs"}
+    assert train.conclude(tmp_path, metrics | unfinished) == 0
+    assert "finished early after 3 of 6 epochs; resume with" in capsys.readouterr().err
     metrics |= {"status": "diverged", "reason": "the supervised loss is nan"}
     assert train.conclude(tmp_path, metrics) == 3
     assert "diverged in epoch 3: the supervised loss is nan" in capsys.readouterr().err
+
+
+def test_finish_evaluates_a_stopped_run_which_then_goes_on(tmp_path, capsys) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert train.main(["--out", str(whole), *settings("training.epochs=3")]) == 0
+    assert train.main(["--out", str(stopped), *settings("training.epochs=2")]) == 0
+    for name in RUN_FILES - {"recipe.toml", "log.jsonl", "checkpoint.pt", "model.safetensors"}:
+        (stopped / name).unlink()
+    text = (stopped / "recipe.toml").read_text()  # as if it had been killed after two of three
+    (stopped / "recipe.toml").write_text(text.replace("epochs = 2", "epochs = 3", 1))
+    with (stopped / "log.jsonl").open("a") as log:
+        log.write('{"epoch": 2, "st')
+    capsys.readouterr()
+
+    assert train.main(["--finish", str(stopped)]) == 0
+    assert "finished early after 2 of 3 epochs" in capsys.readouterr().err
+    assert {file.name for file in stopped.iterdir()} - {".lock"} == RUN_FILES
+    metrics = json.loads((stopped / "metrics.json").read_text())
+    assert (metrics["status"], metrics["epochs"]) == ("unfinished", 2)
+    assert metrics["test"]["n_slices"] == metrics["data"]["test"]["slices"]
+    assert "finished early after 2 of 3 epochs" in (stopped / "report.html").read_text()
+
+    assert train.main(["--resume", str(stopped)]) == 0
+    for name in ("model.safetensors", "slices.json", "examples.safetensors"):
+        assert (stopped / name).read_bytes() == (whole / name).read_bytes(), name
+    assert json.loads((stopped / "metrics.json").read_text())["status"] == "finished"
+
+    capsys.readouterr()
+    assert train.main(["--finish", str(stopped)]) == 2
+    assert "has ended by itself (finished)" in capsys.readouterr().err
+
+
+def test_finish_refuses(tmp_path, capsys) -> None:
+    (tmp_path / "recipe.toml").write_text(recipe.to_toml(PRESETS["demo"]))
+    run = ["--finish", str(tmp_path)]
+    for more, message in (
+        (["--preset", "paper"], "--preset does not go with --finish"),
+        (["--resume", str(tmp_path)], "give one"),
+        (["--set", "training.epochs=9"], "--set does not go with --finish"),
+        ([], "has no checkpoint yet"),
+    ):
+        assert train.main([*run, *more]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_ctrl_c_before_training(tmp_path, monkeypatch, capsys) -> None:

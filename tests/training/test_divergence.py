@@ -5,10 +5,11 @@ import math
 
 import pytest
 import torch
-from tiny_runs import log_of, same, state_of, tiny
+from tiny_runs import log_of, parts, same, state_of, tiny
 
 from ichfast import models
-from ichfast.errors import DivergedError
+from ichfast.errors import CheckpointError, DivergedError
+from ichfast.training import RunFolder, finish
 from ichfast.training.checkpoint import Progress
 from ichfast.training.loop import check_divergence
 from ichfast.training.steps import EpochResult, supervised
@@ -71,6 +72,18 @@ def test_a_diverged_run_keeps_its_last_good_checkpoint(start, tmp_path, monkeypa
     assert same(state_of(tmp_path / "bad")["model"], state_of(tmp_path / "good")["model"])
     good = json.loads((tmp_path / "good" / "metrics.json").read_text())
     assert metrics["test"] == good["test"]  # the best weights are still worth something
+
+
+def test_a_diverged_run_is_not_finished_over_that(start, tmp_path, monkeypatch) -> None:
+    start(tmp_path / "run", "training.strategy=supervised", "training.epochs=1")
+    with monkeypatch.context() as patch:
+        patch.setattr(supervised.SupervisedLBFGS, "run", lambda *_, **__: EpochResult(math.nan, 1))
+        assert start(tmp_path / "run", "training.strategy=supervised")["status"] == "diverged"
+    with (
+        RunFolder(tmp_path / "run", resume=True) as held,
+        pytest.raises(CheckpointError, match=r"has ended by itself \(diverged\)"),
+    ):
+        finish(tiny("training.strategy=supervised"), held, torch.device("cpu"), parts())
 
 
 def test_a_run_that_diverges_before_any_validation(start, tmp_path, monkeypatch) -> None:

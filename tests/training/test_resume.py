@@ -237,6 +237,12 @@ def test_one_process_at_a_time(tmp_path) -> None:
         pass
     with RunFolder(tmp_path / "run", resume=False) as held:
         held.claim()
+        (tmp_path / "run" / "model.safetensors").touch()
+        with pytest.raises(OutputError, match="not empty"):  # somebody's weights
+            held.claim()
+        for name in ("recipe.toml", "log.jsonl"):  # killed before its first checkpoint
+            (tmp_path / "run" / name).touch()
+        held.claim()
 
 
 def test_folders_that_are_not_free(start, tmp_path) -> None:
@@ -276,7 +282,10 @@ def test_ctrl_c_ends_the_epoch_and_saves(start, tmp_path, monkeypatch) -> None:
         patch.setattr(loop, "check_divergence", interrupt)
         metrics = start(tmp_path / "run", *settings)
     assert (metrics["status"], metrics["epochs"], metrics["test"]) == ("interrupted", 3, None)
-    assert state_of(tmp_path / "run")["progress"]["epochs"] == 3
+    progress = state_of(tmp_path / "run")["progress"]
+    assert progress["epochs"] == 3
+    best = models.load(tmp_path / "run" / "model.safetensors")
+    assert same(dict(best.state_dict()), progress["best_model"])
     start(tmp_path / "run", *settings)
     start(tmp_path / "whole", *settings)
     assert_same_end(tmp_path / "whole", tmp_path / "run")
