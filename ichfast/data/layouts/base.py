@@ -134,9 +134,7 @@ class ScanLayout(Layout):
     def _read(
         self, root: Path, problems: Problems, selection: Selection, progress: bool
     ) -> Iterator[Series]:
-        return self.read_scans(
-            root, problems, with_masks=selection.with_masks, progress=progress
-        )
+        return self.read_scans(root, problems, with_masks=selection.with_masks, progress=progress)
 
     def list_units(
         self, root: Path, problems: Problems, run: Map, selection: Selection
