@@ -38,5 +38,7 @@ STABLE_TORCH_LIBRARY(ichfast, m) {
   m.def(
       "paste(Tensor image, Tensor? target, Tensor source, Tensor? source_target, Tensor region, "
       "Tensor feather, float low, float high) -> (Tensor image, Tensor target)");
+  m.def(
+      "strong_view(Tensor image, Tensor gamma, Tensor blur, Tensor noise, Tensor seed) -> Tensor");
   m.def("overlap_counts(Tensor prediction, Tensor target, float threshold) -> Tensor");
 }

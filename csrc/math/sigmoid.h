@@ -93,6 +93,38 @@ ICHFAST_HD double log1p_of_unit(double e) {
   return ::log1p(e);
 }
 
+// log x for 2^-126 ≤ x < ∞ (what is below counts as some number around −88; ∞ as 88.7). With
+// x = 2^k·(1+f) and 1/√2 ≤ 1+f < √2, k log 2 is added to f + f² times the minimax polynomial of
+// degree 7 for (log(1+f) − f)/f² (3.0e-8 of log(1+f); with rounding 2.3e-7 of log x, whose sign is
+// that of x − 1). On GPUs as well, so that both devices differ by fused roundings alone.
+ICHFAST_HD float logarithm(float x) {
+  constexpr int32_t kLeast = 0x3f3504f3;  // the bits of 1/√2
+  const int32_t nan = -int32_t(x != x);
+  int32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  const int32_t power = (bits - kLeast) >> 23;
+  bits -= int32_t(uint32_t(power) << 23);
+  std::memcpy(&x, &bits, sizeof x);
+  const float k = float(power), f = x - 1.0f;
+  float p = 8.7348466280586577e-2f;
+  p = p * f - 1.43075189045542e-1f;
+  p = p * f + 1.4917970743602224e-1f;
+  p = p * f - 1.6570508369139389e-1f;
+  p = p * f + 1.9962072470564374e-1f;
+  p = p * f - 2.5001755259210528e-1f;
+  p = p * f + 3.3333950211907966e-1f;
+  p = p * f - 4.9999991606468984e-1f;
+  p = k * 0.693359375f + (f + (k * -2.12194440e-4f + f * f * p));
+  std::memcpy(&bits, &p, sizeof bits);
+  bits |= nan;
+  std::memcpy(&p, &bits, sizeof p);
+  return p;
+}
+
+ICHFAST_HD double logarithm(double x) {
+  return ::log(x);
+}
+
 // `positive` where z > 0, `negative` where z < 0. Which of them for 0 and NaN depends on the
 // device: there they should be equal, or both NaN. On the bits, as in `exponential` and for the
 // same reason.
