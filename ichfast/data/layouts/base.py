@@ -14,12 +14,11 @@ Map = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]  # as the b
 
 
 class Selection(NamedTuple):
-    """The slices that are wanted, and what of them."""
+    """The slices that are wanted."""
 
     positive: bool = False  # those with haemorrhage
     limit: int | None = None  # a seeded uniform choice of this many
     seed: int = 0
-    with_masks: bool = True  # their masks too, where there are any
 
 
 EVERYTHING = Selection()
@@ -101,11 +100,9 @@ class Layout(ABC):
         if not self.has_masks:
             raise DataError(f"{root}: a set in the layout {self.name!r} has no masks to {purpose}")
 
-    def require_positive(self, root: Path, *, with_masks: bool) -> None:
-        """DataError where nothing tells which slices have haemorrhage: labels, or masks where these
-        are read.
-        """
-        if not (self.has_labels or (with_masks and self.has_masks)):
+    def require_positive(self, root: Path) -> None:
+        """DataError where nothing tells which slices have haemorrhage."""
+        if not (self.has_masks or self.has_labels):
             raise DataError(
                 f"{root}: a set in the layout {self.name!r} has no labels, so positive slices "
                 f"cannot be chosen"
@@ -121,20 +118,14 @@ class ScanLayout(Layout):
 
     @abstractmethod
     def read_scans(
-        self,
-        root: Path,
-        problems: Problems,
-        only: str | None = None,
-        *,
-        with_masks: bool = True,
-        progress: bool = False,
+        self, root: Path, problems: Problems, only: str | None = None, *, progress: bool = False
     ) -> Iterator[Series]:
-        """Every scan, or `only` the one of this name; `with_masks` where the set has them."""
+        """Every scan, or `only` the one of this name."""
 
     def _read(
         self, root: Path, problems: Problems, selection: Selection, progress: bool
     ) -> Iterator[Series]:
-        return self.read_scans(root, problems, with_masks=selection.with_masks, progress=progress)
+        return self.read_scans(root, problems, progress=progress)
 
     def list_units(
         self, root: Path, problems: Problems, run: Map, selection: Selection
