@@ -78,7 +78,7 @@ def _load_page() -> Template:
     return load_template("template.html", score=format_score, duration=format_duration)
 
 
-def load_template(name: str, **filters: Callable[..., str]) -> Template:
+def load_template(name: str, **filters: Callable[..., Any]) -> Template:
     """One of this package's pages, with filters beside `count`."""
     environment = Environment(
         loader=PackageLoader("ichfast.report", "."),

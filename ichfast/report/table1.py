@@ -25,6 +25,8 @@ class TablePictures(Protocol):
     """The same slices through several rows' models, as `ichfast.reproduce.examples` has them."""
 
     @property
+    def protocol(self) -> str: ...
+    @property
     def scheme(self) -> int: ...
     @property
     def fold(self) -> int: ...
@@ -61,22 +63,22 @@ def write_table(result: dict[str, Any], pictures: TablePictures | None, folder: 
 
 
 def render(result: dict[str, Any], pictures: TablePictures | None) -> str:
-    rows = {row["name"]: row for row in result["rows"]}
+    rows = {row["name"]: row for protocol in result["protocols"] for row in protocol["rows"]}
     page = load_template(
         "table1.html",
         score=format_score,
         interval=format_interval,
         difference=format_difference,
         verdict=judge,
+        tested=find_tested,
+        score_names=name_scores,
+        label_curve=draw_label_curve,
     )
     return page.render(
         result=result,
-        rows=rows,
-        schemes=list(result["rows"][0]["schemes"]),
-        tested=_find_tested(result),
-        names=_name_scores(result),
+        labels={name: row["label"] for name, row in rows.items()},
+        abouts={name: row["about"] for name, row in rows.items()},
         detection=DETECTION,
-        labels=draw_label_curve(result) if _find_tested(result) else None,
         amounts=draw_unlabelled_curve(result),
         curves=draw_training_curves(result),
         diverged=[run for run in result["runs"] if run["status"] == "diverged"],
@@ -85,19 +87,19 @@ def render(result: dict[str, Any], pictures: TablePictures | None) -> str:
     )
 
 
-def _find_tested(result: dict[str, Any]) -> list[str]:
+def find_tested(protocol: Mapping[str, Any]) -> list[str]:
     """The schemes that some row has scores of."""
     return [
         scheme
-        for scheme in result["rows"][0]["schemes"]
-        if any(row["schemes"][scheme]["scores"] for row in result["rows"])
+        for scheme in protocol["schemes"]
+        if any(row["schemes"][scheme]["scores"] for row in protocol["rows"])
     ]
 
 
-def _name_scores(result: dict[str, Any]) -> dict[str, dict[str, str]]:
+def name_scores(protocol: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """Name -> label and unit of every score that some row has."""
     found: dict[str, dict[str, str]] = {}
-    for row in result["rows"]:
+    for row in protocol["rows"]:
         for entry in row["schemes"].values():
             for name, one in (entry["scores"] or {}).items():
                 found[name] = {"label": one["label"], "unit": one["unit"]}

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,30 +13,35 @@ from ichfast.report.run import to_float
 
 PALETTE = ("supervised", "unsupervised", "validation", "validation-2", "ink")
 SCHEME_COLOURS = {"20": "unsupervised", "50": "validation", "80": "supervised"}
-STYLES = ("-", "--")
+STYLES = ("-", "--", ":")
 SCORE = "dice.pooled"
 
 
-def draw_label_curve(result: dict[str, Any]) -> Plot:
-    """Every row's Dice against the share of the patients trained on."""
-    figure, axes = make_axes("patients trained on, %", "Dice, pooled")
-    figure.set_size_inches(5.2, 4)
-    axes.set_position((0.115, 0.12, 0.875, 0.66))  # a legend of several lines above
-    count = len(result["rows"])
-    for i, row in enumerate(result["rows"]):
-        points = [
+def draw_label_curve(protocol: Mapping[str, Any]) -> Plot | None:
+    """Every row's Dice against the share of labels; None where there is a single one."""
+    schemes = [int(scheme) for scheme in protocol["schemes"]]
+    lines = {
+        row["name"]: [
             (float(scheme), entry["scores"][SCORE])
             for scheme, entry in row["schemes"].items()
             if entry["scores"]
         ]
+        for row in protocol["rows"]
+    }
+    if len({x for points in lines.values() for x, _ in points}) < 2:
+        return None
+    figure, axes = make_axes("patients with labels, %", "Dice, pooled")
+    figure.set_size_inches(5.2, 4)
+    axes.set_position((0.115, 0.12, 0.875, 0.66))  # a legend of several lines above
+    for i, (name, points) in enumerate(lines.items()):
         # Side by side, as the intervals would hide each other.
-        points = [(x + (i - count / 2) * 0.7, score) for x, score in points]
-        _draw_line(axes, points, PALETTE[i % len(PALETTE)], STYLES[i // len(PALETTE)], row["name"])
-    axes.set_xticks([20, 50, 80])
-    axes.set_xlim(10, 90)
+        beside = [(x + (i - len(lines) / 2) * 0.7, score) for x, score in points]
+        _draw_line(axes, beside, PALETTE[i % len(PALETTE)], STYLES[i // len(PALETTE)], name)
+    axes.set_xticks(schemes)
+    axes.set_xlim(min(schemes) - 10, max(schemes) + 10)
     return Plot(
         "Labelled patients",
-        finish(figure, axes, "labels", columns=3),
+        finish(figure, axes, f"labels-{protocol['name']}", columns=3),
         "Slices with blood; bars are 95 % intervals over patients.",
     )
 
@@ -78,7 +83,8 @@ def _draw_line(
 
 def draw_training_curves(result: dict[str, Any]) -> list[Plot]:
     """One panel per row: validation Dice of each of its runs."""
-    panels = (_draw_training(row["name"], row["label"], result) for row in result["rows"])
+    labels = {row["name"]: row["label"] for each in result["protocols"] for row in each["rows"]}
+    panels = (_draw_training(name, label, result) for name, label in labels.items())
     return [panel for panel in panels if panel]
 
 

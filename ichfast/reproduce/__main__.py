@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ichfast.data import load_slices
-from ichfast.errors import IchfastError
+from ichfast.errors import IchfastError, RecipeError
 from ichfast.processes import available_cores
 from ichfast.reproduce.cells import Outcome, run_cells
 from ichfast.reproduce.checks import check
 from ichfast.reproduce.collect import collect
 from ichfast.reproduce.cost import estimate_cost
 from ichfast.reproduce.overview import ProgressPrinter, check_room, describe_plan
-from ichfast.reproduce.plan import PRESETS, has_ended, limit_unlabelled, make_plan, select_cells
+from ichfast.reproduce.plan import KEYS, has_ended, limit_unlabelled, make_plan, select_cells
+from ichfast.reproduce.studies import STUDIES, Study
 from ichfast.training import Recipe, RunFolder
 from ichfast.training.options import parse_options
 from ichfast.training.parts import Load
@@ -43,9 +44,10 @@ def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
         out: Path = options.out or Path("runs") / f"table1-{options.preset}"
         if options.jobs < 1:
             raise IchfastError(f"--jobs {options.jobs} must be at least 1.")
-        base = make_base_recipe(options)
+        study = STUDIES[options.preset]
+        base = make_base_recipe(options, study)
         with RunFolder(out, resume=False):  # one command at a time
-            return make_table1(options, base, out, functools.cache(load_slices))
+            return make_table1(options, study, base, out, functools.cache(load_slices))
     except IchfastError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -63,17 +65,17 @@ def make_parser(prog: str = PROG) -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("what", choices=("table1",), help="Table 1 of Wang et al. 2020")
-    add("--preset", choices=PRESETS, default="demo", help="settings of all cells (%(default)s)")
+    add("--preset", choices=STUDIES, default="demo", help="rows and settings (%(default)s)")
     add("--labelled", type=Path, metavar="DIR", help="CT with masks; without it, the phantom")
     add("--unlabelled", type=Path, metavar="DIR", help="CT without masks, or a pool of them")
-    add("--seeds", type=int, default=1, metavar="N", help="training seeds (%(default)s)")
+    add("--seeds", type=int, metavar="N", help="training seeds (the preset's)")
     add(
         "--only",
         action="append",
         default=[],
         metavar="KEY=VALUE,...",
-        help="the cells that meet all of these: scheme, fold, row, seed, unlabelled, with = or != "
-        "and a value or a pattern; may be repeated, for more cells",
+        help=f"the cells that meet all of these: {', '.join(KEYS)}, with = or != and a value or a "
+        "pattern; may be repeated, for more cells",
     )
     add(
         "--jobs",
@@ -88,19 +90,27 @@ def make_parser(prog: str = PROG) -> argparse.ArgumentParser:
     return parser
 
 
-def make_base_recipe(options: argparse.Namespace) -> Recipe:
+def make_base_recipe(options: argparse.Namespace, study: Study) -> Recipe:
     """Preset, folders and settings; the cells' own keys come on top."""
-    base = merge(PRESETS[options.preset], {"data.scheme": 80})
-    return apply_settings(apply_folders(base, options.labelled, options.unlabelled), options.set)
+    base = apply_folders(
+        merge(study.recipe, {"data.scheme": 80}), options.labelled, options.unlabelled
+    )
+    if study.needs_data and not (base.data.labelled and base.data.unlabelled):
+        raise RecipeError(
+            f"preset {study.name} is for its own data: give --labelled and --unlabelled."
+        )
+    return apply_settings(base, options.set)
 
 
-def make_table1(options: argparse.Namespace, base: Recipe, out: Path, load: Load) -> int:
+def make_table1(
+    options: argparse.Namespace, study: Study, base: Recipe, out: Path, load: Load
+) -> int:
     # Before hours of training, as it needs the extra "report".
     try:
         from ichfast.reproduce.page import write_result
     except ModuleNotFoundError as error:
         raise IchfastError(f"{error.name} is missing: pip install matplotlib jinja2.") from error
-    plan = make_plan(options.preset, base, options.seeds)
+    plan = make_plan(study, base, study.seeds if options.seeds is None else options.seeds)
     cells = select_cells(plan.cells, options.only)
     found = check(cells, out, load)
     plan = plan.limit_unlabelled(found.unlabelled)

@@ -8,7 +8,7 @@ from ichfast.data import SUBTYPES, SliceSet
 from ichfast.errors import DataError, RecipeError, SplitError
 from ichfast.reproduce.cost import Sizes
 from ichfast.reproduce.plan import Cell
-from ichfast.reproduce.rows import ROWS
+from ichfast.reproduce.studies import Column
 from ichfast.training.parts import Load, Parts, load_parts
 from ichfast.training.strategy import make_strategy
 
@@ -17,21 +17,26 @@ from ichfast.training.strategy import make_strategy
 class Findings:
     """What the data are, as far as the plan has looked."""
 
-    sizes: dict[tuple[str, int, int], Sizes] = field(default_factory=dict)
+    sizes: dict[tuple[str, Column, int], Sizes] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     patients: int = 0
     unlabelled: int = 0
     """slices that the unlabelled-amount cells take their shares of"""
 
     def get_sizes(self, cell: Cell) -> Sizes:
-        return self.sizes[make_strategy(cell.recipe).unlabelled, cell.scheme, cell.fold]
+        return self.sizes[_name_parts(cell)]
+
+
+def _name_parts(cell: Cell) -> tuple[str, Column, int]:
+    """What the parts of a cell depend on."""
+    return make_strategy(cell.recipe).unlabelled, cell.column, cell.fold
 
 
 def check(cells: Sequence[Cell], out: Path, load: Load) -> Findings:
     """Load the parts of every fold once; DataError or RecipeError where a cell cannot be run."""
     found = Findings()
     for cell in cells:
-        key = make_strategy(cell.recipe).unlabelled, cell.scheme, cell.fold
+        key = _name_parts(cell)
         if key in found.sizes:
             continue
         parts = _load_parts(cell, out, load)
@@ -39,19 +44,25 @@ def check(cells: Sequence[Cell], out: Path, load: Load) -> Findings:
         found.sizes[key] = Sizes(**{name: len(part) for name, part in sets.items()})
         _check_blood(cell, parts)
         _note_missing(cell, parts.train, found)
-        if key[0] == "images":
+        if key[0] == "images" and cell.recipe.data.labelled_share == 1:
             found.unlabelled = found.sizes[key].unlabelled
         if parts.unlabelled is not None:
-            _check_unlabelled(cell, parts.unlabelled, key[0])
+            _check_unlabelled(cell, parts.unlabelled, key[0], found)
         everyone = [part.patients for name, part in sets.items() if name != "unlabelled"]
         found.patients = max(found.patients, len(set().union(*everyone)))
     found.notes = list(dict.fromkeys(found.notes))
     return found
 
 
+def name_place(cell: Cell) -> str:
+    protocol = "" if cell.protocol == "paper" else f"protocol {cell.protocol}, "
+    return f"{protocol}scheme {cell.scheme}, fold {cell.fold}"
+
+
 def _load_parts(cell: Cell, out: Path, load: Load) -> Parts:
     data = cell.recipe.data
-    if make_strategy(cell.recipe).unlabelled and data.labelled and not data.unlabelled:
+    bare = data.labelled and not data.unlabelled and data.labelled_share == 1
+    if bare and make_strategy(cell.recipe).unlabelled:
         raise RecipeError(
             f"row {cell.row} needs unlabelled slices: give --unlabelled DIR, or leave it out with "
             f"--only 'row!={cell.row}'."
@@ -60,7 +71,7 @@ def _load_parts(cell: Cell, out: Path, load: Load) -> Parts:
         return load_parts(cell.recipe, out, load)
     except SplitError as error:
         raise SplitError(
-            f"scheme {cell.scheme}, fold {cell.fold}: {error}. Add labelled patients with blood, "
+            f"{name_place(cell)}: {error}. Add labelled patients with blood, "
             f"or leave the scheme out with --only 'scheme!={cell.scheme}'."
         ) from error
 
@@ -68,10 +79,9 @@ def _load_parts(cell: Cell, out: Path, load: Load) -> Parts:
 def _check_blood(cell: Cell, parts: Parts) -> None:
     labelled = {"train": parts.train, "validation": parts.validation, "test": parts.test}
     for name, part in labelled.items():
-        positive = part.positive
-        if not positive.any():
+        if len(part) and not part.positive.any():  # without validation, there is none
             raise DataError(
-                f"scheme {cell.scheme}, fold {cell.fold}: no {name} slice has blood, so it has no "
+                f"{name_place(cell)}: no {name} slice has blood, so it has no "
                 f"Dice. Add patients, try --set data.split_seed={cell.recipe.data.split_seed + 1}, "
                 f"or leave the fold out with --only 'scheme!={cell.scheme}'."
             )
@@ -84,12 +94,12 @@ def _note_missing(cell: Cell, train: SliceSet, found: Findings) -> None:
     own = {kind for kinds in train.subtypes for kind in kinds or ()}
     if missing := [kind for kind in SUBTYPES if kind not in own]:
         found.notes.append(
-            f"scheme {cell.scheme}, fold {cell.fold}, trains without {', '.join(missing)}: add "
+            f"{name_place(cell)}, trains without {', '.join(missing)}: add "
             "patients or try another data.split_seed if that matters"
         )
 
 
-def _check_unlabelled(cell: Cell, pool: SliceSet, need: str) -> None:
+def _check_unlabelled(cell: Cell, pool: SliceSet, need: str, found: Findings) -> None:
     asked = cell.recipe.data.unlabelled_limit
     if asked > len(pool):
         raise DataError(
@@ -98,16 +108,20 @@ def _check_unlabelled(cell: Cell, pool: SliceSet, need: str) -> None:
         )
     if need != "labels":
         return
-    about = next((row.label for row in ROWS if row.name == cell.row), cell.row)
     leave = f"or leave the row out with --only 'row!={cell.row}'."
     if not pool.subtypes or all(kinds is None for kinds in pool.subtypes):
         raise DataError(
-            f"row {cell.row} ({about}) learns from labels of the unlabelled slices, and there are "
-            f"none: give a set with a table of them, as RSNA 2019, {leave}"
+            f"row {cell.row} learns from labels of the unlabelled slices, and there are none: give "
+            f"a set with a table of them, as RSNA 2019, {leave}"
         )
     kinds = {kind for own in pool.subtypes for kind in own or ()}
-    if missing := [kind for kind in SUBTYPES if kind not in kinds]:
+    if not kinds:
         raise DataError(
-            f"row {cell.row} ({about}) learns to name haemorrhages, and no unlabelled slice has "
-            f"{', '.join(missing)}: add such scans, {leave}"
+            f"row {cell.row} learns to name haemorrhages, and no unlabelled slice has any: add "
+            f"such scans, {leave}"
+        )
+    if missing := [kind for kind in SUBTYPES if kind not in kinds]:
+        found.notes.append(
+            f"{name_place(cell)}: row {cell.row} never sees {', '.join(missing)} among the "
+            "unlabelled slices that it learns to name"
         )

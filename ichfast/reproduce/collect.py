@@ -8,19 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import ichfast
-from ichfast.data import SCHEMES
 from ichfast.errors import DataError
 from ichfast.reproduce.checks import Findings
-from ichfast.reproduce.plan import AMOUNT_SCHEME, AMOUNTS, SHARED, Cell, Plan, has_ended
-from ichfast.reproduce.rows import BASELINE, METHOD
+from ichfast.reproduce.plan import Cell, Plan, has_ended
 from ichfast.reproduce.scores import Slices, compare, compute_intervals
+from ichfast.reproduce.studies import AMOUNT_COLUMN, BASELINE, PROTOCOLS, SHARED, Column
 from ichfast.training.folder import LOG, METRICS, SLICES
 from ichfast.training.recipe import to_toml
 from ichfast.training.strategy import make_strategy
 
-FORMAT = 1
+FORMAT = 2
 POINTS = 60  # of a curve at most
-AGAINST = (BASELINE, METHOD)
 
 
 @dataclass(frozen=True)
@@ -47,12 +45,11 @@ class Ended:
 def collect(plan: Plan, out: Path, found: Findings) -> dict[str, Any]:
     """Everything that the page shows but its pictures, ready for JSON."""
     ended = [_read_ended(cell, out) for cell in plan.cells if has_ended(cell, out)]
-    by_row = _Table(plan, ended)
-    schemes = sorted(SCHEMES)
+    table, study = _Table(plan, ended), plan.study
     return {
         "format": FORMAT,
         "ichfast": ichfast.__version__,
-        "preset": plan.preset,
+        "preset": study.name,
         "phantom": not plan.base.data.labelled,
         "recipe": to_toml(plan.base),
         "shared": SHARED,
@@ -62,45 +59,36 @@ def collect(plan: Plan, out: Path, found: Findings) -> dict[str, Any]:
         "unlabelled_slices": found.unlabelled,
         "notes": found.notes,
         "baseline": BASELINE,
-        "method": METHOD,
-        "rows": [
-            {
-                "name": row.name,
-                "label": row.label,
-                "about": row.about,
-                "paper": {str(scheme): row.paper.get(scheme) for scheme in schemes},
-                "schemes": {str(s): by_row.summarise(row.name, s) for s in schemes},
-                "differences": {
-                    str(s): {other: by_row.compare(row.name, other, s) for other in AGAINST}
-                    for s in schemes
-                },
-            }
-            for row in plan.rows
+        "method": study.method,
+        "protocols": [
+            _summarise_protocol(name, table)
+            for name in dict.fromkeys(column.protocol for column in study.list_columns())
         ],
-        "unlabelled_curve": list(_make_unlabelled_curve(by_row, found.unlabelled)),
+        "unlabelled_curve": list(_make_unlabelled_curve(table, found.unlabelled)),
         "runs": [_describe_run(one) for one in ended],
     }
 
 
 class _Table:
-    """The cells that are over, by row, scheme and unlabelled amount."""
+    """The cells that are over, by row, column and unlabelled amount."""
 
     def __init__(self, plan: Plan, ended: list[Ended]) -> None:
         self.plan, self.ended = plan, ended
 
-    def select(self, row: str, scheme: int, unlabelled: int = 100) -> list[Ended]:
-        chosen = (row, scheme, unlabelled)
+    def select(self, row: str, column: Column, unlabelled: int = 100) -> list[Ended]:
+        chosen = (row, column, unlabelled)
         return [
             one
             for one in self.ended
-            if (one.cell.row, one.cell.scheme, one.cell.unlabelled) == chosen
+            if (one.cell.row, one.cell.column, one.cell.unlabelled) == chosen
         ]
 
-    def summarise(self, row: str, scheme: int, unlabelled: int = 100) -> dict[str, Any]:
-        runs = self.select(row, scheme, unlabelled)
+    def summarise(self, row: str, column: Column, unlabelled: int = 100) -> dict[str, Any]:
+        runs = self.select(row, column, unlabelled)
         tested = [one.columns for one in runs if one.columns]
+        planned = self.plan.select(row, column.scheme, unlabelled, column.protocol)
         return {
-            "planned": len(self.plan.select(row, scheme, unlabelled)),
+            "planned": len(planned),
             "ended": len(runs),
             "diverged": sum(one.diverged for one in runs),
             "tested": len(tested),
@@ -109,13 +97,13 @@ class _Table:
         }
 
     def compare(
-        self, row: str, other: str, scheme: int, unlabelled: int = 100
+        self, row: str, other: str, column: Column, unlabelled: int = 100
     ) -> dict[str, Any] | None:
         """``row`` less ``other`` where both have the same fold and seed; None where none has."""
         if row == other and unlabelled == 100:
             return None
-        mine = {one.place: one.columns for one in self.select(row, scheme, unlabelled)}
-        its = {one.place: one.columns for one in self.select(other, scheme)}
+        mine = {one.place: one.columns for one in self.select(row, column, unlabelled)}
+        its = {one.place: one.columns for one in self.select(other, column)}
         pairs = [(a, b) for place, a in mine.items() if a and (b := its.get(place))]
         if not pairs:
             return None
@@ -123,17 +111,52 @@ class _Table:
         return {"pairs": len(pairs), "scores": compare(one, two)}
 
 
+def _summarise_protocol(name: str, table: _Table) -> dict[str, Any]:
+    protocol, study = PROTOCOLS[name], table.plan.study
+    columns = [column for column in study.list_columns() if column.protocol == name]
+    planned = {cell.row for cell in table.plan.cells if cell.protocol == name}
+    return {
+        "name": name,
+        "label": protocol.label,
+        "about": protocol.about,
+        "printed": protocol.printed,
+        "schemes": [str(column.scheme) for column in columns],
+        "rows": [
+            {
+                "name": row.name,
+                "label": row.label,
+                "about": row.about,
+                "paper": {str(c.scheme): row.paper.get(c.scheme) for c in columns},
+                "schemes": {str(c.scheme): table.summarise(row.name, c) for c in columns},
+                "differences": {
+                    str(c.scheme): {
+                        other: table.compare(row.name, other, c)
+                        for other in dict.fromkeys((BASELINE, study.method))
+                    }
+                    for c in columns
+                },
+            }
+            for row in study.rows
+            if row.name in planned
+        ],
+    }
+
+
 def _make_unlabelled_curve(table: _Table, pool: int) -> Iterator[dict[str, Any]]:
-    none = {"difference": None} | table.summarise(BASELINE, AMOUNT_SCHEME)
+    """Nothing where the study has no amounts but all."""
+    study = table.plan.study
+    if not study.amounts:
+        return
+    none = {"difference": None} | table.summarise(BASELINE, AMOUNT_COLUMN)
     yield {"percent": 0, "slices": 0, "row": BASELINE} | none
-    for percent in (*AMOUNTS, 100):
-        entry = table.summarise(METHOD, AMOUNT_SCHEME, percent)
-        difference = table.compare(METHOD, BASELINE, AMOUNT_SCHEME, percent)
+    for percent in (*study.amounts, 100):
+        entry = table.summarise(study.method, AMOUNT_COLUMN, percent)
+        difference = table.compare(study.method, BASELINE, AMOUNT_COLUMN, percent)
         slices = round(pool * percent / 100)
         yield {
             "percent": percent,
             "slices": slices,
-            "row": METHOD,
+            "row": study.method,
             "difference": difference,
         } | entry
 
@@ -142,6 +165,7 @@ def _describe_run(one: Ended) -> dict[str, Any]:
     cell, metrics = one.cell, one.metrics
     return {
         "path": cell.path,
+        "protocol": cell.protocol,
         "scheme": cell.scheme,
         "fold": cell.fold,
         "row": cell.row,

@@ -33,7 +33,7 @@ class Sizes:
 @dataclass(frozen=True)
 class Cost:
     passes: float
-    """over the labelled training slices, forward and backward"""
+    """over the labelled training slices, or those drawn for an epoch, forward and backward"""
     seconds: float
     """of one core"""
     kept: int
@@ -46,8 +46,9 @@ def estimate_cost(cell: Cell, sizes: Sizes) -> Cost:
     recipe = cell.recipe
     each, parameters = _measure(recipe.model, recipe.data.size)
     passes, slices = 0.0, 0.0
+    drawn = recipe.supervised.draws or sizes.train
     for step, epochs in _count_steps(recipe).items():
-        size = sizes.unlabelled if step.over == "unlabelled" else sizes.train
+        size = sizes.unlabelled if step.over == "unlabelled" else drawn
         slices += epochs * step.estimate_cost(recipe) * size
         if step.over == "labelled":
             passes += epochs * step.count_passes(recipe)

@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ichfast import metrics, models
-from ichfast.data import SCHEMES
 from ichfast.evaluation.evaluate import switch_to_inference
 from ichfast.evaluation.examples import rank_evenly
 from ichfast.reproduce.collect import read_json
 from ichfast.reproduce.plan import Cell, Plan, has_ended
-from ichfast.reproduce.rows import BASELINE, METHOD, SHOWN
+from ichfast.reproduce.studies import BASELINE
 from ichfast.training.folder import SLICES, WEIGHTS
 from ichfast.training.parts import Load, load_parts
 
@@ -26,6 +25,7 @@ COUNT = 6
 class Examples:
     """N slices of a fold's test side, of evenly spaced ranks of the method's Dice."""
 
+    protocol: str
     scheme: int
     fold: int
     seed: int
@@ -38,31 +38,34 @@ class Examples:
 
 def make_examples(plan: Plan, out: Path, load: Load) -> Examples | None:
     """Of the largest scheme that has a fold with both method and baseline; None where none has."""
-    for scheme in sorted(SCHEMES, reverse=True):
-        for first in plan.select(METHOD, scheme):
+    method = plan.study.method
+    columns = sorted(plan.study.list_columns(), key=lambda column: -column.scheme)
+    for protocol, scheme in columns:
+        for first in plan.select(method, scheme, protocol=protocol):
             place = (first.fold, first.seed)
             cells = {
                 row: cell
-                for row in SHOWN
-                for cell in plan.select(row, scheme)
+                for row in plan.study.shown
+                for cell in plan.select(row, scheme, protocol=protocol)
                 if (cell.fold, cell.seed) == place and _is_tested(cell, out)
             }
-            if METHOD in cells and BASELINE in cells:
-                return _predict(cells, out, load)
+            if method in cells and BASELINE in cells:
+                return _predict(cells, method, out, load)
     return None
 
 
 def _is_tested(cell: Cell, out: Path) -> bool:
-    return has_ended(cell, out) and (out / cell.path / SLICES).exists()
+    """Whether its slices and its weights are there."""
+    return has_ended(cell, out) and all((out / cell.path / n).exists() for n in (SLICES, WEIGHTS))
 
 
-def _predict(cells: dict[str, Cell], out: Path, load: Load) -> Examples:
+def _predict(cells: dict[str, Cell], chosen: str, out: Path, load: Load) -> Examples:
     counts = {row: _read_counts(read_json(out / cell.path / SLICES)) for row, cell in cells.items()}
     scores = {row: metrics.dice(one) for row, one in counts.items()}
-    method = cells[METHOD]
-    tp, _, fn = counts[METHOD].unbind(1)
+    method = cells[chosen]
+    tp, _, fn = counts[chosen].unbind(1)
     with_blood = (tp + fn > 0).nonzero()[:, 0]
-    index, _ = rank_evenly(with_blood, scores[METHOD], COUNT)
+    index, _ = rank_evenly(with_blood, scores[chosen], COUNT)
     test = load_parts(method.recipe, out, load).test
     images, targets = test.batch(index)
     assert targets is not None
@@ -72,6 +75,7 @@ def _predict(cells: dict[str, Cell], out: Path, load: Load) -> Examples:
         with switch_to_inference(model):
             predictions[row] = torch.sigmoid(model.segment(images))[:, 0].numpy()
     return Examples(
+        method.protocol,
         method.scheme,
         method.fold,
         method.seed,

@@ -2,13 +2,14 @@
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ichfast.errors import OutputError
 from ichfast.reproduce.checks import Findings
 from ichfast.reproduce.cost import Cost, add_up
 from ichfast.reproduce.plan import ENDED, Cell, Plan
+from ichfast.reproduce.studies import PROTOCOLS
 
 FAIR = """\
 All rows share folds, test slices and split seed, and are validated after as many passes: by Adam
@@ -22,24 +23,20 @@ def describe_plan(
     data = plan.base.data
     source = "the phantom" if not data.labelled else "the labelled set"
     lines = [
-        f"table1, preset {plan.preset}: {len(todo)} cells to run, {done} are there already",
+        f"table1, preset {plan.study.name}: {len(todo)} cells to run, {done} are there already",
         f"{found.patients} labelled patients of {source}, {found.unlabelled} unlabelled slices, "
         f"{data.size}×{data.size} pixels, {plan.seeds} seed{'s' * (plan.seeds > 1)}",
     ]
+    if plan.study.primary:
+        lines.append(f"primary comparison: {plan.study.primary}")
     if todo:
-        lines += ["", f"{'row':<14}{'cells':>6}{'passes':>9}{'time':>12}  "]
-    for row in plan.rows:
-        own = {cell: cost for cell, cost in todo.items() if cell.row == row.name}
-        if own:
-            passes = max(cost.passes for cost in own.values())
-            seconds = sum(cost.seconds for cost in own.values())
-            took = format_seconds(seconds)
-            lines.append(f"{row.name:<14}{len(own):>6}{passes:>9.0f}{took:>12}  {row.about}")
-    if todo:
+        lines += ["", f"{'row':<20}{'cells':>6}{'passes':>9}{'time':>12}  "]
+        lines += _list_rows(plan, todo)
         seconds, size = add_up(list(todo.values()), jobs)
         lines += [
             "",
-            "Passes are over the labelled slices of a fold, for each cell; time is of one core.",
+            "Passes are over the labelled slices of a fold, or those drawn for an epoch, for each "
+            "cell; time is of one core.",
             FAIR,
             *found.notes,
             "",
@@ -47,6 +44,24 @@ def describe_plan(
             f"{format_bytes(size)} in {out} ({format_bytes(measure_free_space(out))} free).",
         ]
     return "\n".join(lines)
+
+
+def _list_rows(plan: Plan, todo: dict[Cell, Cost]) -> Iterator[str]:
+    """A line for each row of each protocol that has cells to run."""
+    protocols = [name for name in PROTOCOLS if any(cell.protocol == name for cell in todo)]
+    for protocol in protocols:
+        if len(protocols) > 1:
+            yield f"{PROTOCOLS[protocol].label}:"
+        for row in plan.study.rows:
+            own = [
+                cost
+                for cell, cost in todo.items()
+                if (cell.row, cell.protocol) == (row.name, protocol)
+            ]
+            if own:
+                passes = max(cost.passes for cost in own)
+                took = format_seconds(sum(cost.seconds for cost in own))
+                yield f"{row.name:<20}{len(own):>6}{passes:>9.0f}{took:>12}  {row.about}"
 
 
 def check_room(todo: Sequence[Cost], jobs: int, out: Path) -> None:

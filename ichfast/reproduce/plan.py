@@ -5,46 +5,19 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from ichfast.data import SCHEMES
 from ichfast.errors import OutputError, RecipeError
-from ichfast.reproduce.rows import METHOD, ROWS, TableRow
-from ichfast.training import PRESETS as TRAINING_PRESETS
+from ichfast.reproduce.studies import AMOUNT_COLUMN, PROTOCOLS, SHARED, Column, Study
 from ichfast.training import Recipe
 from ichfast.training.checkpoint import MAY_CHANGE
 from ichfast.training.folder import METRICS, RECIPE
 from ichfast.training.recipe import compare, merge, read
 
-SHARED: dict[str, Any] = {"data.test_slices": "all"}
-"""of every cell: slices without blood are tested on too, or there would be no specificity"""
-
-PRESETS = {
-    "demo": merge(
-        TRAINING_PRESETS["demo"],
-        {
-            # All rows by Adam: in so few passes L-BFGS gets less far (benchmarks/cohorts.py).
-            "training.epochs": 60,
-            "training.validate_every": 5,
-            "training.checkpoint_every": 5,
-            "supervised.optimizer": "adam",
-            "adam.learning_rate": 4e-3,
-            "curriculum.k": 12.0,  # half of all epochs supervised, as in the paper
-            "pretraining.epochs": 6,
-            "together.ramp": 0.4,
-            "data.train": 0.5,
-            "data.validation": 0.3,
-            "data.test": 0.2,
-            "phantom.patients": 32,
-            "phantom.slices": 4,
-        },
-    ),
-    "paper": TRAINING_PRESETS["paper"],
-}
-AMOUNTS = (10, 30)
-"""per cent of the unlabelled slices; 0 is the supervised row, 100 the curriculum's"""
-AMOUNT_SCHEME = 20
 ENDED = ("finished", "diverged")
+
+
+KEYS = ("protocol", "scheme", "fold", "row", "seed", "unlabelled")
+"""of a cell, by which ``--only`` chooses"""
 
 
 @dataclass(frozen=True)
@@ -58,19 +31,24 @@ class Cell:
     recipe: Recipe
     unlabelled: int = 100
     """per cent of the unlabelled set"""
+    protocol: str = "paper"
+
+    @property
+    def column(self) -> Column:
+        return Column(self.protocol, self.scheme)
 
     @property
     def path(self) -> str:
+        protocol = "" if self.protocol == "paper" else f"{self.protocol}/"
         amount = "" if self.unlabelled == 100 else f"-unlabelled{self.unlabelled}"
-        return f"scheme{self.scheme}/fold{self.fold}/{self.row}-seed{self.seed}{amount}"
+        return f"{protocol}scheme{self.scheme}/fold{self.fold}/{self.row}-seed{self.seed}{amount}"
 
 
 @dataclass(frozen=True)
 class Plan:
-    preset: str
+    study: Study
     base: Recipe
     seeds: int
-    rows: tuple[TableRow, ...]
     cells: tuple[Cell, ...]
 
     def limit_unlabelled(self, pool: int) -> "Plan":
@@ -81,33 +59,40 @@ class Plan:
         ]
         return replace(self, cells=tuple(cells))
 
-    def select(self, row: str, scheme: int, unlabelled: int = 100) -> list[Cell]:
-        chosen = (row, scheme, unlabelled)
-        return [cell for cell in self.cells if (cell.row, cell.scheme, cell.unlabelled) == chosen]
+    def select(
+        self, row: str, scheme: int, unlabelled: int = 100, protocol: str = "paper"
+    ) -> list[Cell]:
+        chosen = (row, Column(protocol, scheme), unlabelled)
+        return [cell for cell in self.cells if (cell.row, cell.column, cell.unlabelled) == chosen]
 
 
-def make_plan(
-    preset: str, base: Recipe, seeds: int, rows: Sequence[TableRow] | None = None
-) -> Plan:
-    """All cells, seed by seed and fold by fold, so that an early stop leaves whole comparisons."""
+def make_plan(study: Study, base: Recipe, seeds: int) -> Plan:
+    """All cells, part by part, seed by seed and fold by fold, so that an early stop leaves whole
+    comparisons."""
     if seeds < 1:
         raise RecipeError(f"--seeds {seeds} must be at least 1.")
     base = merge(base, SHARED)
-    rows = tuple(rows or ROWS)
-    return Plan(preset, base, seeds, rows, tuple(_make_cells(base, seeds, rows)))
+    cells = {cell.path: cell for cell in _make_cells(study, base, seeds)}  # each once, the first
+    return Plan(study, base, seeds, tuple(cells.values()))
 
 
-def _make_cells(base: Recipe, seeds: int, rows: tuple[TableRow, ...]) -> Iterator[Cell]:
-    for seed in range(base.training.seed, base.training.seed + seeds):
-        for scheme, folds in sorted(SCHEMES.items()):
-            for fold in range(folds):
-                place = {"training.seed": seed, "data.scheme": scheme, "data.fold": fold}
-                for row in rows:
-                    recipe = merge(base, row.overrides(base) | place)
-                    yield Cell(scheme, fold, row.name, seed, recipe)
-                    if scheme == AMOUNT_SCHEME and row.name == METHOD:
-                        for amount in AMOUNTS:
-                            yield Cell(scheme, fold, row.name, seed, recipe, amount)
+def _make_cells(study: Study, base: Recipe, seeds: int) -> Iterator[Cell]:
+    """In the order of the study's parts; what a former part has too comes again."""
+    for part in study.parts:
+        count = min(seeds, part.seeds or seeds)
+        for seed in range(base.training.seed, base.training.seed + count):
+            for column in part.columns:
+                protocol = PROTOCOLS[column.protocol]
+                for fold in range(protocol.count_folds(column.scheme)):
+                    place = {"training.seed": seed, "data.fold": fold}
+                    own = merge(base, protocol.choose(column.scheme) | place)
+                    for row in study.list_rows(part):
+                        recipe = merge(own, row.overrides(own))
+                        amounts = study.amounts if column == AMOUNT_COLUMN else ()
+                        for amount in (100, *(amounts if row.name == study.method else ())):
+                            yield Cell(
+                                column.scheme, fold, row.name, seed, recipe, amount, column.protocol
+                            )
 
 
 def limit_unlabelled(cell: Cell, pool: int) -> Cell:
@@ -135,10 +120,10 @@ def _parse_condition(text: str) -> Callable[[Cell], bool]:
         key, equals, pattern = (part.strip() for part in condition.partition("="))
         wanted = not key.endswith("!")
         key = key.removesuffix("!").strip()
-        if not equals or key not in ("scheme", "fold", "row", "seed", "unlabelled"):
+        if not equals or key not in KEYS:
             raise RecipeError(
-                f"--only {text}: write scheme=, fold=, row=, seed= or unlabelled= and a value, "
-                "as in --only 'scheme=20,row=curriculum' or --only 'row!=pretrained'."
+                f"--only {text}: write {'=, '.join(KEYS[:-1])}= or {KEYS[-1]}= and a value, as in "
+                " --only 'scheme=20,row=curriculum' or --only 'row!=pretrained'."
             )
         conditions.append((key, pattern, wanted))
     return lambda cell: all(

@@ -1,12 +1,13 @@
 """The rows of the table: which training stands for which line of the paper, and what it printed."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ichfast.training import Recipe
+from ichfast.training.recipe import merge
 from ichfast.training.registry import STRATEGIES
-from ichfast.training.strategy import find_strategy
+from ichfast.training.strategy import find_strategy, make_strategy
 
 DIVERGED = "diverged"
 Overrides = Callable[[Recipe], dict[str, Any]]
@@ -103,9 +104,44 @@ IN_PAPER = (
 )
 FURTHER = tuple(make_row(name) for name in STRATEGIES if name not in {row.name for row in IN_PAPER})
 ROWS = (*IN_PAPER, *FURTHER)
-BASELINE = "supervised"
-"""that every row is compared with"""
-METHOD = "curriculum"
-"""of the unlabelled-amount curve and of the examples"""
-SHOWN = ("pretrained", BASELINE, METHOD, FURTHER[0].name)
-"""in the examples"""
+
+
+def grant_supervised(strategy: str) -> Overrides:
+    """With as many supervised epochs as the recipe has epochs: further ones come on top."""
+
+    def overrides(base: Recipe) -> dict[str, Any]:
+        chosen = make_strategy(merge(base, {"training.strategy": strategy}))
+        epochs = supervised = 0
+        while supervised < base.training.epochs:
+            supervised += chosen.draw(epochs).step == "supervised"
+            epochs += 1
+        return {"training.strategy": strategy, "training.epochs": epochs}
+
+    return overrides
+
+
+def vary(row: TableRow, name: str, label: str, about: str, keys: Mapping[str, Any]) -> TableRow:
+    """The row with further keys, under another name."""
+    return TableRow(name, label, lambda base: row.overrides(base) | dict(keys), about)
+
+
+def find_row(name: str) -> TableRow:
+    return next(row for row in ROWS if row.name == name)
+
+
+_CURRICULUM = replace(find_row("curriculum"), overrides=grant_supervised("curriculum"))
+CT_ICH_ROWS = (
+    find_row("supervised"),
+    _CURRICULUM,
+    vary(
+        _CURRICULUM,
+        "curriculum_region",
+        "Semi-supervised, by region",
+        "as the paper's method, each error of L_u a mean over its own region",
+        {"unsupervised.balance": "region"},
+    ),
+    find_row("mean_teacher"),
+    find_row("pseudo_label"),
+    find_row("cps"),
+    find_row("pretrained"),
+)

@@ -1,6 +1,7 @@
 """A table small enough to be trained in a test: a phantom of 16 patients, 32×32 pixels."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import torch
 from ichfast.data import load_slices
 from ichfast.data.phantom import write_phantom
 from ichfast.reproduce import __main__ as command
-from ichfast.reproduce import plan, worker
+from ichfast.reproduce import worker
 from ichfast.reproduce.cells import Outcome
 from ichfast.reproduce.plan import ENDED, Cell
 from ichfast.reproduce.rows import ROWS, TableRow, use_adam
+from ichfast.reproduce.studies import STUDIES
 from ichfast.training import Recipe
 
 SMALL = (
@@ -65,7 +67,7 @@ def small() -> Sequence[str]:
 def rows(monkeypatch: pytest.MonkeyPatch) -> list[TableRow]:
     """Two rows of the paper, and one that diverges at once."""
     chosen = [*KEPT, TableRow("exploding", "Explodes <fast>", exploding, "never & nowhere")]
-    monkeypatch.setattr(plan, "ROWS", tuple(chosen))
+    monkeypatch.setitem(STUDIES, "demo", replace(STUDIES["demo"], rows=tuple(chosen)))
     return chosen
 
 

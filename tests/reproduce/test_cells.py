@@ -15,7 +15,8 @@ from ichfast.data import load_slices
 from ichfast.reproduce import cells, worker
 from ichfast.reproduce.__main__ import main
 from ichfast.reproduce.cells import Worker, run_cells
-from ichfast.reproduce.plan import PRESETS, has_ended, make_plan
+from ichfast.reproduce.plan import has_ended, make_plan
+from ichfast.reproduce.studies import STUDIES
 from ichfast.training.recipe import apply_settings, merge
 
 TWO_ROWS = ("--only=scheme=50,row=supervised", "--only=scheme=50,row=curriculum")
@@ -27,8 +28,8 @@ def plan(phantom, small):
         "data.labelled": f"{phantom}/labelled",
         "data.unlabelled": f"{phantom}/unlabelled",
     }
-    base = apply_settings(merge(PRESETS["demo"], folders | {"data.scheme": 80}), small)
-    return make_plan("demo", base, seeds=1)
+    base = apply_settings(merge(STUDIES["demo"].recipe, folders | {"data.scheme": 80}), small)
+    return make_plan(STUDIES["demo"], base, seeds=1)
 
 
 def test_a_worker_that_dies_takes_one_cell_with_it(plan, tmp_path, monkeypatch) -> None:

@@ -11,7 +11,8 @@ from ichfast.data import SUBTYPES, SliceSet
 from ichfast.data.problems import Problems
 from ichfast.errors import DataError, IchfastError
 from ichfast.reproduce.checks import check
-from ichfast.reproduce.plan import PRESETS, Plan, make_plan
+from ichfast.reproduce.plan import Plan, make_plan
+from ichfast.reproduce.studies import STUDIES
 from ichfast.training.recipe import merge
 
 
@@ -29,7 +30,7 @@ def slices(prefix: str, patients: int, *, blood: int = 99, kinds=SUBTYPES, masks
 def plan(phantom) -> Plan:
     folders = {f"data.{name}": f"{phantom}/{name}" for name in ("labelled", "unlabelled")}
     small = {"data.size": 16, "data.scheme": 80, "data.window": list(WINDOW)}
-    return make_plan("demo", merge(PRESETS["demo"], folders | small), seeds=1)
+    return make_plan(STUDIES["demo"], merge(STUDIES["demo"].recipe, folders | small), seeds=1)
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def test_too_few_patients(patients, blood, scheme, message, checked) -> None:
 def test_a_fold_without_blood(plan, tmp_path, phantom) -> None:
     """Which can only be where slices without blood are trained on, too."""
     everything = merge(plan.base, {"data.slices": "all"})
-    cells = make_plan("demo", everything, seeds=1).select("supervised", 80)
+    cells = make_plan(plan.study, everything, seeds=1).select("supervised", 80)
     own = replace(slices("p", 20, blood=2), subtypes=())
     with pytest.raises(DataError, match=r"no \w+ slice has blood, .*data\.split_seed=1"):
         check(cells, tmp_path, lambda root, **_: (own, Problems()))
@@ -87,7 +88,10 @@ def test_kinds_of_haemorrhage(checked) -> None:
     assert len(notes) == 2
     assert "trains without intraparenchymal, intraventricular" in notes[0]
     pool = slices("u", 10, kinds=SUBTYPES[1:], masks=False)
-    with pytest.raises(DataError, match="no unlabelled slice has epidural: add such scans, or"):
-        checked(slices("p", 20), pool, "pretrained", 50)
+    notes = checked(slices("p", 20), pool, "pretrained", 50).notes
+    assert notes[0].startswith("scheme 50, fold 0: row pretrained never sees epidural among")
+    bare = replace(pool, subtypes=((),) * 20)
+    with pytest.raises(DataError, match="no unlabelled slice has any: add such scans, or"):
+        checked(slices("p", 20), bare, "pretrained", 50)
     with pytest.raises(DataError, match=r"labels of the unlabelled slices.*row!=pretrained"):
         checked(slices("p", 20), slices("u", 10, kinds=(), masks=False), "pretrained", 50)

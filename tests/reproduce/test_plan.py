@@ -6,25 +6,21 @@ from ichfast.data import SCHEMES
 from ichfast.errors import OutputError, RecipeError
 from ichfast.reproduce.cost import Sizes, add_up, estimate_cost
 from ichfast.reproduce.overview import ProgressPrinter, check_room, format_seconds
-from ichfast.reproduce.plan import (
-    AMOUNTS,
-    PRESETS,
-    Plan,
-    has_ended,
-    make_plan,
-    select_cells,
-)
+from ichfast.reproduce.plan import Plan, has_ended, make_plan, select_cells
 from ichfast.reproduce.rows import ROWS
+from ichfast.reproduce.studies import STUDIES
 from ichfast.training import Recipe
 from ichfast.training.recipe import merge, to_toml
 from ichfast.training.strategy import make_strategy
 
-EVERY_CELL = sum(SCHEMES.values()) * len(ROWS) + SCHEMES[20] * len(AMOUNTS)
+DEMO = STUDIES["demo"]
+EVERY_CELL = sum(SCHEMES.values()) * len(ROWS) + SCHEMES[20] * len(DEMO.amounts)
 
 
-@pytest.fixture(scope="module", params=PRESETS)
+@pytest.fixture(scope="module", params=("demo", "paper"))
 def plan(request: pytest.FixtureRequest) -> Plan:
-    return make_plan(request.param, PRESETS[request.param], seeds=2).limit_unlabelled(1000)
+    study = STUDIES[request.param]
+    return make_plan(study, study.recipe, seeds=2).limit_unlabelled(1000)
 
 
 def test_every_cell_once(plan) -> None:
@@ -79,18 +75,18 @@ def test_as_many_supervised_passes_by_adam(plan) -> None:
     ],
 )
 def test_only(only, count) -> None:
-    cells = make_plan("demo", PRESETS["demo"], seeds=1).cells
+    cells = make_plan(DEMO, DEMO.recipe, seeds=1).cells
     assert len(select_cells(cells, only)) == count
 
 
 @pytest.mark.parametrize("only", ["", "row", "dice=1", "row=nothing", "seed=7"])
 def test_only_that_names_nothing(only) -> None:
     with pytest.raises(RecipeError, match="--only"):
-        select_cells(make_plan("demo", PRESETS["demo"], seeds=1).cells, [only])
+        select_cells(make_plan(DEMO, DEMO.recipe, seeds=1).cells, [only])
 
 
 def test_unlabelled_amounts_need_a_set(plan) -> None:
-    without = make_plan(plan.preset, plan.base, seeds=1).limit_unlabelled(0)
+    without = make_plan(plan.study, plan.base, seeds=1).limit_unlabelled(0)
     assert {cell.unlabelled for cell in without.cells} == {100}
 
 
@@ -118,7 +114,7 @@ def test_a_cell_has_ended_only_by_its_own_recipe(plan, tmp_path) -> None:
 
 
 SMALL = merge(
-    PRESETS["demo"],
+    DEMO.recipe,
     {
         "model.channels": [2, 3, 4],
         "data.size": 16,
@@ -130,7 +126,7 @@ SMALL = merge(
 
 
 def test_costs_follow_the_recipe() -> None:
-    plan = make_plan("demo", SMALL, seeds=1)
+    plan = make_plan(DEMO, SMALL, seeds=1)
     sizes = Sizes(train=20, validation=5, test=60, unlabelled=100)
     costs = {row.name: estimate_cost(plan.select(row.name, 50)[0], sizes) for row in ROWS}
     assert costs["supervised"].passes == pytest.approx(14 * 4 * 1.2)
@@ -145,7 +141,7 @@ def test_costs_follow_the_recipe() -> None:
 
 
 def test_too_little_room_is_seen_before_training(tmp_path, monkeypatch) -> None:
-    plan = make_plan("demo", SMALL, seeds=1)
+    plan = make_plan(DEMO, SMALL, seeds=1)
     costs = [estimate_cost(plan.cells[0], Sizes(20, 5, 60))]
     check_room(costs, 1, tmp_path)
     monkeypatch.setattr("ichfast.reproduce.overview.measure_free_space", lambda out: 1000)
@@ -154,7 +150,7 @@ def test_too_little_room_is_seen_before_training(tmp_path, monkeypatch) -> None:
 
 
 def test_progress_in_words() -> None:
-    plan = make_plan("demo", SMALL, seeds=1)
+    plan = make_plan(DEMO, SMALL, seeds=1)
     costs = {cell: estimate_cost(cell, Sizes(20, 5, 60, 100)) for cell in plan.cells[:3]}
     lines: list[str] = []
     progress = ProgressPrinter(costs, 1, lines.append)

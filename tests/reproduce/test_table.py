@@ -1,6 +1,7 @@
 """The whole command on a small table: numbers, page, and what it refuses."""
 
 import json
+from typing import Any
 
 import pytest
 from test_report import Page
@@ -15,6 +16,12 @@ HALVES = ("--only", "scheme=50")
 PIECES = [f"--only={text}" for text in ("scheme=50", "scheme=20,fold=0", "scheme=80,fold=4")]
 
 
+def rows_of(result: dict[str, Any]) -> list[dict[str, Any]]:
+    (protocol,) = result["protocols"]
+    rows: list[dict[str, Any]] = protocol["rows"]
+    return rows
+
+
 @pytest.mark.usefixtures("rows", "alone")
 def test_a_table_from_runs_to_page(words, tmp_path, capsys) -> None:
     assert main(words(tmp_path, "--plan")) == 0
@@ -27,7 +34,7 @@ def test_a_table_from_runs_to_page(words, tmp_path, capsys) -> None:
     assert "[14/14]" in capsys.readouterr().out
     result = json.loads((tmp_path / "table1.json").read_text())
     assert result["cells"] == {"planned": 46, "ended": 14}
-    supervised, curriculum, exploding = result["rows"]
+    supervised, curriculum, exploding = rows_of(result)
     for row in (supervised, curriculum):
         for scheme, entry in row["schemes"].items():
             assert entry["ended"] == entry["tested"] == {"20": 1, "50": 2, "80": 1}[scheme]
@@ -38,7 +45,10 @@ def test_a_table_from_runs_to_page(words, tmp_path, capsys) -> None:
     assert exploding["schemes"]["50"]["scores"] is None
     pair = curriculum["differences"]["50"]["supervised"]
     assert pair["pairs"] == 2
-    both = [row["schemes"]["50"]["scores"]["dice.pooled"]["estimate"] for row in result["rows"][:2]]
+    both = [
+        row["schemes"]["50"]["scores"]["dice.pooled"]["estimate"]
+        for row in (supervised, curriculum)
+    ]
     difference = pair["scores"]["dice.pooled"]["estimate"]
     assert difference == pytest.approx(both[1] - both[0])
     assert [one["percent"] for one in result["unlabelled_curve"]] == [0, 10, 30, 100]
@@ -77,7 +87,7 @@ def test_a_part_of_the_table(words, tmp_path, capsys) -> None:
         "scheme50/fold1/exploding-seed0",
     }
     result = json.loads((tmp_path / "table1.json").read_text())
-    assert result["rows"][1]["differences"]["50"]["supervised"]["pairs"] == 1
+    assert rows_of(result)[1]["differences"]["50"]["supervised"]["pairs"] == 1
     assert "1 of 2 runs" in Page((tmp_path / "table1.html").read_text()).text
     # Other settings in the same folder are refused before anything is run.
     assert main(words(tmp_path, *HALVES, "--set", "lbfgs.max_iter=3")) == 2
@@ -94,7 +104,7 @@ def test_nothing_of_a_patient_and_everything_escaped(words, phantom, tmp_path) -
     result = json.loads(text)
     evil = "<script>alert(1)</script>"
     result["notes"] = [evil]
-    for row in result["rows"]:
+    for row in rows_of(result):
         row["about"] = row["label"] = evil
     result["runs"][0] |= {"status": "diverged", "reason": evil}
     page = render(result, None)
@@ -107,7 +117,7 @@ def test_nothing_of_a_patient_and_everything_escaped(words, phantom, tmp_path) -
     ("more", "message"),
     [
         (["--only", "scheme=60"], "leaves no cell"),
-        (["--only", "fold"], "write scheme=, fold=, row="),
+        (["--only", "fold"], "write protocol=, scheme=, fold=, row="),
         (["--seeds", "0"], "must be at least 1"),
         (["--jobs", "0"], "must be at least 1"),
         (["--set", "training.epoch=1"], "did you mean training.epochs?"),
@@ -135,6 +145,6 @@ def test_rows_that_the_data_cannot_fill(words, phantom, tmp_path, capsys) -> Non
         (plain / file.name).symlink_to(file)
     assert main([*bare, "--unlabelled", str(plain), "--only", "row=pretrained"]) == 2
     error = capsys.readouterr().err
-    assert "row pretrained (Pretrained) learns from labels" in error
+    assert "row pretrained learns from labels" in error
     assert "--only 'row!=pretrained'" in error
     assert any(row.name == "pretrained" for row in ROWS)

@@ -1,6 +1,7 @@
 """A strategy that no file of the package names is taken by recipe, steps, run, table and docs."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from tiny_runs import log_of, tiny
@@ -10,6 +11,7 @@ from ichfast.errors import RecipeError
 from ichfast.reproduce.cost import Sizes, estimate_cost
 from ichfast.reproduce.plan import make_plan
 from ichfast.reproduce.rows import make_row
+from ichfast.reproduce.studies import STUDIES
 from ichfast.training import PRESETS, reference
 from ichfast.training.recipe import apply_settings
 from ichfast.training.registry import STRATEGIES
@@ -71,7 +73,8 @@ def test_the_table_has_a_row_and_a_cost_of_it() -> None:
     row = make_row("entropy")
     assert (row.label, row.about) == ("Entropy", "not in the paper")
     base = apply_settings(PRESETS["demo"], ["model.channels=[2, 3, 4]", "data.size=16", ADAM])
-    plan = make_plan("demo", base, seeds=1, rows=[row, make_row("supervised")])
+    study = replace(STUDIES["demo"], rows=(row, make_row("supervised")))
+    plan = make_plan(study, base, seeds=1)
     sizes = Sizes(train=20, validation=0, test=0, unlabelled=100)
     one, supervised = (
         estimate_cost(plan.select(name, 50)[0], sizes) for name in ("entropy", "supervised")
