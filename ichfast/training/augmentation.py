@@ -23,18 +23,40 @@ def draw(recipe: Recipe, step: str, epoch: int, count: int) -> Warp | None:
     """
     if recipe.augmentation == AugmentationSettings():
         return None
-    limits, (level, width) = recipe.augmentation, recipe.data.window
+    limits = recipe.augmentation
     random = make_generator(recipe.training.seed, f"augmentation {step}", epoch)
-    flip, angle, scale, right, down, shifted, widened = random.uniform(-1, 1, (7, count))
+    *placing, shifted, widened = random.uniform(-1, 1, (7, count))
+    theta = make_theta(limits, limits.shift, *placing)
+    return Warp(theta, make_windows(recipe, limits.level * shifted, limits.width**widened))
 
-    def tensor(values: NDArray[np.float64]) -> torch.Tensor:
-        return torch.from_numpy(values.astype(np.float32))
 
-    theta = augmentation(
+def make_theta(
+    limits: AugmentationSettings,
+    shift: float,
+    flip: NDArray[np.float64],
+    angle: NDArray[np.float64],
+    scale: NDArray[np.float64],
+    right: NDArray[np.float64],
+    down: NDArray[np.float64],
+) -> torch.Tensor:
+    """(N, 2, 3), as `pool_batch` takes it, from numbers (N,) in [−1, 1]; ``shift`` is the largest,
+    as a share of the side."""
+    return augmentation(
         torch.from_numpy(flip < 2 * limits.flip - 1),
-        tensor(math.radians(limits.rotation) * angle),
-        tensor(limits.scale**scale),
-        tensor(limits.shift * np.stack([right, down], 1)),
+        to_tensor(math.radians(limits.rotation) * angle),
+        to_tensor(limits.scale**scale),
+        to_tensor(shift * np.stack([right, down], 1)),
     )
-    windows = [level + limits.level * shifted, width * limits.width**widened]
-    return Warp(theta, tensor(np.stack(windows, 1)[:, None]))
+
+
+def make_windows(
+    recipe: Recipe, shift: NDArray[np.float64], factor: NDArray[np.float64]
+) -> torch.Tensor:
+    """(N, 1, 2), as `pool_batch` takes them: the recipe's window, its level moved by ``shift`` (N,)
+    HU and its width multiplied by ``factor`` (N,)."""
+    level, width = recipe.data.window
+    return to_tensor(np.stack([level + shift, width * factor], 1)[:, None])
+
+
+def to_tensor(values: NDArray[np.float64]) -> torch.Tensor:
+    return torch.from_numpy(values.astype(np.float32))
