@@ -15,24 +15,30 @@ from ichfast.team import ALONE, Team, complain, join_team, silence_followers
 from ichfast.training import PRESETS, Recipe, RunFolder, checkpoint, finish, recipe, reference, run
 from ichfast.training.folder import CHECKPOINT, RECIPE, hold_folder
 from ichfast.training.options import parse_options
+from ichfast.training.presets import SEMI_SUPERVISED
+from ichfast.training.registry import STRATEGIES
 
 PROG = "python -m ichfast.train"
 
 DESCRIPTION = """\
 Train the semi-supervised U-Net on head CT, evaluate it on patients it has not seen, write a report.
 Without arguments: the demo, on a phantom that is made first, in a few minutes on two cores.
+With --labelled: the preset "own", a strong supervised baseline; with --unlabelled too, the paper's
+curriculum on top of it.
 """
 
 EPILOG = """\
 examples:
   python -m ichfast.train
+  python -m ichfast.train --labelled CT-ICH
   python -m ichfast.train --labelled CT-ICH --unlabelled RSNA --preset paper
   python -m ichfast.train --set training.strategy=supervised --set training.epochs=10
   python -m ichfast.train --resume runs/demo-20250101-120000
   python -m ichfast.train --finish runs/demo-20250101-120000
   torchrun --standalone --nproc-per-node 2 -m ichfast.train --out runs/two
 
-recipe keys for --set and --recipe files (in brackets: the paper preset's value, the demo's):
+recipe keys for --set and --recipe files (in brackets: the paper preset's value, and what others
+have in its place):
 """
 
 
@@ -109,7 +115,11 @@ def make_parser(prog: str = PROG) -> argparse.ArgumentParser:
         "python -m ichfast.prepare; given alone, the phantom stays the labelled set",
     )
     settings = parser.add_argument_group("recipe")
-    settings.add_argument("--preset", choices=PRESETS, help="settings to start from (demo)")
+    settings.add_argument(
+        "--preset",
+        choices=PRESETS,
+        help="settings to start from (own with --labelled, demo without)",
+    )
     settings.add_argument("--recipe", type=Path, metavar="FILE", help="TOML file over the preset")
     settings.add_argument(
         "--set",
@@ -159,11 +169,35 @@ def choose_recipe(options: argparse.Namespace) -> Recipe:
             raise RecipeError("--set does not go with --finish: the run has its own recipe.")
         chosen = recipe.read(stored / RECIPE, Recipe())
     else:
-        chosen = PRESETS[options.preset or "demo"]
+        preset, reason = choose_preset(options)
+        if reason:
+            print(f"preset: {preset}, since {reason}", file=sys.stderr)
+        chosen = PRESETS[preset]
+        if preset == "own" and options.unlabelled:
+            chosen = recipe.merge(chosen, {"training.strategy": SEMI_SUPERVISED})
         if options.recipe:
             chosen = recipe.read(options.recipe, chosen)
     chosen = recipe.apply_folders(chosen, options.labelled, options.unlabelled)
-    return recipe.apply_settings(chosen, options.set)
+    chosen = recipe.apply_settings(chosen, options.set)
+    if options.unlabelled and not STRATEGIES[chosen.training.strategy].unlabelled:
+        print(
+            f"{options.unlabelled} is left alone: strategy {chosen.training.strategy} looks at "
+            "labelled slices only",
+            file=sys.stderr,
+        )
+    return chosen
+
+
+def choose_preset(options: argparse.Namespace) -> tuple[str, str]:
+    """The preset to start from and, where nobody named it, why it is not the demo: data of one's
+    own deserve more than that."""
+    if options.preset:
+        return options.preset, ""
+    if options.labelled:
+        return "own", "--labelled is given"
+    values = recipe.read_values(options.recipe) if options.recipe else {}
+    values |= recipe.parse_settings(options.set)
+    return ("own", "data.labelled is given") if values.get("data.labelled") else ("demo", "")
 
 
 def resolve_device(name: str) -> torch.device:
@@ -208,7 +242,7 @@ def claim(folder: RunFolder, team: Team, restarted: bool) -> None:
 
 
 def name_folder(options: argparse.Namespace) -> Path:
-    name = options.recipe.stem if options.recipe else options.preset or "demo"
+    name = options.recipe.stem if options.recipe else choose_preset(options)[0]
     return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 

@@ -17,19 +17,6 @@ from ichfast.data.phantom import write_phantom
 from ichfast.data.problems import Problems
 
 PAGES = Path(ichfast.__file__).parents[1] / "docs" / "how-to"
-RECIPE = """\
-[training]
-epochs = 2
-[data]
-size = 128
-train = 0.4
-validation = 0.3
-test = 0.3
-[model]
-channels = [2, 3, 4]
-[lbfgs]
-max_iter = 2
-"""
 
 
 @pytest.fixture
@@ -48,7 +35,6 @@ def folder(tmp_path, monkeypatch):
     )
     (tmp_path / "phantom" / "labelled").rename(tmp_path / "ct-ich")
     (tmp_path / "phantom" / "unlabelled").rename(tmp_path / "rsna")
-    (tmp_path / "first.toml").write_text(RECIPE)
     (tmp_path / "bin").mkdir()
     python = tmp_path / "bin" / "python"
     python.write_text(f"#!/bin/sh\n{{ printf '%s\\t' \"$@\"; echo; }} >> {tmp_path}/asked\n")
@@ -61,8 +47,11 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def follow(page: str, folder: Path) -> str:
-    """Run the page's Python, in one go, and its commands as the shell hands them over; what they
-    print. In this process, since importing torch takes most of the time of so short a run."""
+    """Run the page's Python, in one go, and its commands as the shell hands them over, with the
+    page's own recipe; what they print. In this process, since importing torch takes most of the
+    time of so short a run."""
+    (recipe,) = blocks(page, "toml")
+    (folder / "first.toml").write_text(recipe)
     environment = os.environ | {"PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"}
     for block in blocks(page, "sh"):
         subprocess.run(["sh", "-ec", block], cwd=folder, env=environment, check=True)
@@ -85,7 +74,9 @@ def test_ct_ich_and_rsna(folder):
     assert "no problems" in printed
     assert "6 scans in nnUNet_raw/Dataset501_CTICH" in printed
     for run in ("first", "supervised", "pooled", "fold-0", "fold-1"):
-        assert metrics(folder / "runs" / run)["status"] == "finished"
+        found = metrics(folder / "runs" / run)
+        strategy = "supervised" if run == "supervised" else "curriculum"
+        assert (found["status"], found["strategy"]) == ("finished", strategy)
     of_folds = [metrics(folder / "runs" / f"fold-{fold}")["data"] for fold in (0, 1)]
     parts = ("train", "validation", "test")
     assert [sum(data[part]["patients"] for part in parts) for data in of_folds] == [6, 6]
@@ -99,11 +90,6 @@ def test_own_dicom(folder):
     (folder / "rsna" / "stage_2_train").rename(folder / "my-ct")
     printed = follow("own-dicom.md", folder)
     assert "no problems" in printed
-    assert metrics(folder / "runs" / "own")["status"] == "finished"
-
-
-def test_the_recipe_on_the_page_is_one(folder):
-    from ichfast.training import PRESETS, recipe
-
-    (text,) = blocks("ct-ich-rsna.md", "toml")
-    assert recipe.parse(text, PRESETS["demo"]).training.epochs == 20
+    for run, strategy in (("first", "supervised"), ("first-with-my-ct", "curriculum")):
+        found = metrics(folder / "runs" / run)
+        assert (found["status"], found["strategy"]) == ("finished", strategy)

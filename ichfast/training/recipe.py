@@ -178,18 +178,30 @@ def _rule(field: FieldInfo, error: ErrorDetails) -> str:
 
 def read(path: Path, base: Recipe) -> Recipe:
     """The recipe file at ``path``; keys it leaves out are ``base``'s."""
+    values = read_values(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        return merge(base, values)
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error}") from error
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """The values in the recipe file at ``path`` as {"section.key": value}, whatever they are."""
+    try:
+        return flatten(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"recipe {path} cannot be read: {error}.") from error
-    try:
-        return parse(text, base)
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from error
 
 
 def parse(text: str, base: Recipe) -> Recipe:
     """The recipe in a TOML text."""
+    return merge(base, flatten(text))
+
+
+def flatten(text: str) -> dict[str, Any]:
+    """The values in a TOML text as {"section.key": value}, whatever they are."""
     try:
         sections = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -202,11 +214,16 @@ def parse(text: str, base: Recipe) -> Recipe:
             raise RecipeError(f"{section} is a section: write its keys below a line [{section}].")
         else:
             flat[section] = part
-    return merge(base, flat)
+    return flat
 
 
 def apply_settings(base: Recipe, settings: Sequence[str]) -> Recipe:
     """``base`` with command-line settings ``section.key=value``; a bare word is a string."""
+    return merge(base, parse_settings(settings))
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """The values of ``section.key=value`` as {"section.key": value}, whatever they are."""
     values: dict[str, Any] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
@@ -216,7 +233,7 @@ def apply_settings(base: Recipe, settings: Sequence[str]) -> Recipe:
             values[name.strip()] = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
             values[name.strip()] = text.strip()
-    return merge(base, values)
+    return values
 
 
 def apply_folders(base: Recipe, labelled: Path | None, unlabelled: Path | None) -> Recipe:

@@ -10,26 +10,38 @@ from ichfast.training.registry import STRATEGIES
 from ichfast.training.settings import list_choices
 
 MODELS = {"unet": "one decoder", "multitask": "two decoders"}
+OTHERS = {
+    preset: {name: value for name, _, value in keys(PRESETS[preset])} for preset in ("own", "demo")
+}
+"""values of the presets beside paper, by preset and key"""
 NEEDS = {"": "–", "images": "slices", "labels": "its table, and all its slices"}
 
 
 def format_keys() -> str:
     """Every key in a Markdown table: the one in docs/training.md."""
-    demo = {name: value for name, _, value in keys(PRESETS["demo"])}
-    rows = ["| key | paper | demo | meaning |", "|---|---|---|---|"]
+    rows = [
+        f"| key | paper | {' | '.join(OTHERS)} | meaning |",
+        f"|---|{'---|' * len(OTHERS)}---|---|",
+    ]
     for name, field, value in keys(PRESETS["paper"]):
-        other = "" if demo[name] == value else f"`{to_literal(demo[name])}`"
-        rows.append(f"| `{name}` | `{to_literal(value)}` | {other} | {describe(field)} |")
+        own = [
+            f"`{to_literal(other[name])}`" if other[name] != value else ""
+            for other in OTHERS.values()
+        ]
+        rows.append(f"| `{name}` | `{to_literal(value)}` | {' | '.join(own)} | {describe(field)} |")
     return "\n".join(rows) + "\n"
 
 
 def format_help() -> str:
     """The same for --help."""
-    demo = {name: value for name, _, value in keys(PRESETS["demo"])}
     lines: list[str] = []
     for name, field, value in keys(PRESETS["paper"]):
-        values = dict.fromkeys((to_literal(value), to_literal(demo[name])))
-        text = f"{describe(field)} [{'; '.join(values)}]"
+        own = [
+            f"; {preset}: {to_literal(other[name])}"
+            for preset, other in OTHERS.items()
+            if other[name] != value
+        ]
+        text = f"{describe(field)} [{to_literal(value)}{''.join(own)}]"
         lines += textwrap.wrap(text, 98, initial_indent=f"  {name:34}", subsequent_indent=" " * 36)
     return "\n".join(lines)
 

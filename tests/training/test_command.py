@@ -2,6 +2,7 @@
 
 import json
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tiny_runs import TINY, log_of
 from ichfast import models, train
 from ichfast.data.phantom import write_phantom
 from ichfast.errors import IchfastError, RecipeError
+from ichfast.team import ALONE
 from ichfast.training import PRESETS, parts, pipeline, recipe
 
 PHANTOM = (
@@ -101,14 +103,14 @@ def test_no_report_without_its_extra(tmp_path, monkeypatch, capsys) -> None:
         (["--resume", "nowhere"], "holds no recipe.toml"),
         (["--device", "toaster"], "use --device cpu or"),
         (["--threads", "0"], "must be at least 1"),
-        (["--labelled", "nowhere"], "give --unlabelled DIR"),
-        (["--labelled", "nowhere", "--set", "training.strategy=supervised"], "nowhere"),
+        (["--labelled", "nowhere", "--set", "training.strategy=joint"], "give --unlabelled DIR"),
+        (["--labelled", "nowhere"], "nowhere"),
     ],
 )
 def test_refusals(arguments, message, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     assert train.main(arguments) == 2
-    error = capsys.readouterr().err
+    error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: ")
     assert message in error
 
@@ -133,6 +135,49 @@ def test_what_was_meant(arguments, hint, capsys) -> None:
         train.main(arguments.split())
     assert stopped.value.code == 2
     assert hint in capsys.readouterr().err
+
+
+def choose(*arguments: str) -> tuple[recipe.Recipe, Path]:
+    options = train.make_parser().parse_args(arguments)
+    return train.choose_recipe(options), train.choose_folder(options, ALONE)
+
+
+def test_data_of_one_s_own_get_their_own_preset(tmp_path, capsys) -> None:
+    (tmp_path / "on-mine.toml").write_text('[data]\nlabelled = "mine"\n')
+    for arguments, reason in (
+        (["--labelled", "mine"], "--labelled is given"),
+        (["--set", "data.labelled=mine"], "data.labelled is given"),
+        (["--recipe", str(tmp_path / "on-mine.toml")], "data.labelled is given"),
+    ):
+        chosen, folder = choose(*arguments)
+        assert capsys.readouterr().err == f"preset: own, since {reason}\n"
+        assert Path(chosen.data.labelled).name == "mine"
+        mine = {"data.labelled": chosen.data.labelled}
+        assert chosen == recipe.merge(PRESETS["own"], mine)
+        assert fnmatch(str(folder), "runs/on-mine-*" if "--recipe" in arguments else "runs/own-*")
+
+
+def test_what_is_named_is_what_is_taken(capsys) -> None:
+    for arguments, preset in (
+        ([], "demo"),
+        (["--unlabelled", "mine"], "demo"),
+        (["--labelled", "mine", "--preset", "demo"], "demo"),
+        (["--labelled", "mine", "--preset", "paper"], "paper"),
+    ):
+        chosen, folder = choose(*arguments)
+        assert chosen.training == PRESETS[preset].training
+        assert fnmatch(str(folder), f"runs/{preset}-*")
+    assert capsys.readouterr().err == ""
+
+
+def test_own_unlabelled_scans_are_learned_from_unless_the_strategy_is_named(capsys) -> None:
+    both = ["--labelled", "mine", "--unlabelled", "others"]
+    assert choose(*both)[0].training.strategy == "curriculum"
+    assert "left alone" not in capsys.readouterr().err
+    assert choose(*both, "--set", "training.strategy=joint")[0].training.strategy == "joint"
+    supervised, _ = choose(*both, "--set", "training.strategy=supervised")
+    assert supervised.training.strategy == "supervised"
+    assert "others is left alone: strategy supervised looks at labelled" in capsys.readouterr().err
 
 
 def test_resume_has_its_own_recipe(tmp_path, capsys) -> None:
