@@ -186,7 +186,7 @@ def _read_ended(cell: Cell, out: Path) -> Ended:
     folder = out / cell.path
     metrics = read_json(folder / METRICS)
     curve: list[tuple[float, float | None]] = []
-    passes = 0
+    passes = 0.0
     steps = make_strategy(cell.recipe).steps
     # A run that diverges in its first epoch has no log.
     for line in _read_text(folder / LOG).splitlines() if (folder / LOG).exists() else ():
@@ -197,7 +197,7 @@ def _read_ended(cell: Cell, out: Path) -> Ended:
             curve.append((passes, record["validation"]["dice"]))
     step = -(-len(curve) // POINTS) or 1
     columns = None if metrics["test"] is None else read_json(folder / SLICES)
-    return Ended(cell, metrics, curve[::-1][::step][::-1], passes, columns)
+    return Ended(cell, metrics, curve[::-1][::step][::-1], round(passes), columns)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def estimate_cost(cell: Cell, sizes: Sizes) -> Cost:
         size = sizes.unlabelled if step.over == "unlabelled" else drawn
         slices += epochs * step.estimate_cost(recipe) * size
         if step.over == "labelled":
-            passes += epochs * step.count_passes(recipe)
+            passes += epochs * step.count_passes(recipe) * drawn / sizes.train
     looked = recipe.training.epochs // recipe.training.validate_every * sizes.validation
     looked += sizes.validation + sizes.test
     slices += FORWARD * looked

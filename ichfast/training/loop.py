@@ -22,7 +22,13 @@ from ichfast.training.checkpoint import Progress
 from ichfast.training.folder import WEIGHTS, RunFolder
 from ichfast.training.parts import Parts
 from ichfast.training.recipe import Recipe
-from ichfast.training.steps import EpochResult, Step, build_steps, make_supervised_loss
+from ichfast.training.steps import (
+    EpochResult,
+    Step,
+    bound_blank_loss,
+    build_steps,
+    make_supervised_loss,
+)
 from ichfast.training.strategy import Draw, make_strategy
 
 
@@ -128,7 +134,7 @@ def check_divergence(
     if not math.isfinite(loss):
         raise DivergedError(f"the {step.name} loss is {loss}")
     lowest = progress.lowest.get(step.name, math.inf)
-    bounded = step.bounded and loss <= 1
+    bounded = step.bounded and loss <= bound_blank_loss(recipe)
     beyond_grace = progress.steps.get(step.name, 0) >= recipe.training.grace
     if beyond_grace and not bounded and loss > limit * lowest:
         raise DivergedError(

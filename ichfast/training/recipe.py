@@ -102,6 +102,13 @@ def _check_optimizer(recipe: Recipe) -> None:
             f"{what} goes from batch to batch, which L-BFGS cannot; set supervised.optimizer = "
             "adam."
         )
+    if recipe.supervised.optimizer == "lbfgs" and (
+        recipe.supervised.draws or recipe.supervised.positive
+    ):
+        raise RecipeError(
+            "supervised.draws and supervised.positive are for Adam, and L-BFGS looks at the whole "
+            "labelled set each time; set supervised.optimizer = adam, or both to 0."
+        )
 
 
 def _check_folds(data: DataSettings) -> None:

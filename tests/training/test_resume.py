@@ -33,7 +33,7 @@ KINDS = {
     "alternating, by step": ("training.strategy=alternating", "training.turn=step", *ADAM),
     "pretrained": ("training.strategy=pretrained", "pretraining.epochs=4"),
     "joint": ("training.strategy=joint", *ADAM),
-    "mean teacher": ("training.strategy=mean_teacher", "together.ramp=4", *ADAM),
+    "mean teacher": ("training.strategy=mean_teacher", "together.ramp=0", *ADAM),
     "cps": ("training.strategy=cps", *ADAM),
     "pseudo label": ("training.strategy=pseudo_label", "together.confidence=0.5", *ADAM),
     "classic": ("training.strategy=supervised", "model.convolutions=2"),

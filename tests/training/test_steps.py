@@ -8,7 +8,7 @@ from tiny_runs import synthetic, tiny
 from ichfast import models
 from ichfast.losses import AttentionWMSELoss
 from ichfast.training.loop import compute_weight_norm
-from ichfast.training.steps.base import split_evenly
+from ichfast.training.steps.batches import split_evenly
 from ichfast.training.steps.supervised import SupervisedAdam, SupervisedLBFGS
 from ichfast.training.steps.unsupervised import UnsupervisedStep
 

@@ -140,7 +140,7 @@ def test_only_sure_pixels_become_pseudo_labels() -> None:
 
 
 def test_the_weight_rises() -> None:
-    step = make_step("cps", "together.ramp=10", "together.weight=2")
+    step = make_step("cps", "together.ramp=0.1", "training.epochs=100", "together.weight=2")
     assert step.ramp_weight(0) == pytest.approx(2 * 0.006737947)
     assert step.ramp_weight(5) == pytest.approx(2 * 0.2865048)
     assert step.ramp_weight(10) == step.ramp_weight(99) == 2

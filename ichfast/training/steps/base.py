@@ -1,35 +1,35 @@
-"""What the steps share: the form of one, batches, and the supervised loss."""
+"""The form of a step, and what steps with an optimizer share."""
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from ichfast.data import SliceSet
-from ichfast.losses import TverskyLoss
 from ichfast.models import ReducedUNet
 from ichfast.team import ALONE, Team
 from ichfast.training.forward import Forward
 from ichfast.training.recipe import Recipe
-from ichfast.training.seeding import make_generator
+from ichfast.training.steps.batches import (
+    count_batches,
+    count_draws,
+    make_micro_batches,
+    take_share,
+)
 from ichfast.training.steps.statistics import renew_statistics
-from ichfast.training.views import View, draw_labelled_view, draw_view, render
+from ichfast.training.views import render
 
 FORWARD = 0.35
 """of the time of a pass forward and backward"""
-Batch = tuple[NDArray[np.int64], View | None]
-"""which slices of a set, and how :func:`ichfast.training.views.render` shows them"""
 
 
 class EpochResult(NamedTuple):
     loss: float
     """slice-weighted mean over the epoch; of all its parts together, where it has several"""
-    evaluations: int
-    """forward and backward passes over the labelled set, or over as many unlabelled slices"""
+    evaluations: float
+    """forward and backward passes over the labelled set, or over as many unlabelled slices; an int
+    where they are whole"""
     parts: dict[str, float] = {}  # noqa: RUF012
     """the same mean of each part by its name, where a step has more than one"""
 
@@ -40,12 +40,14 @@ class Step(ABC):
     name: ClassVar[str]
     """in the log, in checkpoints and in messages"""
     over: ClassVar[Literal["labelled", "sample", "unlabelled"]] = "labelled"
-    """what a pass is over: the labelled slices (with as many unlabelled ones, where it sees those),
-    as many unlabelled ones alone, or the whole unlabelled set"""
+    """what a pass is over: the labelled slices (with unlabelled ones beside them, where it sees
+    those), as many unlabelled ones alone, or the whole unlabelled set"""
     cost: ClassVar[float] = 1.0
-    """of a pass, in forward and backward passes of the reduced U-Net over as many slices"""
+    """of a pass, in forward and backward passes of the reduced U-Net over as many slices; where
+    labelled and unlabelled slices share an epoch, with as many of both"""
     bounded: ClassVar[bool] = True
-    """whether a loss up to 1 is no explosion, however low the best was: soft Jaccard ends there"""
+    """whether a loss up to that of a network that knows nothing is no explosion, however low the
+    best was: soft Jaccard ends there"""
 
     unlabelled: SliceSet
     """there where it was given"""
@@ -81,9 +83,15 @@ class Step(ABC):
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
+    def list_batch_sizes(self) -> list[int]:
+        """The smallest batch of each kind that it makes."""
+        count = count_draws(self.labelled, self.recipe)
+        return [count // count_batches(count, self.recipe.supervised.batch_size)]
+
     @classmethod
     def count_passes(cls, recipe: Recipe) -> float:
-        """Forward and backward in an epoch, about."""
+        """Forward and backward in an epoch, about; of ``supervised.draws`` slices where those are
+        drawn."""
         return 1.0
 
     @classmethod
@@ -100,6 +108,20 @@ class OptimizingStep(Step):
     def prepare(self) -> None:
         self.forward = Forward(self.recipe, self.device)
 
+    def choose_rate(self, epoch: int) -> float:
+        """Adam's learning rate of an epoch: a function of its number alone."""
+        return decay_rate(self.recipe.adam.learning_rate, epoch, self.recipe)
+
+    def set_rate(self, epoch: int) -> None:
+        """At the start of an epoch of Adam."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.choose_rate(epoch)
+
+    def move_weights(self) -> None:
+        """One update of Adam, by the gradients of all processes."""
+        self.team.sum_gradients(self.optimizer)
+        self.optimizer.step()
+
     def state_dict(self) -> dict[str, Any]:
         return {"optimizer": self.optimizer.state_dict()}
 
@@ -109,80 +131,35 @@ class OptimizingStep(Step):
 
 class UnlabelledStep(OptimizingStep):
     """Those that see unlabelled slices, and move the encoder by them: the segmentation path's
-    statistics, which inference uses, are then to be taken anew from the labelled slices."""
+    statistics, which inference uses, are then to be taken anew from the labelled slices, unless the
+    recipe keeps those that the passes of training have left."""
 
     def prepare(self) -> None:
         super().prepare()
         self.batches = make_micro_batches(self.labelled, self.recipe)
 
     def renew_statistics(self) -> None:
+        if self.recipe.training.statistics == "running":
+            return
         with torch.no_grad(), renew_statistics(self.model):
             for batch in self.batches:
                 image, _ = render(self.labelled, *take_share(self.team, (batch, None)))
                 self.forward(self.model.segment, image)
 
-
-def make_supervised_loss(recipe: Recipe, team: Team = ALONE) -> TverskyLoss:
-    """1 − TP / (TP + α·FP + β·FN) of the whole batch at once: sums are pooled before the ratio, as
-    in the pooled score that the best epoch is chosen by, so a slice weighs as much as its blood.
-    α = β = 1 is the soft Jaccard loss L_s, smoothed as :class:`ichfast.losses.JaccardLoss` is. The
-    batch is that of the whole team.
-    """
-    return TverskyLoss(
-        sigmoid=True,
-        alpha=recipe.supervised.alpha,
-        beta=recipe.supervised.beta,
-        smooth_nr=5e-6,
-        smooth_dr=5e-6,
-        batch=True,
-        group=team.group,
-    )
+    def list_batch_sizes(self) -> list[int]:
+        return [*super().list_batch_sizes(), min(map(len, self.batches))]
 
 
-def split_evenly(order: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
-    """``order`` in as few batches as ``batch_size`` allows, as even as they can be: a last batch of
-    one slice would have poor batch statistics."""
-    return np.array_split(order, -(-len(order) // batch_size))
+def decay_rate(rate: float, epoch: int, recipe: Recipe) -> float:
+    """``rate`` in this epoch x of n: rate · (1 + cos(π·x/n)) / 2 by the cosine (Loshchilov and
+    Hutter, ICLR 2017, without restarts)."""
+    if recipe.adam.decay == "none":
+        return rate
+    return rate * (1 + math.cos(math.pi * epoch / recipe.training.epochs)) / 2
 
 
-def make_micro_batches(labelled: SliceSet, recipe: Recipe) -> list[NDArray[np.int64]]:
-    """The labelled set in batches that never change."""
-    order = make_generator(recipe.training.seed, "micro-batches").permutation(len(labelled))
-    return split_evenly(order, recipe.supervised.batch_size)
-
-
-def draw_labelled_batches(labelled: SliceSet, recipe: Recipe, epoch: int) -> list[Batch]:
-    """The labelled set, shuffled and augmented anew."""
-    order = make_generator(recipe.training.seed, "shuffle", epoch).permutation(len(labelled))
-    view = draw_labelled_view(labelled, order, recipe, epoch)
-    batches = split_evenly(np.arange(len(order)), recipe.supervised.batch_size)
-    return [(order[batch], view and view.select(batch)) for batch in batches]
-
-
-def draw_unlabelled_batches(
-    unlabelled: SliceSet, count: int, batch_size: int, recipe: Recipe, epoch: int
-) -> list[Batch]:
-    """A random sample of ``count`` slices, with repetition only where there are fewer."""
-    chosen = make_generator(recipe.training.seed, "unlabelled", epoch).choice(
-        len(unlabelled), count, replace=count > len(unlabelled)
-    )
-    view = draw_view(recipe, "unsupervised", epoch, count)
-    batches = split_evenly(np.arange(count), batch_size)
-    return [(chosen[batch], view and view.select(batch)) for batch in batches]
-
-
-def take_share(team: Team, batch: Batch) -> Batch:
-    """This process's part of a batch."""
-    if team.size == 1:
-        return batch
-    places, view = batch
-    own = team.share(len(places))
-    return places[own], view and view.select(np.arange(len(places))[own])
-
-
-def average_losses(losses: Sequence[tuple[Tensor, Batch]]) -> float:
-    """Of the batches' losses, by their slices. Read back here for the first time, so the host need
-    not wait for the device between two updates."""
-    sizes = torch.tensor([len(places) for _, (places, _) in losses], dtype=torch.float64)
-    values = torch.stack([loss for loss, _ in losses]).double().cpu()
-    return ((values * sizes).sum() / sizes.sum()).item()
+def weigh_cost(cost: float, ours: float, recipe: Recipe) -> float:
+    """``cost`` of a pair of equal batches, of which the labelled one takes ``ours``, at the
+    recipe's batch sizes."""
+    ratio = recipe.unsupervised.batch_size / recipe.supervised.batch_size
+    return ours + (cost - ours) * ratio

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 
 from ichfast.data import SliceSet
@@ -10,7 +9,7 @@ from ichfast.models import ReducedUNet
 from ichfast.models.synced import synchronise
 from ichfast.team import ALONE, Team
 from ichfast.training.recipe import Recipe
-from ichfast.training.steps.base import Step, split_evenly
+from ichfast.training.steps.base import Step
 
 
 def build_steps(
@@ -24,12 +23,11 @@ def build_steps(
 ) -> dict[str, Step]:
     """A step of each class, on one model."""
     synchronise(model, team)
-    if team.size > 1:
-        sizes = [recipe.supervised.batch_size]
-        sizes += [] if unlabelled is None else [recipe.unsupervised.batch_size]
-        for size in sizes:  # now, and not in an hour
-            team.share(min(map(len, split_evenly(np.arange(len(labelled)), size))))
-    return {
+    steps = {
         name: step(model, labelled, recipe, device, team, unlabelled=unlabelled)
         for name, step in classes.items()
     }
+    for step in steps.values():
+        for size in step.list_batch_sizes():  # now, and not in an hour
+            team.share(size)
+    return steps

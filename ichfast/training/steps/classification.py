@@ -11,11 +11,11 @@ from torch.nn import functional as F
 from ichfast.data import SUBTYPES, SliceSet
 from ichfast.errors import DataError
 from ichfast.training.seeding import make_generator
-from ichfast.training.steps.base import (
+from ichfast.training.steps.base import EpochResult, OptimizingStep
+from ichfast.training.steps.batches import (
     Batch,
-    EpochResult,
-    OptimizingStep,
     average_losses,
+    count_batches,
     split_evenly,
     take_share,
 )
@@ -39,10 +39,11 @@ class ClassificationStep(OptimizingStep):
             torch.manual_seed(int(make_generator(recipe.training.seed, "head").integers(2**62)))
             self.head = nn.Linear(model.channels[-1], self.labels.shape[1]).to(device)
         self.parameters = [*model.groups()["encoder"], *self.head.parameters()]
-        self.optimizer = torch.optim.Adam(self.parameters, lr=recipe.adam.learning_rate)
+        self.optimizer = torch.optim.Adam(self.parameters, lr=self.choose_rate(0))
 
     def run(self, epoch: int, *, moved: bool) -> EpochResult:
         self.model.train()
+        self.set_rate(epoch)
         seed, count = self.recipe.training.seed, len(self.rows)
         order = make_generator(seed, "classification", epoch).permutation(count)
         view = draw_view(self.recipe, "classification", epoch, count)
@@ -61,14 +62,17 @@ class ClassificationStep(OptimizingStep):
         loss = F.binary_cross_entropy_with_logits(logits, labels)
         loss = self.team.mean(loss, len(image))
         loss.backward()
-        self.team.sum_gradients(self.optimizer)
-        self.optimizer.step()
+        self.move_weights()
         return loss.detach()
 
     def encode(self, image: Tensor) -> Tensor:
         """(B, C), the mean over the slice."""
         coarsest: Tensor = self.model.encoder(image)[-1]
         return coarsest.mean((2, 3))
+
+    def list_batch_sizes(self) -> list[int]:
+        count, size = len(self.rows), self.recipe.unsupervised.batch_size
+        return [count // count_batches(count, size)]
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"head": self.head.state_dict()}

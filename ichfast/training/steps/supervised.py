@@ -8,17 +8,17 @@ from torch import Tensor, nn
 
 from ichfast.training.forward import Forward
 from ichfast.training.recipe import Recipe, merge
-from ichfast.training.steps.base import (
-    FORWARD,
+from ichfast.training.steps.base import FORWARD, EpochResult, OptimizingStep
+from ichfast.training.steps.batches import (
     Batch,
-    EpochResult,
-    OptimizingStep,
     average_losses,
+    count_draws,
     draw_labelled_batches,
     make_micro_batches,
-    make_supervised_loss,
+    measure_passes,
     take_share,
 )
+from ichfast.training.steps.loss import make_supervised_loss
 from ichfast.training.steps.statistics import freeze_statistics, renew_statistics
 from ichfast.training.views import View, draw_labelled_view, render
 
@@ -79,9 +79,10 @@ class SupervisedLBFGS(SupervisedStep):
             self.optimizer.step(closure)  # type: ignore[no-untyped-call]
         # The statistics for inference belong to the weights the step ends with, not to the trial
         # points of its line search: one more forward pass sets them, and gives the loss there. Both
-        # are of the slices as they are, which inference will see.
+        # are of the slices as they are, which inference will see, or as training has seen them.
+        shown = view if self.recipe.training.statistics == "running" else None
         with torch.no_grad(), renew_statistics(self.model):
-            loss = self.run_full_pass(gradient=False)
+            loss = self.run_full_pass(gradient=False, view=shown)
         return EpochResult(loss, evaluations)
 
     def run_full_pass(self, *, gradient: bool, view: View | None = None) -> float:
@@ -119,15 +120,18 @@ class SupervisedLBFGS(SupervisedStep):
 
 
 class SupervisedAdam(SupervisedStep):
-    """The supervised loss by Adam over shuffled batches: one pass over the labelled set."""
+    """The supervised loss by Adam over shuffled batches of the epoch's labelled slices."""
 
     def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.Adam(parameters, lr=self.recipe.adam.learning_rate)
+        return torch.optim.Adam(parameters, lr=self.choose_rate(0))
 
     def run(self, epoch: int, *, moved: bool) -> EpochResult:
         self.model.train()
+        self.set_rate(epoch)
         batches = draw_labelled_batches(self.labelled, self.recipe, epoch)
-        return EpochResult(average_losses([(self.update(batch), batch) for batch in batches]), 1)
+        passes = measure_passes(count_draws(self.labelled, self.recipe), self.labelled)
+        losses = [(self.update(batch), batch) for batch in batches]
+        return EpochResult(average_losses(losses), passes)
 
     def update(self, batch: Batch) -> Tensor:
         """One update; the loss before it."""
@@ -135,8 +139,7 @@ class SupervisedAdam(SupervisedStep):
         self.optimizer.zero_grad()
         loss: Tensor = self.loss(self.forward(self.model.segment, image), mask)
         loss.backward()
-        self.team.sum_gradients(self.optimizer)
-        self.optimizer.step()
+        self.move_weights()
         return loss.detach()
 
 

@@ -1,28 +1,30 @@
 """What steps share that learn from labelled and unlabelled slices in one update.
 
-Each update takes a batch of labelled slices and as many unlabelled ones and makes one step of Adam
+Each update takes a batch of labelled slices and one of unlabelled ones and makes one step of Adam
 on L_s + w(t)·L, with w(t) = weight · exp(−5(1 − t/ramp)²) over the share ``ramp`` of the epochs
 (Laine and Aila, ICLR 2017).
 """
 
 import math
 from abc import abstractmethod
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ichfast.training.recipe import Recipe
 from ichfast.training.seeding import make_generator
-from ichfast.training.steps.base import (
-    EpochResult,
-    UnlabelledStep,
+from ichfast.training.steps.base import EpochResult, UnlabelledStep, weigh_cost
+from ichfast.training.steps.batches import (
     average_losses,
-    draw_labelled_batches,
-    draw_unlabelled_batches,
-    make_supervised_loss,
+    count_beside,
+    count_draws,
+    draw_beside,
+    measure_passes,
     take_share,
 )
+from ichfast.training.steps.loss import make_supervised_loss
 from ichfast.training.views import render
 
 
@@ -31,22 +33,23 @@ class Pair(NamedTuple):
 
     image: Tensor  # (B, 1, S, S)
     mask: Tensor  # (B, 1, S, S)
-    unlabelled: Tensor  # (B, 1, S, S)
+    unlabelled: Tensor  # (U, 1, S, S)
     weight: float  # of the unlabelled loss
     noise: torch.Generator
     whole: int | None = None  # unlabelled slices of all processes; None: these are all
 
 
 class TogetherStep(UnlabelledStep):
-    """One pass over the labelled set."""
+    """The labelled slices of an epoch, with unlabelled ones beside them."""
+
+    labelled_cost: ClassVar[float] = 1.0
+    """what the labelled slices take of ``cost``, which is that of as many unlabelled ones"""
 
     def prepare(self) -> None:
         super().prepare()
         self.loss = make_supervised_loss(self.recipe, self.team)
         self.trained = self.make_networks()
-        self.optimizer = torch.optim.Adam(
-            self.trained.parameters(), lr=self.recipe.adam.learning_rate
-        )
+        self.optimizer = torch.optim.Adam(self.trained.parameters(), lr=self.choose_rate(0))
 
     def make_networks(self) -> nn.Module:
         """What Adam trains."""
@@ -61,29 +64,32 @@ class TogetherStep(UnlabelledStep):
 
     def run(self, epoch: int, *, moved: bool) -> EpochResult:
         self.trained.train()
-        recipe = self.recipe
-        ours = draw_labelled_batches(self.labelled, recipe, epoch)
-        size = recipe.supervised.batch_size
-        theirs = draw_unlabelled_batches(self.unlabelled, len(self.labelled), size, recipe, epoch)
+        self.set_rate(epoch)
         weight, noise = self.ramp_weight(epoch), self.make_noise(epoch)
-        losses = []
-        for own, other in zip(ours, theirs, strict=True):
+        losses, others = [], []
+        for own, other in draw_beside(self.labelled, self.unlabelled, self.recipe, epoch):
             image, mask = render(self.labelled, *take_share(self.team, own))
             assert mask is not None
             self.optimizer.zero_grad()
             unlabelled, _ = render(self.unlabelled, *take_share(self.team, other))
             pair = Pair(image, mask, unlabelled, weight, noise, len(other[0]))
             supervised, further = self.backward(pair)
-            self.team.sum_gradients(self.optimizer)
-            self.optimizer.step()
+            self.move_weights()
             self.finish_update()
-            losses.append((torch.stack([supervised, further]).detach(), own))
+            losses.append((supervised.detach(), own))
+            others.append((further.detach(), other))
         self.renew_statistics()
-        parts = {
-            name: average_losses([(both[i], batch) for both, batch in losses])
-            for i, name in enumerate(("supervised", "unsupervised"))
-        }
-        return EpochResult(parts["supervised"] + weight * parts["unsupervised"], 1, parts)
+        parts = {"supervised": average_losses(losses), "unsupervised": average_losses(others)}
+        passes = measure_passes(count_draws(self.labelled, self.recipe), self.labelled)
+        return EpochResult(parts["supervised"] + weight * parts["unsupervised"], passes, parts)
+
+    def list_batch_sizes(self) -> list[int]:
+        count, batches = count_beside(self.labelled, self.recipe)
+        return [*super().list_batch_sizes(), count // batches]
+
+    @classmethod
+    def estimate_cost(cls, recipe: Recipe) -> float:
+        return weigh_cost(cls.cost, cls.labelled_cost, recipe)
 
     def ramp_weight(self, epoch: int) -> float:
         settings = self.recipe.together

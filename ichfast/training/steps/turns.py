@@ -2,12 +2,14 @@
 
 from typing import Any
 
-from ichfast.training.steps.base import (
-    EpochResult,
-    Step,
+from ichfast.training.recipe import Recipe
+from ichfast.training.steps.base import EpochResult, Step, weigh_cost
+from ichfast.training.steps.batches import (
     average_losses,
-    draw_labelled_batches,
-    draw_unlabelled_batches,
+    count_beside,
+    count_draws,
+    draw_beside,
+    measure_passes,
 )
 from ichfast.training.steps.supervised import SupervisedAdam
 from ichfast.training.steps.unsupervised import UnsupervisedStep
@@ -15,8 +17,8 @@ from ichfast.training.strategy import make_strategy
 
 
 class TurnsStep(Step):
-    """As many updates as the labelled set has batches; the recipe's strategy chooses which of them
-    are supervised. Each kind keeps its optimizer."""
+    """As many updates as an epoch's labelled slices make batches; the recipe's strategy chooses
+    which of them are supervised. Each kind keeps its optimizer."""
 
     name = "turns"
     cost = 1.5
@@ -33,25 +35,29 @@ class TurnsStep(Step):
 
     def run(self, epoch: int, *, moved: bool) -> EpochResult:
         self.model.train()
-        recipe, labelled = self.recipe, self.labelled
-        size = recipe.supervised.batch_size
-        batches = {
-            "supervised": draw_labelled_batches(labelled, recipe, epoch),
-            "unsupervised": draw_unlabelled_batches(
-                self.unlabelled, len(labelled), size, recipe, epoch
-            ),
-        }
+        for kind in self.kinds.values():
+            kind.set_rate(epoch)
+        pairs = draw_beside(self.labelled, self.unlabelled, self.recipe, epoch)
+        chosen = self.strategy.choose(epoch, len(pairs))
         turns = []
-        for i, supervised in enumerate(self.strategy.choose(epoch, len(batches["supervised"]))):
-            name = "supervised" if supervised else "unsupervised"
-            batch = batches[name][i]
+        for supervised, (own, other) in zip(chosen, pairs, strict=True):
+            name, batch = ("supervised", own) if supervised else ("unsupervised", other)
             turns.append((name, self.kinds[name].update(batch), batch))
         self.unsupervised.renew_statistics()
         parts = {}
-        for kind in self.kinds:
-            if own := [(loss, batch) for name, loss, batch in turns if name == kind]:
-                parts[kind] = average_losses(own)
-        return EpochResult(average_losses([turn[1:] for turn in turns]), 1, parts)
+        for name in self.kinds:
+            if losses := [(loss, batch) for kind, loss, batch in turns if kind == name]:
+                parts[name] = average_losses(losses)
+        passes = measure_passes(count_draws(self.labelled, self.recipe), self.labelled)
+        return EpochResult(average_losses([turn[1:] for turn in turns]), passes, parts)
+
+    def list_batch_sizes(self) -> list[int]:
+        count, batches = count_beside(self.labelled, self.recipe)
+        return [*self.unsupervised.list_batch_sizes(), count // batches]
+
+    @classmethod
+    def estimate_cost(cls, recipe: Recipe) -> float:
+        return weigh_cost(cls.cost, cls.cost / 3, recipe)
 
     def state_dict(self) -> dict[str, Any]:
         return {name: step.state_dict() for name, step in self.kinds.items()}

@@ -6,19 +6,22 @@ from torch import Tensor
 from ichfast.losses import AttentionWMSELoss
 from ichfast.models import ReducedUNet
 from ichfast.training.recipe import Recipe
-from ichfast.training.steps.base import (
+from ichfast.training.steps.base import EpochResult, UnlabelledStep, decay_rate
+from ichfast.training.steps.batches import (
     Batch,
-    EpochResult,
-    UnlabelledStep,
     average_losses,
+    count_batches,
+    count_draws,
     draw_unlabelled_batches,
+    measure_passes,
     take_share,
 )
 from ichfast.training.views import render
 
 
 class UnsupervisedStep(UnlabelledStep):
-    """L_u by Adam over a random sample of the unlabelled slices, as large as the labelled set."""
+    """L_u by Adam over a random sample of the unlabelled slices, ``unsupervised.ratio`` times as
+    many as an epoch has labelled ones."""
 
     name = "unsupervised"
     over = "sample"
@@ -29,15 +32,34 @@ class UnsupervisedStep(UnlabelledStep):
         super().prepare()
         self.loss = make_attention_loss(self.recipe)
         self.parameters = list_attention_parameters(self.model, self.recipe)
-        self.optimizer = torch.optim.Adam(self.parameters, lr=self.recipe.adam.learning_rate)
+        self.optimizer = torch.optim.Adam(self.parameters, lr=self.choose_rate(0))
+
+    def choose_rate(self, epoch: int) -> float:
+        own = self.recipe.unsupervised.learning_rate
+        return decay_rate(own or self.recipe.adam.learning_rate, epoch, self.recipe)
 
     def run(self, epoch: int, *, moved: bool) -> EpochResult:
         self.model.train()
-        count, size = len(self.labelled), self.recipe.unsupervised.batch_size
-        batches = draw_unlabelled_batches(self.unlabelled, count, size, self.recipe, epoch)
+        self.set_rate(epoch)
+        count, number = self.count_sample()
+        batches = draw_unlabelled_batches(self.unlabelled, count, number, self.recipe, epoch)
         losses = [(self.update(batch), batch) for batch in batches]
         self.renew_statistics()
-        return EpochResult(average_losses(losses), 1)
+        return EpochResult(average_losses(losses), measure_passes(count, self.labelled))
+
+    def count_sample(self) -> tuple[int, int]:
+        """Slices of an epoch, and their batches."""
+        settings = self.recipe.unsupervised
+        count = max(round(settings.ratio * count_draws(self.labelled, self.recipe)), 1)
+        return count, count_batches(count, settings.batch_size)
+
+    def list_batch_sizes(self) -> list[int]:
+        count, batches = self.count_sample()
+        return [*super().list_batch_sizes(), count // batches]
+
+    @classmethod
+    def count_passes(cls, recipe: Recipe) -> float:
+        return recipe.unsupervised.ratio
 
     def update(self, batch: Batch) -> Tensor:
         """One update; the loss before it."""
@@ -45,8 +67,7 @@ class UnsupervisedStep(UnlabelledStep):
         self.optimizer.zero_grad()
         loss = self.team.mean(self.loss(image, *self.forward(self.model, image)), len(image))
         loss.backward(inputs=self.parameters)
-        self.team.sum_gradients(self.optimizer)
-        self.optimizer.step()
+        self.move_weights()
         return loss.detach()
 
 

@@ -18,6 +18,7 @@ class CrossPseudoStep(TogetherStep):
 
     name = "cps"
     cost = 4.6
+    labelled_cost = 2.0
 
     def make_networks(self) -> nn.Module:
         seed = int(make_generator(self.recipe.training.seed, "peer").integers(2**62))
