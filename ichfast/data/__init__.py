@@ -6,6 +6,7 @@ from ichfast.data.folds import (
     check_apart,
     check_no_leak,
     make_folds,
+    order_evenly,
     split_patients,
 )
 from ichfast.data.layouts import detect_layout, read_series
@@ -32,6 +33,7 @@ __all__ = [
     "find_layout",
     "load_slices",
     "make_folds",
+    "order_evenly",
     "read_series",
     "read_window",
     "shuffle",

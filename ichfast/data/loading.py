@@ -1,6 +1,7 @@
 """From a data set's folder, or a pool made of it, to the slices of a run."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -33,7 +34,9 @@ def load_slices(
     windowed at `window` = (level, width).
 
     `slices="positive"` keeps slices whose mask is not empty at this size (labelled) or whose label
-    in the set's table is positive (unlabelled). `limit` keeps a seeded uniform choice of that many.
+    in the set's table is positive (unlabelled). Labelled, slices whose mask is missing are left out
+    and counted in the problems; unlabelled, no mask is read. `limit` keeps a seeded uniform choice
+    of that many.
     """
     root, positive = Path(root), slices == "positive"
     _check_arguments(size, window, limit)
@@ -45,22 +48,26 @@ def load_slices(
     if labelled:
         layout.require_masks(root, "learn from")
     if positive:
-        layout.require_positive(root)
+        layout.require_positive(root, with_masks=labelled)
     problems = Problems()
-    selection = Selection(positive, limit, seed)
+    selection = Selection(positive, limit, seed, with_masks=labelled)
+    unknown: list[tuple[str, ...] | None] = []
     reservoir = _Reservoir(size, labelled, limit, seed)
     for scan in layout.read(root, problems, selection, progress=progress):
         _check_window(root, window, scan.hu_range)
-        if labelled and scan.mask is None:
-            raise DataError(f"{root}: has no masks; put them into labelsTr, labels or masks there")
         if scan.stored.shape[1] != scan.stored.shape[2]:
             problems.add(scan.sources[0], "its scan is not square")
+            continue
+        known = scan.has_mask() if labelled else np.full(len(scan), True)
+        unknown += [scan.name_subtypes(int(i)) for i in np.flatnonzero(~known)]
+        if not known.any():
             continue
         masks = resize_masks(scan, size) if labelled else None
         wanted = np.arange(len(scan))
         if positive and not layout.selects:
             wanted = find_positive(scan, masks, problems)
-        reservoir.offer(scan, wanted, masks)
+        reservoir.offer(scan, wanted[known[wanted]], masks)
+    _report_unknown(root, unknown, problems)
     blood = None if reservoir.masks is None else bool(reservoir.masks.any())
     _require_some(root, len(reservoir.index), blood, positive, problems)
     return reservoir.collect(window), problems
@@ -95,15 +102,15 @@ def _load_pool(
     masks = pool.mask_tensor() if labelled else None
     index = pool.index
     rows = [i for i, row in enumerate(index) if row.has_mask or not labelled]
-    if len(rows) < len(index):
-        problems.skip(root.name, f"{len(index) - len(rows)} slices of scans without a mask")
+    if labelled:
+        _report_unknown(root, [row.subtypes for row in index if not row.has_mask], problems)
     if positive and masks is not None:
         rows = [i for i in rows if masks[i].any()]
     elif positive:
-        known = [i for i in rows if index[i].subtypes is not None or index[i].has_mask]
-        if len(known) < len(rows):
-            problems.skip(root.name, f"{len(rows) - len(known)} slices without a known label")
-        rows = [i for i in known if _has_blood(pool, i)]
+        unlabelled = sum(index[i].subtypes is None for i in rows)
+        if unlabelled:
+            problems.skip(root.name, f"{unlabelled} slices without a known label")
+        rows = [i for i in rows if index[i].subtypes]
     if limit is not None and limit < len(rows):
         chosen = np.random.default_rng(seed).choice(len(rows), limit, replace=False)
         rows = [rows[i] for i in sorted(chosen)]
@@ -235,11 +242,17 @@ class _Entry(NamedTuple):
     subtypes: tuple[str, ...] | None
 
 
-def _has_blood(pool: Pool, i: int) -> bool:
-    subtypes = pool.index[i].subtypes
-    if subtypes is None and pool.masks is not None:
-        return bool(pool.masks[i].any())
-    return bool(subtypes)
+def _report_unknown(
+    root: Path, subtypes: Sequence[tuple[str, ...] | None], problems: Problems
+) -> None:
+    """Say how many slices of a labelled set are left out, given what is known of these."""
+    if subtypes:
+        positive = sum(bool(kinds) for kinds in subtypes)
+        problems.skip(
+            root.name,
+            f"{len(subtypes)} slices have no mask and are left out, {positive} of them labelled as "
+            f"haemorrhage",
+        )
 
 
 def _require_some(
@@ -255,5 +268,5 @@ def _require_some(
     if not count:
         raise DataError(
             f"{root}: no slice is labelled with haemorrhage; check the set's table or set "
-            f"data.slices = 'all' ({problems.summary()})"
+            f"data.unlabelled_slices = 'all' ({problems.summary()})"
         )

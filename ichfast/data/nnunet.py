@@ -31,9 +31,9 @@ def export(root: Path, out: Path, problems: Problems, *, progress: bool = False)
         _claim(out)
         names: list[str] = []
         for series in layout.read(root, problems, progress=progress):
-            if series.mask is None:
-                raise DataError(f"{root}: has no masks to export; put them into labelsTr there")
             try:
+                if not series.has_mask().all():
+                    raise Refused("not all of its slices have a mask")
                 _write(out, series)
                 names.append(series.patient)
             except Refused as refused:

@@ -73,14 +73,14 @@ def resize_spacing(scan: Series, size: int) -> tuple[float, float]:
 
 
 def find_positive(scan: Series, masks: Tensor | None, problems: Problems) -> np.ndarray:
-    """Indices of the slices with haemorrhage: by the masks at this size where they are given, else
-    by the labels, else by the scan's own mask. None, and a problem, where none of these exists.
+    """Indices of the slices with haemorrhage: by the masks at this size where they are given and
+    known, else by the labels. None, and a problem, where there are neither.
     """
-    if masks is not None:
-        return np.flatnonzero(masks.flatten(1).any(1).numpy())
+    if masks is None and scan.subtypes is None:
+        problems.skip(scan.sources[0], "no labels, so its positive slices are not known")
+    positive = np.zeros(len(scan), dtype=bool)
     if scan.subtypes is not None:
-        return np.flatnonzero(scan.subtypes.any(1))
-    if scan.mask is not None:
-        return np.flatnonzero(scan.mask.any((1, 2)))
-    problems.skip(scan.sources[0], "no labels, so its positive slices are not known")
-    return np.empty(0, dtype=np.intp)
+        positive |= scan.subtypes.any(1)
+    if masks is not None:
+        positive = np.where(scan.has_mask(), masks.flatten(1).any(1).numpy(), positive)
+    return np.flatnonzero(positive)

@@ -27,6 +27,9 @@ class Series:
     tilt: float  # degrees from the slice normal to the patient's long axis
     sources: tuple[str, ...]  # n, relative to the root; "ct_scans/049.nii#3" is its third slice
     subtypes: np.ndarray | None = None  # (n, 5) bool in the order of SUBTYPES
+    # (n,) bool, the slices of which `mask` and `subtypes` tell; None: all
+    mask_known: np.ndarray | None = None
+    subtypes_known: np.ndarray | None = None
     mixed: bool = False  # its SeriesInstanceUID holds images of another size, spacing or direction
     quirks: tuple[str, ...] = ()  # names from ichfast.data.quirks
     hu_range: tuple[float, float] | None = None  # where given, HU beyond it were cut off by others
@@ -36,9 +39,19 @@ class Series:
 
     def name_subtypes(self, i: int) -> tuple[str, ...] | None:
         """Names of the haemorrhages in slice i; None where they are not known."""
-        if self.subtypes is None:
+        if self.subtypes is None or not self.has_subtypes()[i]:
             return None
         return tuple(name for name, has in zip(SUBTYPES, self.subtypes[i], strict=True) if has)
+
+    def has_mask(self) -> np.ndarray:
+        """(n,) bool: the slice's mask is known, be it empty."""
+        every = np.full(len(self), self.mask is not None)
+        return every if self.mask_known is None else every & self.mask_known
+
+    def has_subtypes(self) -> np.ndarray:
+        """(n,) bool: the slice's subtypes are known, be there none."""
+        every = np.full(len(self), self.subtypes is not None)
+        return every if self.subtypes_known is None else every & self.subtypes_known
 
     def hu(self) -> np.ndarray:
         """(n, H, W) float32 Hounsfield units, air where the file has padding."""

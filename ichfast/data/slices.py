@@ -121,7 +121,8 @@ class SliceSet:
         masks = self.masks
         if masks is None:
             raise DataError("these slices have no masks, so which are positive is unknown")
-        return torch.tensor([bool(masks[row].any()) for row in self.rows.tolist()])
+        found = [bool(masks[row].any()) for row in self.rows.tolist()]
+        return torch.tensor(found, dtype=torch.bool)
 
     def fingerprint(self) -> str:
         """sha256 over pixels, masks and index (of a pool's file, over its checksums and the rows):

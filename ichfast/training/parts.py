@@ -5,7 +5,7 @@ import json
 import sys
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,11 +20,13 @@ from ichfast.data import (
     find_layout,
     load_slices,
     make_folds,
+    order_evenly,
     shuffle,
     split_patients,
 )
 from ichfast.data.problems import Problems
-from ichfast.errors import RecipeError
+from ichfast.data.sampling import choose
+from ichfast.errors import DataError, RecipeError
 from ichfast.team import ALONE, Team
 from ichfast.training.recipe import Recipe
 from ichfast.training.settings import DataSettings, PhantomSettings
@@ -86,23 +88,35 @@ def load_parts(
     for and not there yet. ``functools.cache(load_slices)`` as ``load`` reads for many runs once."""
     data = recipe.data
     needs = make_strategy(recipe).unlabelled
-    if needs and data.labelled and not data.unlabelled:
+    shares = needs and not data.unlabelled and data.labelled_share < 1
+    if needs and data.labelled and not data.unlabelled and not shares:
         raise RecipeError(
             f"strategy {recipe.training.strategy} needs unlabelled slices: give --unlabelled DIR, "
-            "or --set training.strategy=supervised."
+            "or --set data.labelled_share below 1, so that the other training patients' slices are "
+            "the unlabelled ones, or --set training.strategy=supervised."
         )
     phantom = None if data.labelled else share_phantom(recipe.phantom, phantoms, team)
-    # Tested slices without blood are among those that are read, even where none is trained on.
-    which = "all" if "all" in (data.slices, data.test_slices) else "positive"
+    # Slices without blood that are tested on, or unlabelled, are among those that are read, even
+    # where none is trained on.
+    everything = shares or "all" in (data.slices, data.test_slices)
     root = Path(data.labelled or f"{phantom}/labelled")
-    labelled, unreadable = _load(root, recipe, which, load, labelled=True)
-    parts = {name: labelled.select(indices) for name, indices in split(labelled, data).items()}
+    labelled, unreadable = _load(
+        root, recipe, "all" if everything else "positive", load, labelled=True
+    )
+    places = split(labelled, data)
+    places["train"], others = share_labels(labelled, places["train"], data)
+    parts = {name: labelled.select(indices) for name, indices in places.items()}
     if not needs:
         return Parts(**parts, problems=unreadable, split_by=data.split_by, labelled=labelled)
-    root = Path(data.unlabelled or f"{phantom}/unlabelled")
-    # Labels teach only where some slices have none; plain folders have no table to choose by.
-    every = needs == "labels" or not find_layout(root).has_labels
-    pool, more = _load(root, recipe, "all" if every else data.slices, load, labelled=False)
+    # Labels teach only where some slices have none.
+    every = needs == "labels" or data.unlabelled_slices == "all"
+    more = 0
+    if shares:
+        pool = _hide_masks(labelled.select(others), every, data)
+    else:
+        root = Path(data.unlabelled or f"{phantom}/unlabelled")
+        every |= not find_layout(root).has_labels  # plain folders have no table to choose by
+        pool, more = _load(root, recipe, "all" if every else "positive", load, labelled=False)
     for name in ("validation", "test"):
         check_apart({"unlabelled": pool.identifiers(), name: parts[name].identifiers()})
     return Parts(
@@ -112,6 +126,49 @@ def load_parts(
         split_by=data.split_by,
         labelled=labelled,
     )
+
+
+def share_labels(
+    labelled: SliceSet, train: list[int], data: DataSettings
+) -> tuple[list[int], list[int]]:
+    """Of the training slices those that keep their masks, and all slices of the other patients on
+    the training side. ``data.labelled_share`` of the patients with haemorrhage keep theirs, of
+    nearly all subtypes, and as many of those without; whoever does with a smaller share does with a
+    larger one."""
+    if data.labelled_share == 1:
+        return train, []
+    kinds: dict[str, set[str]] = defaultdict(set)
+    for i in labelled.positive.nonzero()[:, 0].tolist():
+        kinds[labelled.patients[i]].update((labelled.subtypes and labelled.subtypes[i]) or ())
+    side = {labelled.patients[i] for i in train}
+    if data.slices == "positive":  # healthy heads are on this side too, unless they are tested on
+        healthy = set(labelled.patients) - kinds.keys()
+        side |= healthy - _choose_tested(healthy, data)
+    bleeding = order_evenly({name: kinds[name] for name in side & kinds.keys()}, data.split_seed)
+    healthy_order = shuffle(side - kinds.keys(), data.split_seed)
+    kept = {
+        *bleeding[: max(1, round(data.labelled_share * len(bleeding)))],
+        *healthy_order[: round(data.labelled_share * len(healthy_order))],
+    }
+    others = [i for i, name in enumerate(labelled.patients) if name in side - kept]
+    return [i for i in train if labelled.patients[i] in kept], others
+
+
+def _hide_masks(slices: SliceSet, every: bool, data: DataSettings) -> SliceSet:
+    """Slices with masks as an unlabelled set: all, or those that their table calls positive where
+    it tells of any."""
+    places = list(range(len(slices)))
+    if not every and any(kinds is not None for kinds in slices.subtypes):
+        places = [i for i in places if slices.subtypes[i]]
+    if data.unlabelled_limit:
+        names = choose(list(map(str, places)), data.unlabelled_limit, data.split_seed)
+        places = list(map(int, names))
+    if not places:
+        raise DataError(
+            f"data.labelled_share = {data.labelled_share:g} leaves no slice for the unlabelled "
+            "set; lower it, give --unlabelled DIR, or set data.unlabelled_slices = all"
+        )
+    return replace(slices.select(places), masks=None)
 
 
 def split(labelled: SliceSet, data: DataSettings) -> dict[str, list[int]]:
@@ -152,7 +209,7 @@ def _split(labelled: SliceSet, data: DataSettings) -> dict[str, list[int]]:
     Folds have the subtypes evenly."""
     if not data.scheme:
         shares = {"train": data.train, "validation": data.validation, "test": data.test}
-        return split_patients(labelled.patients, shares, data.split_seed)
+        return _split_shares(labelled.patients, shares, data.split_seed)
     subtypes: dict[str, set[str]] = defaultdict(set)
     for patient, own in zip(labelled.patients, labelled.subtypes, strict=False):
         subtypes[patient].update(own or ())
@@ -165,8 +222,17 @@ def _split(labelled: SliceSet, data: DataSettings) -> dict[str, list[int]]:
     train, test = folds[data.fold]
     units = [labelled.patients[i] if by == "patient" else str(i) for i in train]
     shares = {"train": 1 - data.validation, "validation": data.validation}
-    inner = split_patients(units, shares, data.split_seed)
+    inner = _split_shares(units, shares, data.split_seed)
     return {name: [train[k] for k in places] for name, places in inner.items()} | {"test": test}
+
+
+def _split_shares(
+    units: Sequence[str], shares: Mapping[str, float], seed: int
+) -> dict[str, list[int]]:
+    """By whole units; a part whose share is 0 is empty."""
+    wanted = {name: share for name, share in shares.items() if share}
+    found = split_patients(units, wanted, seed)
+    return {name: found.get(name, []) for name in shares}
 
 
 def _load(

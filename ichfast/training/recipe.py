@@ -79,6 +79,11 @@ class Recipe(Settings):
             )
         _check_optimizer(self)
         _check_folds(self.data)
+        if self.data.labelled_share < 1 and self.data.split_by == "slice":
+            raise RecipeError(
+                "data.labelled_share is of patients, whom slice-wise folds have on both sides; set "
+                "data.split_by = patient."
+            )
         shares = self.data.train + self.data.validation + self.data.test
         if not math.isclose(shares, 1, abs_tol=1e-6):
             raise RecipeError(

@@ -4,7 +4,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from ichfast.data import SUBTYPES, Problems, read_series
+from ichfast.data import SUBTYPES, Problems, load_slices, read_series
 from ichfast.errors import DataError
 
 TABLE = "hemorrhage_diagnosis_raw_ct.csv"
@@ -212,7 +212,8 @@ def test_broken_volumes_are_named_and_the_rest_goes_on(tmp_path, write_ct_ich, h
     root = write_ct_ich(tmp_path, patients=13)
     reasons = broken(root, head)
     all_series, problems = read(root)
-    assert [s.patient for s in all_series] == ["049"]
+    assert [s.patient for s in all_series] == ["049", "051"]
+    assert all_series[1].has_mask().tolist() == [True, True, False, True]  # as the table says
     found = {item.source: item.reason for item in problems.items}
     assert found.keys() == reasons.keys()
     for source, reason in reasons.items():
@@ -251,5 +252,8 @@ def test_empty_folder(tmp_path, write_ct_ich):
 def test_masks_missing(tmp_path, write_ct_ich):
     root = write_ct_ich(tmp_path)
     (root / "masks").rename(tmp_path / "elsewhere")
-    with pytest.raises(DataError, match=r"no \.nii files in the folder masks; put"):
-        read(root)
+    all_series, problems = read(root)
+    assert [series.mask for series in all_series] == [None, None]
+    assert problems.items == []
+    with pytest.raises(DataError, match=r"no \.nii files in the folder masks to learn from; put"):
+        load_slices(root, size=16, window=(40, 80), labelled=True, progress=False)

@@ -50,11 +50,14 @@ def test_rsna_s_labels_choose_without_a_look_at_the_pixels(tmp_path, write_rsna)
     assert load(pool.path, slices="positive").sources == load(root, slices="positive").sources
 
 
-def test_without_a_table_masks_say_what_is_positive(tmp_path, write_ct_ich) -> None:
+def test_without_a_table_no_unlabelled_slice_is_positive(tmp_path, write_ct_ich) -> None:
+    """Although the set has masks."""
     root = write_ct_ich(tmp_path / "set")
     next(root.glob("*.csv")).unlink()
     pool = make(root, tmp_path / "pool")
-    assert load(pool.path, slices="positive").sources == load(root, slices="positive").sources
+    for path in (root, pool.path):
+        with pytest.raises(DataError, match=r"or set data\.unlabelled_slices = 'all'"):
+            load(path, slices="positive")
 
 
 def test_a_limit_is_a_seeded_choice(tmp_path, write_ct_ich) -> None:
@@ -76,9 +79,10 @@ def test_scans_without_a_mask_are_not_learnt_from(tmp_path, write_ct_ich) -> Non
     (root / "masks" / "050.nii").unlink()
     pool = make(root, tmp_path / "pool")
     slices, problems = load_slices(pool.path, size=16, window=BRAIN, labelled=True, progress=False)
-    unmasked = sum(not row.has_mask for row in pool.index)
-    assert len(slices) == len(pool) - unmasked
-    assert unmasked == 0 or "without a mask" in problems.summary()
+    own, _ = load_slices(root, size=16, window=BRAIN, labelled=True, progress=False)
+    assert own.sources == slices.sources
+    assert len(slices) == len(pool) - 1
+    assert "1 slices have no mask and are left out, 1 of them labelled" in problems.summary()
 
 
 def test_what_a_pool_cannot_give(tmp_path, write_ct_ich, write_dicom, head) -> None:

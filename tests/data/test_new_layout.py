@@ -37,7 +37,13 @@ class NumPyVolumes(ScanLayout):
         return {path.stem: 1 for path in list_folder(root / "volumes")}
 
     def read_scans(
-        self, root: Path, problems: Problems, only: str | None = None, *, progress: bool = False
+        self,
+        root: Path,
+        problems: Problems,
+        only: str | None = None,
+        *,
+        with_masks: bool = True,
+        progress: bool = False,
     ) -> Iterator[Series]:
         for path in list_folder(root / "volumes"):
             if only not in (None, path.stem):
@@ -52,7 +58,7 @@ class NumPyVolumes(ScanLayout):
                 slope=np.ones(n),
                 intercept=np.zeros(n),
                 padding=None,
-                mask=np.load(root / "masks" / path.name),
+                mask=np.load(root / "masks" / path.name) if with_masks else None,
                 patient=path.stem,
                 study=path.stem,
                 series=path.stem,

@@ -200,7 +200,7 @@ def test_bad_files_are_listed_and_the_others_are_unharmed(
     assert prepare.main(arguments) == 1  # there already: the same is said again
 
 
-def test_scans_without_masks_are_bad_and_masks_without_scans_are_told_once(
+def test_scans_without_masks_and_masks_without_scans_are_told_once(
     tmp_path: Path, write_ct_ich: Callable[..., Path]
 ) -> None:
     root = write_ct_ich(tmp_path / "set", patients=4)
@@ -208,7 +208,11 @@ def test_scans_without_masks_are_bad_and_masks_without_scans_are_told_once(
     (root / "ct_scans" / "050.nii").unlink()
     pool = make(root, tmp_path / "pool")
     assert [p.source for p in pool.problems.items] == ["masks/050.nii", "ct_scans/049.nii"]
-    assert pool.patients == 2
+    assert [p.skip for p in pool.problems.items] == [False, True]
+    assert pool.patients == 3
+    # By the table, the first scan's third slice is the one with haemorrhage.
+    assert [row.has_mask for row in pool.index] == [True, True, False, True] + [True] * 8
+    pool.verify()
 
 
 def test_scans_that_are_not_square_or_not_finite_are_left_out(

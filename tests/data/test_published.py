@@ -76,12 +76,15 @@ def test_ct_ich_100_broken(tmp_path):
     published.save_jpeg(other / "3_HGE_Seg.jpg", np.zeros((32, 32)))
     (root / "Patients_CT" / "051").mkdir()
     scans, problems = read(root)
-    assert [len(series) for series in scans] == [1, 2]
-    assert not any(series.subtypes.any() for series in scans)  # what is left has no haemorrhage
+    assert [len(series) for series in scans] == [2, 2]
+    assert scans[0].has_mask().tolist() == [True, False]
+    assert scans[0].subtypes.any(1).tolist() == [False, True]
+    assert scans[1].has_mask().all()
+    assert not scans[1].subtypes.any()  # what is left of it has no haemorrhage
     found = {item.source.removeprefix("Patients_CT/"): item.reason for item in problems.items}
     for source, reason in {
         "049/brain/1.jpg": "1.jpg is not a readable JPEG",
-        "049/brain/3.jpg": "labelled as haemorrhage, without a mask 3_HGE_Seg.jpg",
+        "049/brain/3.jpg": "labelled as haemorrhage, without a mask",
         "049/brain/4.jpg": "sizes differ: (32, 32), before it (64, 64)",
         "049/brain/7_HGE_Seg.jpg": "mask without a picture 7.jpg",
         "050/brain/2.jpg": "2.jpg is not a readable JPEG",
@@ -179,7 +182,7 @@ def test_nifti_without_masks(tmp_path):
     published.save_nifti(tmp_path / "b.nii", published.scan())
     scans, _ = read(tmp_path)
     assert [(series.patient, series.mask) for series in scans] == [("a", None), ("b", None)]
-    with pytest.raises(DataError, match="has no masks; put them into labelsTr"):
+    with pytest.raises(DataError, match="has no masks to learn from; put them into labelsTr"):
         load(tmp_path, (40, 80))
 
 
@@ -219,7 +222,8 @@ def test_broken_nifti_folder(tmp_path):
     published.save_nifti(images / "place_0000.nii.gz", scan)
     published.save_nifti(masks / "place.nii.gz", mask, np.diag([0.5, -0.5, 5, 1]))
     scans, problems = read(root)
-    assert [series.patient for series in scans] == ["ICH_001", "ICH_002"]
+    assert [series.patient for series in scans] == ["ICH_001", "ICH_002", "lone"]
+    assert scans[2].mask is None
     found = {item.source: item.reason for item in problems.items}
     for name, reason in {
         "half": "truncated",

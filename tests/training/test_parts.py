@@ -195,7 +195,7 @@ def test_a_run_on_pools_is_the_run_on_their_sets(phantom, tmp_path) -> None:
     settings = [
         "training.epochs=3", "data.size=16", "model.channels=[2, 3, 4]", "lbfgs.max_iter=2",
         "curriculum.k=0.5", "data.train=0.4", "data.validation=0.3", "data.test=0.3",
-        "augmentation.flip=0.5", "data.slices=all",
+        "augmentation.flip=0.5", "data.slices=all", "data.unlabelled_slices=all",
     ]  # fmt: skip
     sets = [word for setting in settings for word in ("--set", setting)]
     for kind, parent in (("sets", phantom), ("pools", tmp_path)):

@@ -14,11 +14,12 @@ Map = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]  # as the b
 
 
 class Selection(NamedTuple):
-    """The slices that are wanted."""
+    """The slices that are wanted, and what of them."""
 
     positive: bool = False  # those with haemorrhage
     limit: int | None = None  # a seeded uniform choice of this many
     seed: int = 0
+    with_masks: bool = True  # their masks too, where there are any
 
 
 EVERYTHING = Selection()
@@ -100,9 +101,11 @@ class Layout(ABC):
         if not self.has_masks:
             raise DataError(f"{root}: a set in the layout {self.name!r} has no masks to {purpose}")
 
-    def require_positive(self, root: Path) -> None:
-        """DataError where nothing tells which slices have haemorrhage."""
-        if not (self.has_masks or self.has_labels):
+    def require_positive(self, root: Path, *, with_masks: bool) -> None:
+        """DataError where nothing tells which slices have haemorrhage: labels, or masks where these
+        are read.
+        """
+        if not (self.has_labels or (with_masks and self.has_masks)):
             raise DataError(
                 f"{root}: a set in the layout {self.name!r} has no labels, so positive slices "
                 f"cannot be chosen"
@@ -118,14 +121,20 @@ class ScanLayout(Layout):
 
     @abstractmethod
     def read_scans(
-        self, root: Path, problems: Problems, only: str | None = None, *, progress: bool = False
+        self,
+        root: Path,
+        problems: Problems,
+        only: str | None = None,
+        *,
+        with_masks: bool = True,
+        progress: bool = False,
     ) -> Iterator[Series]:
-        """Every scan, or `only` the one of this name."""
+        """Every scan, or `only` the one of this name; `with_masks` where the set has them."""
 
     def _read(
         self, root: Path, problems: Problems, selection: Selection, progress: bool
     ) -> Iterator[Series]:
-        return self.read_scans(root, problems, progress=progress)
+        return self.read_scans(root, problems, with_masks=selection.with_masks, progress=progress)
 
     def list_units(
         self, root: Path, problems: Problems, run: Map, selection: Selection

@@ -34,20 +34,28 @@ class CtIch(ScanLayout):
     def list_scans(self, root: Path) -> dict[str, int]:
         return dict.fromkeys(list_volumes(list_by_name(root).get("ct_scans")), 1)
 
+    def require_masks(self, root: Path, purpose: str) -> None:
+        if not list_volumes(list_by_name(root).get("masks")):
+            raise DataError(
+                f"{root}: no .nii files in the folder masks to {purpose}; put the set's masks "
+                f"there, beside ct_scans"
+            )
+
     def read_scans(
-        self, root: Path, problems: Problems, only: str | None = None, *, progress: bool = False
+        self,
+        root: Path,
+        problems: Problems,
+        only: str | None = None,
+        *,
+        with_masks: bool = True,
+        progress: bool = False,
     ) -> Iterator[Series]:
         """Every patient's scan with its mask and its labels per slice."""
         entries = list_by_name(root)
         scans = list_volumes(entries.get("ct_scans"))
-        masks = list_volumes(entries.get("masks"))
+        masks = list_volumes(entries.get("masks")) if with_masks else {}
         if not scans:
             raise DataError(f"{root}: no .nii files in the folder ct_scans")
-        if not masks:
-            raise DataError(
-                f"{root}: no .nii files in the folder masks; put the set's masks there, beside "
-                f"ct_scans"
-            )
         labels = find_labels(entries, TABLE, problems)
         problems.expect(len(scans))
         for name in sorted(masks.keys() - scans.keys()):
@@ -57,21 +65,24 @@ class CtIch(ScanLayout):
         for name, path in tqdm(scans.items(), "scans", disable=None if progress else True):
             source = name_source(path, root)
             try:
-                if name not in masks:
-                    raise Refused(f"scan without a mask masks/{name}.nii")
-                series = _read_scan(source, path, masks[name], name)
+                series = _read_scan(source, path, masks.get(name), name)
                 own = labels.get(int(name), {}) if name.isdecimal() else {}
                 numbers = [int(each.rpartition("#")[2]) for each in series.sources]
-                yield attach_labels(series, own, numbers, len(series), source, problems)
+                series = attach_labels(series, own, numbers, len(series), source, problems)
+                if masks and name not in masks:
+                    problems.skip(source, f"scan without a mask masks/{name}.nii")
+                    series = trust_negatives(series)
+                yield series
             except Refused as refused:
                 problems.record(source, refused)
 
 
-def _read_scan(source: str, path: Path, mask_path: Path, name: str) -> Series:
+def _read_scan(source: str, path: Path, mask_path: Path | None, name: str) -> Series:
     from ichfast.data.nifti import read_nifti  # nibabel is loaded only where it is needed
 
     series, blood = read_nifti(path, mask_path, source, name, slices_last=True)
-    assert blood is not None
+    if blood is None:
+        return series
     # Masks are 0 and about 255 (or 1) after their own scaling, and not exactly either.
     return replace(series, mask=blood > max(float(blood.max()) / 2, 0.5))
 
@@ -128,4 +139,16 @@ def attach_labels(
         problems.skip(source, "the CSV labels slices that the scan does not have; labels left out")
         return series
     rows = [labels.get(number, [False] * len(SUBTYPES)) for number in numbers]
-    return replace(series, subtypes=np.array(rows, dtype=bool))
+    known = np.array([number in labels for number in numbers])
+    return replace(series, subtypes=np.array(rows, dtype=bool), subtypes_known=known)
+
+
+def trust_negatives(series: Series) -> Series:
+    """A scan that lacks masks: where the table says that a slice has no haemorrhage, its missing
+    mask is an empty one; of all others the mask stays unknown.
+    """
+    if series.subtypes is None:
+        return series
+    negative = series.has_subtypes() & ~series.subtypes.any(1)
+    mask = np.zeros(series.stored.shape, dtype=bool) if series.mask is None else series.mask
+    return replace(series, mask=mask, mask_known=series.has_mask() | negative)

@@ -14,7 +14,12 @@ from tqdm import tqdm
 
 from ichfast.data import quirks
 from ichfast.data.layouts.base import ScanLayout
-from ichfast.data.layouts.ct_ich import OTHER_TABLES, attach_labels, find_labels
+from ichfast.data.layouts.ct_ich import (
+    OTHER_TABLES,
+    attach_labels,
+    find_labels,
+    trust_negatives,
+)
 from ichfast.data.listing import list_by_name, list_folder, name_source
 from ichfast.data.problems import Problems, Refused, refuse_failures
 from ichfast.data.series import Series
@@ -48,11 +53,28 @@ class CtIchJpeg(ScanLayout):
         folders = _list_patients(list_by_name(root))
         return {folder.name: len(_list_pictures(folder)[0]) for folder in folders}
 
+    def require_masks(self, root: Path, purpose: str) -> None:
+        folders = _list_patients(list_by_name(root))
+        if not any(_list_pictures(folder)[1] for folder in folders):
+            raise DataError(
+                f"{root}: no masks <n>_HGE_Seg.jpg to {purpose}; put them beside the pictures, or "
+                f"take the set as the unlabelled one"
+            )
+
     def read_scans(
-        self, root: Path, problems: Problems, only: str | None = None, *, progress: bool = False
+        self,
+        root: Path,
+        problems: Problems,
+        only: str | None = None,
+        *,
+        with_masks: bool = True,
+        progress: bool = False,
     ) -> Iterator[Series]:
         """Every patient's slices with masks and labels. Grey levels become the HU of the window
         they were exported with; what lay outside it is lost, hence `hu_range`.
+
+        Healthy slices have no mask. One that the table does not call healthy, and that has none
+        either, has an unknown mask; so have all slices of a set without a single mask.
         """
         entries = list_by_name(root)
         folders = _list_patients(entries)
@@ -60,6 +82,9 @@ class CtIchJpeg(ScanLayout):
         if not any(images for images, _ in found.values()):
             raise DataError(f"{entries['patients_ct']}: no pictures <patient>/brain/<n>.jpg")
         labels = find_labels(entries, OTHER_TABLES[0], problems)
+        with_masks = with_masks and any(masks for _, masks in found.values())
+        if with_masks and not labels:
+            problems.skip(OTHER_TABLES[0], "missing: slices without a mask are taken for healthy")
         problems.expect(sum(len(images) for images, _ in found.values()))
         if only is not None:
             folders = [folder for folder in folders if folder.name == only]
@@ -67,16 +92,30 @@ class CtIchJpeg(ScanLayout):
             images, masks = found[folder.name]
             if not images:
                 problems.add(name_source(folder, root), "no pictures brain/<n>.jpg in it")
-            for number in sorted(masks.keys() - images.keys()):
+            for number in sorted(masks.keys() - images.keys()) if with_masks else ():
                 problems.add(
                     name_source(masks[number], root), f"mask without a picture {number}.jpg"
                 )
+            of_scan = masks if with_masks else None
+            series, numbers = _read_scan(root, folder.name, images, of_scan, problems)
+            if series is None:
+                continue
             own = labels.get(int(folder.name), {}) if folder.name.isdecimal() else {}
-            bleeding = {number for number, flags in own.items() if any(flags)}
-            series, numbers = _read_scan(root, folder.name, images, masks, bleeding, problems)
-            if series is not None:
-                source = name_source(folder, root)
-                yield attach_labels(series, own, numbers, max(images), source, problems)
+            source = name_source(folder, root)
+            series = attach_labels(series, own, numbers, max(images), source, problems)
+            if with_masks and labels:
+                series = trust_negatives(series)
+                _report_missing(series, problems)
+            elif with_masks:
+                series = replace(series, mask_known=None)
+            yield series
+
+
+def _report_missing(series: Series, problems: Problems) -> None:
+    for i in np.flatnonzero(~series.has_mask()):
+        bleeding = bool(series.name_subtypes(int(i)))
+        reason = "labelled as haemorrhage, without a mask" if bleeding else "no label and no mask"
+        problems.skip(series.sources[i], reason)
 
 
 def _list_patients(entries: Mapping[str, Path]) -> list[Path]:
@@ -99,11 +138,10 @@ def _read_scan(
     root: Path,
     name: str,
     images: Pictures,
-    masks: Pictures,
-    bleeding: set[int],
+    masks: Pictures | None,
     problems: Problems,
 ) -> tuple[Series | None, list[int]]:
-    """The scan, and the numbers of its slices."""
+    """The scan, and the numbers of its slices. Of the masks, those with a file are known."""
     stored: list[np.ndarray] = []
     blood: list[np.ndarray] = []
     numbers: list[int] = []
@@ -112,12 +150,10 @@ def _read_scan(
             picture = _read_grey(path)
             if stored and picture.shape != stored[0].shape:
                 raise Refused(f"sizes differ: {picture.shape}, before it {stored[0].shape}")
-            if number in masks:
+            if masks and number in masks:
                 mask = _read_grey(masks[number]) > BLOOD_ABOVE
                 if mask.shape != picture.shape:
                     raise Refused(f"sizes differ: picture {picture.shape}, mask {mask.shape}")
-            elif number in bleeding:
-                raise Refused(f"labelled as haemorrhage, without a mask {number}_HGE_Seg.jpg")
             else:
                 mask = np.zeros(picture.shape, dtype=bool)
         except Refused as refused:
@@ -133,7 +169,8 @@ def _read_scan(
         slope=np.full(len(stored), WINDOW[1] / 255),
         intercept=np.full(len(stored), HU_RANGE[0]),
         padding=None,
-        mask=np.stack(blood),
+        mask=None if masks is None else np.stack(blood),
+        mask_known=None if masks is None else np.array([number in masks for number in numbers]),
         patient=name,
         study=name,
         series=name,

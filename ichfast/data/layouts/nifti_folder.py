@@ -39,8 +39,20 @@ class NiftiFolder(ScanLayout):
     def list_scans(self, root: Path) -> dict[str, int]:
         return dict.fromkeys(_list_cases(_require_images(root, list_by_name(root))), 1)
 
+    def require_masks(self, root: Path, purpose: str) -> None:
+        if _find_masks(list_by_name(root)) is None:
+            raise DataError(
+                f"{root}: has no masks to {purpose}; put them into labelsTr, labels or masks there"
+            )
+
     def read_scans(
-        self, root: Path, problems: Problems, only: str | None = None, *, progress: bool = False
+        self,
+        root: Path,
+        problems: Problems,
+        only: str | None = None,
+        *,
+        with_masks: bool = True,
+        progress: bool = False,
     ) -> Iterator[Series]:
         """Every image with its mask. Without a folder of masks the set is unlabelled."""
         from ichfast.data.nifti import read_nifti  # nibabel is loaded only where it is needed
@@ -48,8 +60,10 @@ class NiftiFolder(ScanLayout):
         entries = list_by_name(root)
         folder = _require_images(root, entries)
         images = _list_cases(folder)
-        names = _read_label_names(entries.get("dataset.json"), len(images), problems)
-        of_masks = next((entries[name] for name in MASKS if name in entries), None)
+        of_masks = _find_masks(entries) if with_masks else None
+        names = None
+        if of_masks is not None:
+            names = _read_label_names(entries.get("dataset.json"), len(images), problems)
         masks = list_volumes(of_masks)
         if of_masks is not None and not masks:
             raise DataError(f"{of_masks}: no .nii files; put the masks of {folder.name} there")
@@ -63,7 +77,7 @@ class NiftiFolder(ScanLayout):
             source = name_source(path, root)
             try:
                 if of_masks is not None and name not in masks:
-                    raise Refused(f"image without a mask {name} in {of_masks.name}")
+                    problems.skip(source, f"image without a mask {name} in {of_masks.name}")
                 series, values = read_nifti(path, masks.get(name), source, name)
                 yield series if values is None else _attach_mask(series, values, names)
             except Refused as refused:
@@ -76,6 +90,10 @@ def _find_images(root: Path, entries: Mapping[str, Path]) -> Path | None:
     """
     folders = (entries.get("imagestr"), entries.get("images"), root)
     return next((folder for folder in folders if list_volumes(folder)), None)
+
+
+def _find_masks(entries: Mapping[str, Path]) -> Path | None:
+    return next((entries[name] for name in MASKS if name in entries), None)
 
 
 def _require_images(root: Path, entries: Mapping[str, Path]) -> Path:

@@ -90,7 +90,7 @@ def _attach_labels(series: Series, labels: Mapping[str, int]) -> Series:
     """The series with the labels of its images, as `read_labels` has them by name."""
     bits = np.array([labels.get(Path(source).stem, 0) for source in series.sources])
     subtypes = (bits[:, None] >> np.arange(len(SUBTYPES)) & 1).astype(bool)
-    return replace(series, subtypes=subtypes)
+    return replace(series, subtypes=subtypes, subtypes_known=bits >> _SEEN != 0)
 
 
 def _find_images(root: Path) -> tuple[Path, Path]:

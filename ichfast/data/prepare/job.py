@@ -197,7 +197,7 @@ def _make_plan(job: Job, layout: Layout, sources: list[plans.File], run: Map) ->
         return _show_progress(job, run(function, chunks), "headers", len(chunks), "chunk")
 
     if job.positive:
-        layout.require_positive(job.root)
+        layout.require_positive(job.root, with_masks=True)
     selection = Selection(job.positive, job.limit, job.seed)
     units = layout.list_units(job.root, problems, run_shown, selection)
     return PoolPlan(layout.name, job.arguments, sources, units, problems.items, problems.expected)

@@ -114,6 +114,7 @@ def _write(scan: Series, task: Task, problems: Problems, file: BinaryIO) -> list
         problems.add(scan.sources[0], "its scan is not square")
         return []
     blood = None if scan.mask is None else resize_masks(scan, size)
+    known = scan.has_mask()
     indices = np.arange(len(scan))
     if task.positive and not task.layout.selects:
         indices = find_positive(scan, blood, problems)
@@ -122,7 +123,9 @@ def _write(scan: Series, task: Task, problems: Problems, file: BinaryIO) -> list
         for start in range(0, len(indices), AT_ONCE):
             some = indices[start : start + AT_ONCE]
             for i, image in zip(some, resize_hu(scan, some, size), strict=True):
-                data = [image.tobytes()] + ([] if blood is None else [blood[i].numpy().tobytes()])
+                data = [image.tobytes()]
+                if blood is not None and known[i]:
+                    data.append(blood[i].numpy().tobytes())
                 file.writelines(data)
                 rows.append({**_make_row(scan, int(i), size), "sha256": _compute_checksums(data)})
     except DataError as error:
@@ -147,5 +150,5 @@ def _make_row(scan: Series, i: int, size: int) -> dict[str, Any]:
         "hu_range": scan.hu_range,
         "source": scan.sources[i],
         "subtypes": scan.name_subtypes(i),
-        "has_mask": scan.mask is not None,
+        "has_mask": bool(scan.has_mask()[i]),
     }
