@@ -172,15 +172,18 @@ def _hide_masks(slices: SliceSet, every: bool, data: DataSettings) -> SliceSet:
 
 
 def split(labelled: SliceSet, data: DataSettings) -> dict[str, list[int]]:
-    """Indices of the slices of train, validation and test. All slices of the test patients where
-    ``data.test_slices`` says so, which moves no patient with haemorrhage to another part."""
-    if data.slices == "all" or data.test_slices == "positive":
+    """Indices of the slices of train, validation and test, whether or not ``labelled`` has slices
+    that are in none. All slices of the test patients where ``data.test_slices`` says so, which
+    moves no patient with haemorrhage to another part."""
+    if data.slices == "all":
         return _split(labelled, data)
     positive = labelled.positive.nonzero()[:, 0].tolist()
     parts = {
         name: [positive[k] for k in places]
         for name, places in _split(labelled.select(positive), data).items()
     }
+    if data.test_slices == "positive":
+        return parts
     units = _list_units(labelled, data)
     tested = {units[i] for i in parts["test"]}
     tested |= _choose_tested(set(units) - {units[i] for i in positive}, data)

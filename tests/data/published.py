@@ -145,10 +145,10 @@ def ct_ich_131(root: Path) -> Path:
     return root
 
 
-def ct_ich_100(root: Path, table: str = "hemorrhage_diagnosis.csv") -> Path:
-    """049 and 050, 64 pixels a side instead of 650; masks with the ringing of JPEG."""
+def ct_ich_100(root: Path, table: str = "hemorrhage_diagnosis.csv", patients: int = 2) -> Path:
+    """049, 050 …, 64 pixels a side instead of 650; masks with the ringing of JPEG."""
     rows = [COLUMNS]
-    for number in (49, 50):
+    for number in range(49, 49 + patients):
         folder = root / "Patients_CT" / f"{number:03d}"
         for window, low, width in (("brain", -20, 120), ("bone", -900, 3200)):
             (folder / window).mkdir(parents=True)
