@@ -87,7 +87,7 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
   // (top + i − reach, left + j) for what is blurred along the rows.
   __shared__ uint8_t r[kPaddedRows][kPaddedColumns];
   __shared__ A along[kPaddedRows][kTileColumns], weights[kLargestReach + 1];
-  if (threadIdx.x <= unsigned(reach))
+  if (valid && threadIdx.x <= unsigned(reach))
     weights[threadIdx.x] = A(relative_weight(int(threadIdx.x), sigma) / sum_of_weights(sigma));
   const int padded_rows = kTileRows + 2 * reach, padded_columns = kTileColumns + 2 * reach;
   int32_t count[1] = {0};
