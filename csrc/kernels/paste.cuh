@@ -131,6 +131,7 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
 #pragma unroll
         for (int k = 0; k < kCount; ++k) {
           A a = weights[0] * along[i + reach][first + k];
+#pragma unroll 1  // more of it spills registers
           for (int l = 1; l <= reach; ++l)
             a += weights[l] * (along[i + reach - l][first + k] + along[i + reach + l][first + k]);
           values[k] = mix(values[k], others[k], a);

@@ -89,7 +89,8 @@ void run(const Shape& shape, Layout layout, const Doubles& sigmas, bool with_tar
   bool copied = true, right = true;
   for (int64_t b = 0; b < shape.batch; ++b) {
     const bool valid = sigma[b] >= 0 && sigma[b] <= 4;
-    const Exact exact(shape, &x[b * n], &inside[b * n], valid ? sigma[b] : 0, low, high);
+    const Exact exact(shape, x.data() + b * n, inside.data() + b * n, valid ? sigma[b] : 0, low,
+                      high);
     for (int64_t i = 0; i < n; ++i) {
       const int64_t at = b * n + i, y = i / shape.width, column = i % shape.width;
       const double a = valid ? exact.a(y, column) : 0;
