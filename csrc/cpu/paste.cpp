@@ -17,6 +17,7 @@ using namespace paste;
 
 constexpr int64_t kRows = 32;      // of a strip
 constexpr int64_t kColumns = 128;  // that go through the loops together
+constexpr int64_t kVector = 16;    // floats of the widest vectors
 
 // With what the blur reaches on either side.
 constexpr int64_t kPaddedRows = kRows + 2 * kLargestReach;
@@ -32,46 +33,48 @@ struct Box {
   int64_t top, bottom, left, right;
 };
 
+// r of n pixels, as numbers and as bytes.
 template <class A>
 ICHFAST_INLINE void choose_row(const uint8_t* region, const A* image, A low, A high, int64_t n,
-                               A* r) {
+                               A* r, uint8_t* is_chosen) {
 #pragma omp simd
-  for (int64_t i = 0; i < n; ++i) r[i] = chosen(region[i] != 0, image[i], low, high) ? A(1) : A(0);
+  for (int64_t i = 0; i < n; ++i) {
+    const bool is = chosen(region[i] != 0, image[i], low, high);
+    r[i] = is ? A(1) : A(0);
+    is_chosen[i] = is;
+  }
 }
 
 ICHFAST_SIMD void choose(const uint8_t* region, const float* image, float low, float high,
-                         int64_t n, float* r) {
-  choose_row(region, image, low, high, n, r);
+                         int64_t n, float* r, uint8_t* is_chosen) {
+  choose_row(region, image, low, high, n, r, is_chosen);
 }
 void choose(const uint8_t* region, const double* image, double low, double high, int64_t n,
-            double* r) {
-  choose_row(region, image, low, high, n, r);
+            double* r, uint8_t* is_chosen) {
+  choose_row(region, image, low, high, n, r, is_chosen);
 }
 
+// n numbers, each the weighted sum of those up to `reach` steps of `stride` away.
 template <class A>
-ICHFAST_INLINE void scale_row(const A* in, A weight, int64_t n, A* out) {
+ICHFAST_INLINE void blur_row(const Blur<A>& blur, const A* in, int64_t stride, int64_t n, A* out) {
+  const A middle = blur.weights[0];
 #pragma omp simd
-  for (int64_t i = 0; i < n; ++i) out[i] = weight * in[i];
-}
-
-ICHFAST_SIMD void scale(const float* in, float weight, int64_t n, float* out) {
-  scale_row(in, weight, n, out);
-}
-void scale(const double* in, double weight, int64_t n, double* out) {
-  scale_row(in, weight, n, out);
-}
-
-template <class A>
-ICHFAST_INLINE void add_row(const A* one, const A* other, A weight, int64_t n, A* out) {
+  for (int64_t i = 0; i < n; ++i) out[i] = middle * in[i];
+  for (int k = 1; k <= blur.reach; ++k) {
+    const A weight = blur.weights[k];
+    const A* const before = in - k * stride;
+    const A* const after = in + k * stride;
 #pragma omp simd
-  for (int64_t i = 0; i < n; ++i) out[i] += weight * (one[i] + other[i]);
+    for (int64_t i = 0; i < n; ++i) out[i] += weight * (before[i] + after[i]);
+  }
 }
 
-ICHFAST_SIMD void add(const float* one, const float* other, float weight, int64_t n, float* out) {
-  add_row(one, other, weight, n, out);
+ICHFAST_SIMD void blur_all(const Blur<float>& blur, const float* in, int64_t stride, int64_t n,
+                           float* out) {
+  blur_row(blur, in, stride, n, out);
 }
-void add(const double* one, const double* other, double weight, int64_t n, double* out) {
-  add_row(one, other, weight, n, out);
+void blur_all(const Blur<double>& blur, const double* in, int64_t stride, int64_t n, double* out) {
+  blur_row(blur, in, stride, n, out);
 }
 
 template <class A>
@@ -88,23 +91,53 @@ void mix_all(const double* image, const double* source, const double* a, int64_t
   mix_row(image, source, a, n, out);
 }
 
-// n numbers, each the weighted sum of those up to `reach` steps of `stride` away.
-template <class A>
-void blur_row(const Blur<A>& blur, const A* in, int64_t stride, int64_t n, A* out) {
-  scale(in, blur.weights[0], n, out);
-  for (int k = 1; k <= blur.reach; ++k)
-    add(in - k * stride, in + k * stride, blur.weights[k], n, out);
+// Of a target, the bytes of an element are all that matters.
+template <class Word>
+ICHFAST_INLINE void replace_row(const uint8_t* is_chosen, const void* source, int64_t n,
+                                void* target) {
+  const Word* const from = static_cast<const Word*>(source);
+  Word* const to = static_cast<Word*>(target);
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) to[i] = is_chosen[i] != 0 ? from[i] : to[i];
 }
 
-// Where the first byte that is not 0 lies, n if there is none.
-int64_t find_first(const uint8_t* bytes, int64_t n) {
+ICHFAST_SIMD void replace_bytes(const uint8_t* is_chosen, const void* source, int64_t n,
+                                void* target) {
+  replace_row<uint8_t>(is_chosen, source, n, target);
+}
+
+void replace_where(const uint8_t* is_chosen, const void* source, int64_t bytes, int64_t n,
+                   void* target) {
+  const auto replace = bytes == 1   ? replace_bytes
+                       : bytes == 2 ? replace_row<uint16_t>
+                       : bytes == 4 ? replace_row<uint32_t>
+                                    : replace_row<uint64_t>;
+  replace(is_chosen, source, n, target);
+}
+
+template <int kBytes>
+bool all_zero(const uint8_t* bytes) {
+  uint64_t words[kBytes / 8], any = 0;
+  std::memcpy(words, bytes, sizeof words);
+  for (const uint64_t word : words) any |= word;
+  return any == 0;
+}
+
+// How many of n bytes come before the first that is not 0, all if none is.
+int64_t count_zeros(const uint8_t* bytes, int64_t n) {
   int64_t i = 0;
-  for (uint64_t word; i + 8 <= n; i += 8) {
-    std::memcpy(&word, bytes + i, sizeof word);
-    if (word != 0) break;
-  }
+  while (i + 64 <= n && all_zero<64>(bytes + i)) i += 64;
+  while (i + 8 <= n && all_zero<8>(bytes + i)) i += 8;
   while (i < n && bytes[i] == 0) ++i;
   return i;
+}
+
+// How many are left without the zeros at their end.
+int64_t strip_zeros(const uint8_t* bytes, int64_t n) {
+  while (n >= 64 && all_zero<64>(bytes + n - 64)) n -= 64;
+  while (n >= 8 && all_zero<8>(bytes + n - 8)) n -= 8;
+  while (n > 0 && bytes[n - 1] == 0) --n;
+  return n;
 }
 
 // The smallest box around the region within rows [top, bottom).
@@ -112,33 +145,13 @@ std::optional<Box> find_box(const uint8_t* region, int64_t width, int64_t top, i
   std::optional<Box> box;
   for (int64_t y = top; y < bottom; ++y) {
     const uint8_t* const row = region + y * width;
-    const int64_t left = find_first(row, width);
+    const int64_t left = count_zeros(row, width);
     if (left == width) continue;
-    int64_t right = width;
-    while (row[right - 1] == 0) --right;
+    const int64_t right = strip_zeros(row, width);
     if (!box) box = Box{y, y, left, right};
     *box = {box->top, y + 1, std::min(box->left, left), std::max(box->right, right)};
   }
   return box;
-}
-
-// Bytes of an element are all that matters where it is only moved.
-template <class Word, class A>
-void replace_words(const A* r, const void* source, int64_t n, void* target) {
-  for (int64_t i = 0; i < n; ++i) {
-    if (r[i] != 0)
-      std::memcpy(static_cast<Word*>(target) + i, static_cast<const Word*>(source) + i,
-                  sizeof(Word));
-  }
-}
-
-template <class A>
-void replace_where(const A* r, const void* source, int64_t bytes, int64_t n, void* target) {
-  const auto replace = bytes == 1   ? replace_words<uint8_t, A>
-                       : bytes == 2 ? replace_words<uint16_t, A>
-                       : bytes == 4 ? replace_words<uint32_t, A>
-                                    : replace_words<uint64_t, A>;
-  replace(r, source, n, target);
 }
 
 // The images of a tensor, pixel i of which lies at byte i·bytes.
@@ -182,43 +195,46 @@ struct Batch {
   std::vector<Blur<A>> blurs;  // one for each image
 };
 
-// Columns [from, from + n) of the strip.
+// Columns [from, from + n) of the strip. What lies in buffers is made in whole vectors: of the few
+// columns that a lesion has, most would be left over otherwise.
 template <class A>
 void paste_columns(const Batch<A>& batch, int64_t b, int64_t top, int64_t bottom, const Box& box,
                    int64_t from, int64_t n) {
   const Blur<A>& blur = batch.blurs[b];
-  const int64_t reach = blur.reach, width = batch.width;
+  const int64_t reach = blur.reach, width = batch.width, whole = (n + kVector - 1) & -kVector;
   const int64_t first = std::max(top, box.top - reach), last = std::min(bottom, box.bottom + reach);
+  const ScalarType dtype = batch.image.dtype;
   A along[kPaddedRows * kColumns];  // r blurred along the rows, from row first − reach on
   A image_buffer[kPaddedColumns], source_buffer[kColumns], a[kColumns], mixed[kColumns];
   for (int64_t y = first - reach; y < last + reach; ++y) {
     A* const blurred = along + (y - first + reach) * kColumns;
     if (y < box.top || y >= box.bottom) {
-      std::fill_n(blurred, n, A(0));
+      std::fill_n(blurred, whole, A(0));
       continue;
     }
     A r[kPaddedColumns] = {};  // from column from − reach on
+    uint8_t is_chosen[kPaddedColumns] = {};
     const int64_t left = std::max<int64_t>(0, from - reach);
-    const int64_t right = std::min(width, from + n + reach);
+    const int64_t right = std::min(width, from + n + reach), skipped = left - (from - reach);
     const int64_t pixel = y * width + left;
-    const A* const image =
-        load(batch.image.dtype, batch.image.at(b, pixel), 0, 1, right - left, image_buffer);
+    const A* const image = load(dtype, batch.image.at(b, pixel), 0, 1, right - left, image_buffer);
     choose(reinterpret_cast<const uint8_t*>(batch.region.at(b, pixel)), image, batch.low,
-           batch.high, right - left, r + (left - from + reach));
-    blur_row(blur, r + reach, 1, n, blurred);
+           batch.high, right - left, r + skipped, is_chosen + skipped);
+    blur_all(blur, r + reach, 1, whole, blurred);
     if (batch.targets && y >= top && y < bottom) {
       const Targets& targets = *batch.targets;
-      replace_where(r + reach, targets.source.at(b, y * width + from), targets.source.bytes, n,
-                    targets.out.at(b, y * width + from));
+      replace_where(is_chosen + reach, targets.source.at(b, y * width + from), targets.source.bytes,
+                    n, targets.out.at(b, y * width + from));
     }
   }
   for (int64_t y = first; y < last; ++y) {
-    blur_row(blur, along + (y - first + reach) * kColumns, kColumns, n, a);
+    blur_all(blur, along + (y - first + reach) * kColumns, kColumns, whole, a);
     const int64_t pixel = y * width + from;
-    const ScalarType dtype = batch.image.dtype;
+    const bool direct = dtype == (sizeof(A) == 8 ? ScalarType::Double : ScalarType::Float);
+    A* const out = direct ? reinterpret_cast<A*>(batch.out.at(b, pixel)) : mixed;
     mix_all(load(dtype, batch.image.at(b, pixel), 0, 1, n, image_buffer),
-            load(dtype, batch.source.at(b, pixel), 0, 1, n, source_buffer), a, n, mixed);
-    store(dtype, batch.out.at(b, pixel), 0, 1, n, mixed);
+            load(dtype, batch.source.at(b, pixel), 0, 1, n, source_buffer), a, n, out);
+    if (!direct) store(dtype, batch.out.at(b, pixel), 0, 1, n, mixed);
   }
 }
 
