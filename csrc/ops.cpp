@@ -19,10 +19,10 @@ STABLE_TORCH_LIBRARY(ichfast, m) {
       "float smooth_nr, float smooth_dr, bool batch) -> Tensor");
   m.def(
       "attention_wmse(Tensor image, Tensor logits, Tensor reconstruction, "
-      "bool sigmoid_reconstruction) -> (Tensor loss, Tensor sums)");
+      "bool sigmoid_reconstruction, str balance) -> (Tensor loss, Tensor sums)");
   m.def(
       "attention_wmse_backward(Tensor grad, Tensor image, Tensor logits, Tensor reconstruction, "
-      "Tensor sums, bool sigmoid_reconstruction, bool logits_gradient) "
+      "Tensor sums, bool sigmoid_reconstruction, str balance, bool logits_gradient) "
       "-> (Tensor logits, Tensor reconstruction)");
   m.def("attention_mask(Tensor image, Tensor logits) -> Tensor");
   m.def(

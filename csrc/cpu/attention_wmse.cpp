@@ -1,4 +1,4 @@
-// Area-weighted attention MSE on the CPU. Forward leaves three sums per image; backward reads the
+// The attention-masked MSE on the CPU. Forward leaves three sums per image; backward reads the
 // inputs once more and recomputes the rest. See math/attention_wmse.h for the derivation.
 #include "ops/attention_wmse.h"
 
@@ -19,27 +19,32 @@ struct Inputs {  // passed by value: read through a reference, the pointers woul
   const A *image, *logits, *background, *foreground;
 };
 
-template <bool kSigmoid, class A>
+template <Balance kBalance, bool kSigmoid, class A>
 ICHFAST_INLINE void sum_tile(const Inputs<A> in, int64_t n, A* sums) {
   A mask = 0, background = 0, foreground = 0;
 #pragma omp simd reduction(+ : mask, background, foreground)
   for (int64_t i = 0; i < n; ++i) {
     const auto v = voxel(in.image[i], in.logits[i], in.background[i], in.foreground[i], kSigmoid);
-    mask += v.mask;
-    background += v.residual_b * v.residual_b;
-    foreground += v.residual_f * v.residual_f;
+    add<kBalance>(v, mask, background, foreground);
   }
   sums[kMask] = mask;
   sums[kBackground] = background;
   sums[kForeground] = foreground;
 }
 
-ICHFAST_SIMD void sum(const Inputs<float>& in, bool sigmoid_r, int64_t n, float* sums) {
-  sigmoid_r ? sum_tile<true>(in, n, sums) : sum_tile<false>(in, n, sums);
+template <Balance kBalance, class A>
+ICHFAST_INLINE void sum_tile(const Inputs<A>& in, bool sigmoid_r, int64_t n, A* sums) {
+  sigmoid_r ? sum_tile<kBalance, true>(in, n, sums) : sum_tile<kBalance, false>(in, n, sums);
 }
 
-void sum(const Inputs<double>& in, bool sigmoid_r, int64_t n, double* sums) {
-  sigmoid_r ? sum_tile<true>(in, n, sums) : sum_tile<false>(in, n, sums);
+ICHFAST_SIMD void sum(const Inputs<float>& in, Form form, int64_t n, float* sums) {
+  form.balance == Balance::kPaper ? sum_tile<Balance::kPaper>(in, form.sigmoid_r, n, sums)
+                                  : sum_tile<Balance::kRegion>(in, form.sigmoid_r, n, sums);
+}
+
+void sum(const Inputs<double>& in, Form form, int64_t n, double* sums) {
+  form.balance == Balance::kPaper ? sum_tile<Balance::kPaper>(in, form.sigmoid_r, n, sums)
+                                  : sum_tile<Balance::kRegion>(in, form.sigmoid_r, n, sums);
 }
 
 template <class A>
@@ -47,36 +52,41 @@ struct Outputs {
   A *logits, *background, *foreground;  // logits may be null: not asked for
 };
 
-template <bool kSigmoid, bool kLogits, class A>
+template <Balance kBalance, bool kSigmoid, bool kLogits, class A>
 ICHFAST_INLINE void grad_tile(const Inputs<A> in, const Scale<A> s, int64_t n,
                               const Outputs<A> out) {
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
     const auto v = voxel(in.image[i], in.logits[i], in.background[i], in.foreground[i], kSigmoid);
-    out.background[i] = grad_background(v, s, kSigmoid);
-    out.foreground[i] = grad_foreground(v, s, kSigmoid);
-    if constexpr (kLogits) out.logits[i] = grad_logit(in.image[i], v, s);
+    const auto here = at_voxel<kBalance>(s, v);
+    out.background[i] = grad_background(v, here, kSigmoid);
+    out.foreground[i] = grad_foreground(v, here, kSigmoid);
+    if constexpr (kLogits) out.logits[i] = grad_logit(in.image[i], v, here);
   }
 }
 
-template <class A>
+template <Balance kBalance, class A>
 ICHFAST_INLINE void grad_tile(const Inputs<A>& in, const Scale<A>& s, bool sigmoid_r, int64_t n,
                               const Outputs<A>& out) {
   if (out.logits) {
-    sigmoid_r ? grad_tile<true, true>(in, s, n, out) : grad_tile<false, true>(in, s, n, out);
+    sigmoid_r ? grad_tile<kBalance, true, true>(in, s, n, out)
+              : grad_tile<kBalance, false, true>(in, s, n, out);
   } else {
-    sigmoid_r ? grad_tile<true, false>(in, s, n, out) : grad_tile<false, false>(in, s, n, out);
+    sigmoid_r ? grad_tile<kBalance, true, false>(in, s, n, out)
+              : grad_tile<kBalance, false, false>(in, s, n, out);
   }
 }
 
-ICHFAST_SIMD void grad(const Inputs<float>& in, const Scale<float>& s, bool sigmoid_r, int64_t n,
+ICHFAST_SIMD void grad(const Inputs<float>& in, const Scale<float>& s, Form form, int64_t n,
                        const Outputs<float>& out) {
-  grad_tile(in, s, sigmoid_r, n, out);
+  form.balance == Balance::kPaper ? grad_tile<Balance::kPaper>(in, s, form.sigmoid_r, n, out)
+                                  : grad_tile<Balance::kRegion>(in, s, form.sigmoid_r, n, out);
 }
 
-void grad(const Inputs<double>& in, const Scale<double>& s, bool sigmoid_r, int64_t n,
+void grad(const Inputs<double>& in, const Scale<double>& s, Form form, int64_t n,
           const Outputs<double>& out) {
-  grad_tile(in, s, sigmoid_r, n, out);
+  form.balance == Balance::kPaper ? grad_tile<Balance::kPaper>(in, s, form.sigmoid_r, n, out)
+                                  : grad_tile<Balance::kRegion>(in, s, form.sigmoid_r, n, out);
 }
 
 // The tiles of image, logits and both reconstructions at one place.
@@ -105,12 +115,13 @@ void forward(const Arguments& arguments, Tensor& loss_out, Tensor& sums_out) {
   sum_rows(Chunks(arguments.image), images, sums, [&](const Tile& tile) {
     A buffer[4][kTile];
     std::array<A, kSums> result;
-    sum(reader.read(tile, buffer), arguments.sigmoid_r, tile.n, result.data());
+    sum(reader.read(tile, buffer), arguments.form, tile.n, result.data());
     return result;
   });
   A* const out = loss_out.mutable_data_ptr<A>();
+  const double n_voxels = double(voxels(arguments.image));
   for (int64_t b = 0; b < images; ++b)
-    out[b] = A(loss(sums + b * kSums, double(voxels(arguments.image))).value);
+    out[b] = A(loss(arguments.form.balance, sums + b * kSums, n_voxels).value);
 }
 
 template <class A>
@@ -123,15 +134,16 @@ void backward(const Arguments& arguments, const Tensor& grad_loss, const Tensor&
   const std::vector<double> grads = read_numbers(grad_loss);
   std::vector<Scale<A>> scales;
   for (int64_t b = 0; b < arguments.image.size(0); ++b) {
-    const auto l = loss(sums.const_data_ptr<double>() + b * kSums, n_voxels);
-    const auto s = scale(l, grads[b], n_voxels);
+    const Balance balance = arguments.form.balance;
+    const auto l = loss(balance, sums.const_data_ptr<double>() + b * kSums, n_voxels);
+    const auto s = scale(balance, l, grads[b], n_voxels);
     scales.push_back({A(s.background), A(s.foreground), A(s.area)});
   }
   Chunks(arguments.image).for_each_tile([&](const Tile& tile) {
     A in[4][kTile], out[3][kTile];
     const Outputs<A> places{z_sink ? z_sink->place(tile, out[0]) : nullptr,
                             r_sink.place(tile, 0, out[1]), r_sink.place(tile, 1, out[2])};
-    grad(reader.read(tile, in), scales[tile.image], arguments.sigmoid_r, tile.n, places);
+    grad(reader.read(tile, in), scales[tile.image], arguments.form, tile.n, places);
     if (z_sink) z_sink->put(tile, places.logits);
     r_sink.put(tile, 0, places.background);
     r_sink.put(tile, 1, places.foreground);

@@ -1,4 +1,4 @@
-// Area-weighted attention MSE on the GPU. See kernels/attention_wmse.cuh.
+// The attention-masked MSE on the GPU. See kernels/attention_wmse.cuh.
 #include "ops/attention_wmse.h"
 
 #include "cuda/common/dispatch.h"
@@ -8,6 +8,17 @@ namespace ichfast {
 namespace {
 
 using namespace attention_wmse;
+
+// Calls f with the form as template arguments.
+template <class F>
+void dispatch_form(Form form, const F& f) {
+  if (form.balance == Balance::kPaper)
+    form.sigmoid_r ? f.template operator()<Balance::kPaper, true>()
+                   : f.template operator()<Balance::kPaper, false>();
+  else
+    form.sigmoid_r ? f.template operator()<Balance::kRegion, true>()
+                   : f.template operator()<Balance::kRegion, false>();
+}
 
 template <class F>
 void dispatch(const Arguments& arguments, const F& f) {
@@ -22,13 +33,12 @@ void forward_cuda(const Arguments& arguments, Tensor& loss, Tensor& sums) {
   dispatch(arguments, [&]<class A, class X, class Z>() {
     Tensor partial = torch::stable::new_empty(image, {slots<X, Z, Z, CudaLaunch>(images, n)},
                                               ScalarType::Double);
-    const auto run = [&]<bool kSigmoid>() {
-      forward<kSigmoid>(launch, input<X>(image), input<Z>(arguments.logits),
-                        input<Z>(arguments.reconstruction), images, n,
-                        partial.mutable_data_ptr<double>(), sums.mutable_data_ptr<double>(),
-                        loss.mutable_data_ptr<A>());
-    };
-    arguments.sigmoid_r ? run.template operator()<true>() : run.template operator()<false>();
+    dispatch_form(arguments.form, [&]<Balance kBalance, bool kSigmoid>() {
+      forward<kBalance, kSigmoid>(launch, input<X>(image), input<Z>(arguments.logits),
+                                  input<Z>(arguments.reconstruction), images, n,
+                                  partial.mutable_data_ptr<double>(),
+                                  sums.mutable_data_ptr<double>(), loss.mutable_data_ptr<A>());
+    });
   });
 }
 
@@ -38,18 +48,16 @@ void backward_cuda(const Arguments& arguments, const Tensor& grad_loss, const Te
   const CudaLaunch launch(image);
   const auto grads = input<Floating>(grad_loss, {grad_loss.stride(0), 0, 0});
   dispatch(arguments, [&]<class A, class X, class Z>() {
-    const auto run = [&]<bool kSigmoid, bool kLogits>() {
-      const auto z_out = kLogits ? output<Z>(*grad_logits) : Output<Z>{};
-      backward<kSigmoid, kLogits, A>(launch, grads, input<X>(image), input<Z>(arguments.logits),
-                                     input<Z>(arguments.reconstruction),
-                                     sums.const_data_ptr<double>(), image.size(0), voxels(image),
-                                     z_out, output<Z>(grad_reconstruction));
-    };
-    if (arguments.sigmoid_r)
-      grad_logits ? run.template operator()<true, true>() : run.template operator()<true, false>();
-    else
-      grad_logits ? run.template operator()<false, true>()
-                  : run.template operator()<false, false>();
+    dispatch_form(arguments.form, [&]<Balance kBalance, bool kSigmoid>() {
+      const auto run = [&]<bool kLogits>(Output<Z> z_out) {
+        backward<kBalance, kSigmoid, kLogits, A>(
+            launch, grads, input<X>(image), input<Z>(arguments.logits),
+            input<Z>(arguments.reconstruction), sums.const_data_ptr<double>(), image.size(0),
+            voxels(image), z_out, output<Z>(grad_reconstruction));
+      };
+      grad_logits ? run.template operator()<true>(output<Z>(*grad_logits))
+                  : run.template operator()<false>(Output<Z>{});
+    });
   });
 }
 

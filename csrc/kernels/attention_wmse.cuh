@@ -1,4 +1,4 @@
-// Area-weighted attention MSE. Forward leaves three sums per image; backward reads the inputs once
+// The attention-masked MSE. Forward leaves three sums per image; backward reads the inputs once
 // more and recomputes the rest. See math/attention_wmse.h for the derivation.
 #pragma once
 
@@ -10,7 +10,7 @@ namespace ichfast::attention_wmse {
 
 // Forward, stage one: the sums of each chunk.
 // 16-byte accesses: loads, since a block writes no more than its sums.
-template <bool kSigmoid, class A, class X, class Z, class R, int kThreads>
+template <Balance kBalance, bool kSigmoid, class A, class X, class Z, class R, int kThreads>
 __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
     sum_chunks(Input<X> image, Input<Z> logits, Input<R> reconstruction, int64_t voxels,
                double* slots) {
@@ -28,9 +28,7 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
 #pragma unroll
     for (int k = 0; k < step.kWidth; ++k) {
       const auto v = voxel(xs[k], zs[k], rs.background[k], rs.foreground[k], kSigmoid);
-      sums[kMask] += v.mask;
-      sums[kBackground] += v.residual_b * v.residual_b;
-      sums[kForeground] += v.residual_f * v.residual_f;
+      add<kBalance>(v, sums[kMask], sums[kBackground], sums[kForeground]);
     }
   });
   const double* const total = block_sum<double, kThreads>(sums);
@@ -41,14 +39,16 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
 // 16-byte accesses: none, since it reads and writes sums.
 template <class A, int kThreads>
 __global__ void __launch_bounds__(kThreads)
-    finish(const double* slots, int64_t chunks, int64_t voxels, double* sums, A* losses) {
+    finish(Balance balance, const double* slots, int64_t chunks, int64_t voxels, double* sums,
+           A* losses) {
   const int64_t b = blockIdx.x;
   const double* const total = group_sum<kThreads, kSums>(slots, b, gridDim.x, gridDim.x, chunks);
   if (threadIdx.x < kSums) sums[b * kSums + threadIdx.x] = total[threadIdx.x];
-  if (threadIdx.x == 0) losses[b] = A(loss(total, double(voxels)).value);
+  if (threadIdx.x == 0) losses[b] = A(loss(balance, total, double(voxels)).value);
 }
 
-template <bool kSigmoid, bool kLogits, class A, class X, class Z, class R, int kThreads>
+template <Balance kBalance, bool kSigmoid, bool kLogits, class A, class X, class Z, class R,
+          int kThreads>
 __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
     differentiate(Input<Floating> grad_loss, Input<X> image, Input<Z> logits,
                   Input<R> reconstruction, const double* sums, int64_t voxels,
@@ -58,7 +58,8 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
   __shared__ Scale<A> shared_scale;
   if (threadIdx.x == 0) {
     const double grad = number<double>(grad_loss, chunk.image);
-    const auto s = scale(loss(sums + chunk.image * kSums, double(voxels)), grad, double(voxels));
+    const auto l = loss(kBalance, sums + chunk.image * kSums, double(voxels));
+    const auto s = scale(kBalance, l, grad, double(voxels));
     shared_scale = {A(s.background), A(s.foreground), A(s.area)};
   }
   __syncthreads();
@@ -80,9 +81,10 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
 #pragma unroll
     for (int k = 0; k < step.kWidth; ++k) {
       const auto v = voxel(xs[k], zs[k], rs.background[k], rs.foreground[k], kSigmoid);
-      r_grad.background[k] = grad_background(v, s, kSigmoid);
-      r_grad.foreground[k] = grad_foreground(v, s, kSigmoid);
-      if constexpr (kLogits) z_grad[k] = grad_logit(xs[k], v, s);
+      const auto here = at_voxel<kBalance>(s, v);
+      r_grad.background[k] = grad_background(v, here, kSigmoid);
+      r_grad.foreground[k] = grad_foreground(v, here, kSigmoid);
+      if constexpr (kLogits) z_grad[k] = grad_logit(xs[k], v, here);
     }
     r_out.put(step, r_grad);
     if constexpr (kLogits) z_out.put(step, z_grad);
@@ -95,25 +97,26 @@ int64_t slots(int64_t images, int64_t voxels) {
   return images * Chunking<kStepWidth<X, Z, R>, Launch::kThreads>::per_row(voxels) * kSums;
 }
 
-template <bool kSigmoid, class A, class X, class Z, class R, class Launch>
+template <Balance kBalance, bool kSigmoid, class A, class X, class Z, class R, class Launch>
 void forward(const Launch& launch, Input<X> image, Input<Z> logits, Input<R> reconstruction,
              int64_t images, int64_t voxels, double* slots, double* sums, A* losses) {
   constexpr int kThreads = Launch::kThreads;
   const int64_t chunks = Chunking<kStepWidth<X, Z, R>, kThreads>::per_row(voxels);
-  launch(sum_chunks<kSigmoid, A, X, Z, R, kThreads>, images * chunks, image, logits, reconstruction,
-         voxels, slots);
-  launch(finish<A, kThreads>, images, static_cast<const double*>(slots), chunks, voxels, sums,
-         losses);
+  launch(sum_chunks<kBalance, kSigmoid, A, X, Z, R, kThreads>, images * chunks, image, logits,
+         reconstruction, voxels, slots);
+  launch(finish<A, kThreads>, images, kBalance, static_cast<const double*>(slots), chunks, voxels,
+         sums, losses);
 }
 
-template <bool kSigmoid, bool kLogits, class A, class X, class Z, class R, class Launch>
+template <Balance kBalance, bool kSigmoid, bool kLogits, class A, class X, class Z, class R,
+          class Launch>
 void backward(const Launch& launch, Input<Floating> grad_loss, Input<X> image, Input<Z> logits,
               Input<R> reconstruction, const double* sums, int64_t images, int64_t voxels,
               Output<Z> grad_logits, Output<R> grad_reconstruction) {
   constexpr int kThreads = Launch::kThreads;
   const int64_t chunks = Chunking<kStepWidth<X, Z, R>, kThreads>::per_row(voxels);
-  launch(differentiate<kSigmoid, kLogits, A, X, Z, R, kThreads>, images * chunks, grad_loss, image,
-         logits, reconstruction, sums, voxels, grad_logits, grad_reconstruction);
+  launch(differentiate<kBalance, kSigmoid, kLogits, A, X, Z, R, kThreads>, images * chunks,
+         grad_loss, image, logits, reconstruction, sums, voxels, grad_logits, grad_reconstruction);
 }
 
 }  // namespace ichfast::attention_wmse

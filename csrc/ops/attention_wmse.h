@@ -1,6 +1,7 @@
-// Area-weighted attention MSE as an op: checks and results, once for all devices.
+// The attention-masked MSE as an op: checks and results, once for all devices.
 #pragma once
 
+#include <string>
 #include <tuple>
 
 #include "math/attention_wmse.h"
@@ -8,10 +9,15 @@
 
 namespace ichfast::attention_wmse {
 
+struct Form {
+  Balance balance;
+  bool sigmoid_r;  // whether the reconstruction is logits
+};
+
 struct Arguments {
   Tensor image, logits;   // (B, 1, *spatial)
   Tensor reconstruction;  // (B, 2, *spatial); all three fold
-  bool sigmoid_r;         // whether the reconstruction is logits
+  Form form;
 
   bool in_double() const {
     return is_double(image) || is_double(logits) || is_double(reconstruction);
@@ -23,17 +29,29 @@ using Forward = void(const Arguments&, Tensor& loss, Tensor& sums);
 using Backward = void(const Arguments&, const Tensor& grad_loss, const Tensor& sums,
                       Tensor* grad_logits, Tensor& grad_reconstruction);
 
+inline Balance parse_balance(const char* op, const std::string& balance) {
+  if (balance == "paper") return Balance::kPaper;
+  STD_TORCH_CHECK(balance == "region", op, ": balance must be 'paper' or 'region', not '", balance,
+                  "'");
+  return Balance::kRegion;
+}
+
 inline Arguments check(const char* op, const Tensor& image, const Tensor& logits,
-                       const Tensor& reconstruction, bool sigmoid_r) {
+                       const Tensor& reconstruction, bool sigmoid_r, const std::string& balance) {
   check_image_and_logits(op, image, logits);
   check_pair(op, "reconstruction", reconstruction, image);
-  return {foldable(image), foldable(logits), foldable(reconstruction), sigmoid_r};
+  return {foldable(image),
+          foldable(logits),
+          foldable(reconstruction),
+          {parse_balance(op, balance), sigmoid_r}};
 }
 
 template <Forward* kForward>
 std::tuple<Tensor, Tensor> forward_op(const Tensor& image, const Tensor& logits,
-                                      const Tensor& reconstruction, bool sigmoid_r) {
-  const Arguments arguments = check("attention_wmse", image, logits, reconstruction, sigmoid_r);
+                                      const Tensor& reconstruction, bool sigmoid_r,
+                                      const std::string& balance) {
+  const Arguments arguments =
+      check("attention_wmse", image, logits, reconstruction, sigmoid_r, balance);
   const int64_t images = image.size(0);
   const ScalarType dtype = arguments.in_double() ? ScalarType::Double : ScalarType::Float;
   Tensor loss = torch::stable::new_empty(image, {images}, dtype);
@@ -45,9 +63,10 @@ std::tuple<Tensor, Tensor> forward_op(const Tensor& image, const Tensor& logits,
 template <Backward* kBackward>
 std::tuple<Tensor, Tensor> backward_op(const Tensor& grad_loss, const Tensor& image,
                                        const Tensor& logits, const Tensor& reconstruction,
-                                       const Tensor& sums, bool sigmoid_r, bool logits_gradient) {
+                                       const Tensor& sums, bool sigmoid_r,
+                                       const std::string& balance, bool logits_gradient) {
   const Arguments arguments =
-      check("attention_wmse_backward", image, logits, reconstruction, sigmoid_r);
+      check("attention_wmse_backward", image, logits, reconstruction, sigmoid_r, balance);
   check_saved("attention_wmse_backward", grad_loss, sums, image.size(0), kSums);
   Tensor grad_logits = empty_gradient(arguments.logits, logits_gradient);
   Tensor grad_reconstruction = empty_gradient(arguments.reconstruction);

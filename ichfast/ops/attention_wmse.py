@@ -1,6 +1,6 @@
 """The unsupervised loss L_u: no masked image, mask or residual is ever written to memory."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,20 +13,35 @@ __all__ = ["attention_wmse"]
 
 
 def attention_wmse(
-    image: Tensor, logits: Tensor, reconstruction: Tensor, *, sigmoid_reconstruction: bool = True
+    image: Tensor,
+    logits: Tensor,
+    reconstruction: Tensor,
+    *,
+    sigmoid_reconstruction: bool = True,
+    balance: Literal["paper", "region"] = "paper",
 ) -> Tensor:
-    """Area-weighted MSE of the attention-masked images (Wang et al. 2020, Equation 1), per image::
+    """MSE of the attention-masked images (Wang et al. 2020, Equation 1), per image::
 
         (Σ(1−m)/N)·MSE[x ⊙ (1−m), r_b] + (Σm/N)·MSE[x ⊙ m, r_f],    m = σ(logits)
 
-    The gradient reaches the reconstruction, and the logits (through the masked images **and** the
-    two weights) where they require it; pass ``logits.detach()`` to take the mask as a constant.
+    This is the balance "paper", in which the foreground counts by the square of its area. In the
+    balance "region" foreground and background count the same, whatever their areas: each MSE is the
+    mean of one over the foreground, with weights m, and one over the background, with weights 1−m::
+
+        ½·MSE′[x ⊙ (1−m), r_b] + ½·MSE′[x ⊙ m, r_f],
+        MSE′[a, r] = ½·Σm(a−r)²/(Σm + 1) + ½·Σ(1−m)(a−r)²/(Σ(1−m) + 1)
+
+    where a region of less than a voxel fades out, by the 1.
+
+    The gradient reaches the reconstruction, and the logits (through the masked images **and** all
+    weights) where they require it; pass ``logits.detach()`` to take the mask as a constant.
 
     Args:
         image: (B, 1, *spatial), windowed to [0, 1]; no gradient.
         logits: (B, 1, *spatial), the segmentation before its sigmoid.
         reconstruction: (B, 2, *spatial), channel 0 background, 1 foreground.
         sigmoid_reconstruction: the reconstruction is before its sigmoid too.
+        balance: "paper" or "region".
 
     Each of them float64, float32, float16 or bfloat16, not necessarily the same.
 
@@ -34,7 +49,8 @@ def attention_wmse(
         (B,); float64 where an argument is, else float32.
 
     Raises:
-        ValueError, TypeError: shapes, dtypes or devices do not fit, image requires grad.
+        ValueError, TypeError: shapes, dtypes or devices do not fit, image requires grad, no such
+            balance.
     """
     tensors = {"image": image, "logits": logits, "reconstruction": reconstruction}
     require_floating("attention_wmse", **tensors)
@@ -51,29 +67,36 @@ def attention_wmse(
             f"(B, 2, *spatial), not {tuple(image.shape)}, {tuple(logits.shape)} and "
             f"{tuple(reconstruction.shape)}"
         )
-    loss: Tensor = _AttentionWMSE.apply(image, logits, reconstruction, sigmoid_reconstruction)
+    if balance not in ("paper", "region"):
+        raise ValueError(f"attention_wmse: balance must be 'paper' or 'region', not {balance!r}")
+    loss: Tensor = _AttentionWMSE.apply(
+        image, logits, reconstruction, sigmoid_reconstruction, balance
+    )
     return loss
 
 
 class _AttentionWMSE(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, image: Tensor, logits: Tensor, reconstruction: Tensor, s: bool) -> Tensor:
+    def forward(
+        ctx: Any, image: Tensor, logits: Tensor, reconstruction: Tensor, s: bool, balance: str
+    ) -> Tensor:
         loss: Tensor
-        loss, sums = torch.ops.ichfast.attention_wmse(image, logits, reconstruction, s)
+        loss, sums = torch.ops.ichfast.attention_wmse(image, logits, reconstruction, s, balance)
         ctx.save_for_backward(image, logits, reconstruction, sums)
-        ctx.sigmoid_reconstruction = s
+        ctx.sigmoid_reconstruction, ctx.balance = s, balance
         return loss
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         image, logits, reconstruction, sums = ctx.saved_tensors
-        _, want_logits, want_reconstruction, _ = ctx.needs_input_grad
+        _, want_logits, want_reconstruction, _, _ = ctx.needs_input_grad
         if torch.is_grad_enabled():  # double backward: differentiate the plain form instead
             loss = plain_attention_wmse(
                 image,
                 logits,
                 reconstruction,
                 sigmoid_reconstruction=ctx.sigmoid_reconstruction,
+                balance=ctx.balance,
             )
             wanted = [logits] * want_logits + [reconstruction] * want_reconstruction
             grads = iter(torch.autograd.grad(loss, wanted, grad, create_graph=True))
@@ -82,15 +105,25 @@ class _AttentionWMSE(torch.autograd.Function):
                 next(grads) if want_logits else None,
                 next(grads) if want_reconstruction else None,
                 None,
+                None,
             )
         grad_logits, grad_reconstruction = torch.ops.ichfast.attention_wmse_backward(
-            grad, image, logits, reconstruction, sums, ctx.sigmoid_reconstruction, want_logits
+            grad,
+            image,
+            logits,
+            reconstruction,
+            sums,
+            ctx.sigmoid_reconstruction,
+            ctx.balance,
+            want_logits,
         )
-        return None, grad_logits if want_logits else None, grad_reconstruction, None
+        return None, grad_logits if want_logits else None, grad_reconstruction, None, None
 
 
 @torch.library.register_fake("ichfast::attention_wmse")
-def _(image: Tensor, logits: Tensor, reconstruction: Tensor, s: bool) -> tuple[Tensor, Tensor]:
+def _(
+    image: Tensor, logits: Tensor, reconstruction: Tensor, s: bool, balance: str
+) -> tuple[Tensor, Tensor]:
     dtype = torch.float32
     for tensor in (image, logits, reconstruction):
         dtype = torch.promote_types(dtype, tensor.dtype)
@@ -106,6 +139,7 @@ def _(
     reconstruction: Tensor,
     sums: Tensor,
     s: bool,
+    balance: str,
     logits_gradient: bool,
 ) -> tuple[Tensor, Tensor]:
     grad_logits = empty_gradient(logits) if logits_gradient else logits.new_empty((0,))

@@ -110,8 +110,8 @@ class UnsupervisedSettings(Settings):
     learning_rate: float = key(0.0, "learning rate of L_u's Adam; 0: adam.learning_rate", ge=0)
     balance: Literal["paper", "region"] = key(
         "paper",
-        "weight of the two errors of L_u: by the area that the mask gives them, or each a mean "
-        "over its own region",
+        "weight of the two errors of L_u: by the area of their regions, or the same, each a mean "
+        "over both regions whatever their areas",
     )
     attention_gradient: Literal["stop", "encoder", "full"] = key(
         "stop",

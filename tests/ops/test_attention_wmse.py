@@ -27,32 +27,55 @@ def inherit(call: Call) -> dict[str, Tensor]:
     tiles are added in float64, and a GPU's chains are shorter.
 
     What becomes of it is Σ|∂/∂S · S| over the three sums S, here with the formulas of
-    csrc/math/attention_wmse.h.
+    csrc/math/attention_wmse.h; and the same for the sums of "region". There a gradient is largest
+    where m is near 1, and 1−m has m's rounding, of two units.
     """
     x, z, r = (tensor.cpu().double() for tensor in call.tensors.values())
     n = x[0].numel() if len(x) else 0
     wide = any(tensor.dtype == torch.float64 for tensor in call.tensors.values())
-    error = 2.0 ** (-53 if wide else -24) * min(n, 1024) ** 0.5 / LANES
+    unit = 2.0 ** (-53 if wide else -24)
+    error = unit * min(n, 1024) ** 0.5 / LANES
     sigmoid = call.options.get("sigmoid_reconstruction", True)
     m, y = torch.sigmoid(z), torch.sigmoid(r) if sigmoid else r
     d_b, d_f = x * (1 - m) - y[:, :1], x * m - y[:, 1:]
 
-    def mean(values: Tensor) -> Tensor:
-        return values.flatten(1).mean(1).view(-1, *[1] * (x.ndim - 1))
+    def total(values: Tensor) -> Tensor:
+        return values.flatten(1).sum(1).view(-1, *[1] * (x.ndim - 1))
 
-    a_f, e_b, e_f = mean(m), mean(d_b.square()), mean(d_f.square())
-    value = a_f * (e_f - e_b).abs() + (1 - a_f) * e_b + a_f * e_f
-    scale = error * upstream(value.flatten()).abs().view_as(value) / max(n, 1)
-    along_m = e_b + e_f + 2 * a_f * (x * (d_b + d_f)).abs()
-    along_r = 2 * a_f * torch.cat([d_b, d_f], 1).abs() * (y * (1 - y) if sigmoid else 1)
+    if call.options["balance"] == "region":
+        area, squares = total(m), d_b.square() + d_f.square()
+        p, q = area + 1, n - area + 1
+        f, b = total(m * squares) / p, total((1 - m) * squares) / q
+        of_p, of_q = area / p**2, area / q**2  # what the area's error makes of 1/P and 1/Q
+        value = (f + b + (f * of_p * p - b * of_q * q).abs()) / 4
+        weight = (m * of_p + (1 - m) * of_q) / 4
+        along_m = f / p + b / q + (2 * f - squares).abs() * of_p + (2 * b - squares).abs() * of_q
+        along_m = along_m / 4 + 2 * weight * (x * (d_f - d_b)).abs()
+        slope = ((squares - f) / p - (squares - b) / q) / 4
+        slope = slope + (m / p + (1 - m) / q) / 2 * x * (d_f - d_b)  # ∂L/∂m
+        own = 2 * unit * slope.abs() * m
+    else:
+        a_f, e_b, e_f = total(m) / n, total(d_b.square()) / n, total(d_f.square()) / n
+        value = a_f * (e_f - e_b).abs() + (1 - a_f) * e_b + a_f * e_f
+        weight = a_f / n
+        along_m = (e_b + e_f + 2 * a_f * (x * (d_b + d_f)).abs()) / n
+        own = torch.zeros_like(m)
+    grad = upstream(value.flatten()).abs().view_as(value)
+    along_r = 2 * weight * torch.cat([d_b, d_f], 1).abs() * (y * (1 - y) if sigmoid else 1)
     return {
         "value": error * value.flatten(),
-        "logits": scale * along_m * m * (1 - m),
-        "reconstruction": scale * along_r,
+        "logits": grad * (error * along_m * m * (1 - m) + own),
+        "reconstruction": grad * error * along_r,
     }
 
 
 class TestAttentionWMSE(GradientTester):
+    balance = "paper"
+
+    @pytest.fixture(params=["paper", "region"], autouse=True)
+    def _in_both(self, request: pytest.FixtureRequest) -> None:
+        self.balance = request.param
+
     def make(
         self,
         device: torch.device,
@@ -70,16 +93,18 @@ class TestAttentionWMSE(GradientTester):
         }
         tensors = {name: tensor.to(device, dtype) for name, tensor in tensors.items()}
         wrt = ("logits", "reconstruction")
+        options = {"balance": self.balance, **options}
         return Call(attention_wmse, reference.attention_wmse, tensors, options, wrt, inherit)
 
     def raw(self, call: Call) -> Iterator[tuple[Any, tuple[Any, ...]]]:
         tensors = tuple(call.tensors.values())
         for sigmoid, logits_gradient in ((True, True), (False, False)):
-            yield torch.ops.ichfast.attention_wmse.default, (*tensors, sigmoid)
-            loss, sums = torch.ops.ichfast.attention_wmse(*tensors, sigmoid)
+            forward = torch.ops.ichfast.attention_wmse.default
+            yield forward, (*tensors, sigmoid, self.balance)
+            loss, sums = forward(*tensors, sigmoid, self.balance)
             grad = torch.ones_like(loss)
             backward = torch.ops.ichfast.attention_wmse_backward.default
-            yield backward, (grad, *tensors, sums, sigmoid, logits_gradient)
+            yield backward, (grad, *tensors, sums, sigmoid, self.balance, logits_gradient)
 
     @pytest.mark.parametrize("sigmoid_reconstruction", [True, False])
     @pytest.mark.parametrize("spatial", [(37, 41), (5, 7, 11)], ids=str)
@@ -91,16 +116,24 @@ class TestAttentionWMSE(GradientTester):
         dataclasses.replace(call, wrt=("reconstruction",)).check()
 
     def test_written_out(self, device: torch.device) -> None:
-        """Equation 1, pixel by pixel, in plain Python."""
-        image, logits, reconstruction = self.make(device, images=1, spatial=(7,)).tensors.values()
+        """Equation 1, or by region, pixel by pixel, in plain Python."""
+        call = self.make(device, images=1, spatial=(7,))
+        image, logits, reconstruction = call.tensors.values()
         x = image.flatten().tolist()
         m = torch.sigmoid(logits).flatten().tolist()
         r_b, r_f = torch.sigmoid(reconstruction)[0].tolist()
         n = len(x)
-        error_b = sum((x[i] * (1 - m[i]) - r_b[i]) ** 2 for i in range(n)) / n
-        error_f = sum((x[i] * m[i] - r_f[i]) ** 2 for i in range(n)) / n
-        expected = (1 - sum(m) / n) * error_b + sum(m) / n * error_f
-        assert attention_wmse(image, logits, reconstruction).item() == pytest.approx(expected)
+        square_b = [(x[i] * (1 - m[i]) - r_b[i]) ** 2 for i in range(n)]
+        square_f = [(x[i] * m[i] - r_f[i]) ** 2 for i in range(n)]
+        if self.balance == "paper":
+            expected = (1 - sum(m) / n) * sum(square_b) / n + sum(m) / n * sum(square_f) / n
+        else:
+            expected = 0.0
+            for squares in (square_b, square_f):
+                in_f = sum(m[i] * squares[i] for i in range(n)) / (sum(m) + 1)
+                in_b = sum((1 - m[i]) * squares[i] for i in range(n)) / (n - sum(m) + 1)
+                expected += 0.5 * (0.5 * in_f + 0.5 * in_b)
+        assert call.run()[0].item() == pytest.approx(expected)
 
     def test_depends_on_the_image(self, device: torch.device) -> None:
         """Not so in published code, which compares with the reconstruction of another batch."""
@@ -115,22 +148,29 @@ class TestAttentionWMSE(GradientTester):
         n = 200_003  # three times float16's largest number
         image = torch.ones(1, 1, n, dtype=dtype, device=device)
         wrong = torch.cat([image, -image], 1)  # d_b = −½, d_f = 3/2
-        loss = attention_wmse(image, 0 * image, wrong, sigmoid_reconstruction=False)
-        assert loss.item() == pytest.approx(0.5 * 0.25 + 0.5 * 2.25)
+        loss = attention_wmse(
+            image, 0 * image, wrong, sigmoid_reconstruction=False, balance=self.balance
+        )
+        assert loss.item() == pytest.approx(0.5 * 0.25 + 0.5 * 2.25, rel=2e-5)
 
     def test_many_voxels(self, device: torch.device) -> None:
         """Past 2^24, where float32 stops counting."""
         n = 2**24 + 4097
         x, z = torch.rand(1, 1, n, device=device), torch.randn(1, 1, n, device=device)
         r = torch.zeros(1, 1, 1, device=device).expand(1, 2, n)
-        sums = torch.zeros(3, dtype=torch.float64)
+        sums = torch.zeros(5, dtype=torch.float64)
         for xs, zs in zip(x.split(2**20, 2), z.split(2**20, 2), strict=True):
             m, xd = torch.sigmoid(zs.double()), xs.double()
-            parts = [m.sum(), (xd * (1 - m)).square().sum(), (xd * m).square().sum()]
-            sums += torch.stack(parts).cpu() / n
-        area, error_b, error_f = sums
-        expected = (1 - area) * error_b + area * error_f
-        assert_close(attention_wmse(x, z, r, sigmoid_reconstruction=False), expected.view(1))
+            b, f = (xd * (1 - m)).square(), (xd * m).square()
+            parts = [m, b, f, (1 - m) * (b + f), m * (b + f)]
+            sums += torch.stack([part.sum() for part in parts]).cpu()
+        area, square_b, square_f, in_b, in_f = sums
+        expected = {
+            "paper": (1 - area / n) * square_b / n + area / n * square_f / n,
+            "region": (in_b / (n - area + 1) + in_f / (area + 1)) / 4,
+        }[self.balance]
+        loss = attention_wmse(x, z, r, sigmoid_reconstruction=False, balance=self.balance)
+        assert_close(loss, expected.view(1))
 
     def test_saturated_mask(self, device: torch.device) -> None:
         call = self.make(device)
@@ -139,24 +179,72 @@ class TestAttentionWMSE(GradientTester):
             dataclasses.replace(saturated, wrt=("reconstruction",)).check()
             assert saturated.run()[1].abs().max() < 1e-9
 
+    @pytest.mark.parametrize("logit", [-12.0, -1e4, 1e4])
+    def test_one_region_only(self, device: torch.device, logit: float) -> None:
+        """Without blood, or nothing else: no mean of nothing, and none that explodes."""
+        call = self.make(device)
+        call = call.replace(logits=torch.full_like(call.tensors["logits"], logit))
+        for value in call.run():
+            assert value.isfinite().all()
+        dataclasses.replace(call, wrt=("reconstruction",)).check()
+        assert call.run()[0].max() < 1  # of errors below 1
+
     @pytest.mark.large
     def test_more_voxels_than_int32(self, device: torch.device) -> None:
         n = 2**31 + 11
         image = torch.ones((), device=device).expand(1, 1, n)
         logits = torch.zeros((), device=device).expand(1, 1, n)
         r = torch.full((), 0.25, device=device).expand(1, 2, n)
-        loss = attention_wmse(image, logits, r, sigmoid_reconstruction=False)
+        loss = attention_wmse(image, logits, r, sigmoid_reconstruction=False, balance=self.balance)
         assert loss.item() == pytest.approx(0.0625, rel=1e-6)
+
+
+@pytest.mark.parametrize("voxels", [8, 64, 512])
+def test_area(voxels: int) -> None:
+    """By region, what the foreground's reconstruction learns of the blood does not depend on how
+    much there is; in the paper's form it falls with the area twice: per voxel, and in all."""
+    image = torch.ones(1, 1, 4096)
+    logits = torch.full_like(image, -50.0)
+    logits[..., :voxels] = 50
+    pull = {}
+    for balance in ("paper", "region"):
+        reconstruction = torch.zeros(1, 2, 4096, requires_grad=True)
+        attention_wmse(
+            image, logits, reconstruction, sigmoid_reconstruction=False, balance=balance
+        ).backward()
+        assert reconstruction.grad is not None
+        pull[balance] = -reconstruction.grad[0, 1, :voxels].sum().item()
+    assert pull["region"] == pytest.approx(0.5 * voxels / (voxels + 1))
+    assert pull["paper"] == pytest.approx(2 * (voxels / 4096) ** 2)
+
+
+def test_even_mask() -> None:
+    """Where no region is larger, the forms differ by the voxel of "region" only."""
+    image, reconstruction = torch.rand(2, 1, 4096), torch.randn(2, 2, 4096)
+    paper, region = (
+        attention_wmse(image, torch.zeros_like(image), reconstruction, balance=balance)
+        for balance in ("paper", "region")
+    )
+    assert region.tolist() == pytest.approx((paper * 2048 / 2049).tolist())
+
+
+def test_unknown_balance() -> None:
+    with pytest.raises(
+        ValueError, match=r"^attention_wmse: balance must be 'paper' or 'region', not 'area'"
+    ):
+        attention_wmse(X, Z, R, balance="area")  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match="balance must be 'paper' or 'region', not 'area'"):
+        torch.ops.ichfast.attention_wmse(X, Z, R, True, "area")
 
 
 def test_only_the_gradient_asked_for() -> None:
     """Without the logits' gradient its memory is not even allocated."""
     call = TestAttentionWMSE().make(torch.device("cpu"))
     tensors = tuple(call.tensors.values())
-    loss, sums = torch.ops.ichfast.attention_wmse(*tensors, True)
+    loss, sums = torch.ops.ichfast.attention_wmse(*tensors, True, "region")
     backward = torch.ops.ichfast.attention_wmse_backward
-    both = backward(torch.ones_like(loss), *tensors, sums, True, True)
-    one = backward(torch.ones_like(loss), *tensors, sums, True, False)
+    both = backward(torch.ones_like(loss), *tensors, sums, True, "region", True)
+    one = backward(torch.ones_like(loss), *tensors, sums, True, "region", False)
     assert one[0].numel() == 0
     assert_same_bits([one[1]], [both[1]])
 

@@ -62,6 +62,20 @@ def test_the_mask_carries_gradient_into_the_encoder_unless_stopped() -> None:
     assert not torch.allclose(gradients["stop"], gradients["encoder"])
 
 
+def test_the_balance_of_l_u() -> None:
+    """unsupervised.balance changes the loss of the step, and so what it does to the weights; the
+    paper's is the default."""
+    losses, weights = {}, {}
+    for name, override in {"default": (), "paper": ("paper",), "region": ("region",)}.items():
+        model, pool = model_of(), synthetic("unlabelled", 5, masks=False)
+        recipe = tiny(*(f"unsupervised.balance={value}" for value in override))
+        step = UnsupervisedStep(model, synthetic("train", 5), recipe, CPU, unlabelled=pool)
+        losses[name] = step.run(0, moved=False).loss
+        weights[name] = torch.cat([p.flatten() for p in model.parameters()]).tolist()
+    assert losses["default"] == losses["paper"] != losses["region"]
+    assert weights["default"] == weights["paper"] != weights["region"]
+
+
 def test_the_unsupervised_loss_depends_on_the_unlabelled_image() -> None:
     model = model_of().eval()
     image = synthetic("unlabelled", 3, masks=False).batch(torch.arange(3))[0]

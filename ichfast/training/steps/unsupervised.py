@@ -72,8 +72,11 @@ class UnsupervisedStep(UnlabelledStep):
 
 
 def make_attention_loss(recipe: Recipe) -> AttentionWMSELoss:
-    mode = recipe.unsupervised.attention_gradient
-    return AttentionWMSELoss(attention_gradient="stop" if mode == "stop" else "flow")
+    settings = recipe.unsupervised
+    return AttentionWMSELoss(
+        attention_gradient="stop" if settings.attention_gradient == "stop" else "flow",
+        balance=settings.balance,
+    )
 
 
 def list_attention_parameters(model: ReducedUNet, recipe: Recipe) -> list[torch.nn.Parameter]:
