@@ -1,9 +1,12 @@
-"""The unsupervised loss L_u, forward and backward, with the mask differentiated ("flow") or not."""
+"""The unsupervised loss L_u, forward and backward, with the mask differentiated ("flow") or not, in
+both balances: the paper's by area, and by region."""
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from typing import Literal
 
 import torch
+from torch import Tensor
 
 from benchmarks.devices import Device
 from benchmarks.harness import COPY, OURS, Case, Target, compile_static
@@ -30,35 +33,44 @@ CPU_PLANS = (
     PassPlan((32, 1, 512, 512), torch.bfloat16),
 )
 SMALL_ON_GPU = PassPlan((32, 1, 256, 256), torch.float32, in_graph=True, targets=ON_GPU)
+Balance = Literal["paper", "region"]
 FLOW, STOP = True, False
-PLANS = {
-    ("cpu", FLOW): CPU_PLANS,
-    ("cpu", STOP): CPU_PLANS,
-    ("cuda", FLOW): (
+PLANS: dict[tuple[str, bool, Balance], tuple[PassPlan, ...]] = {
+    ("cpu", FLOW, "paper"): CPU_PLANS,
+    ("cpu", STOP, "paper"): CPU_PLANS,
+    ("cpu", FLOW, "region"): CPU_PLANS,
+    ("cpu", STOP, "region"): CPU_PLANS,
+    ("cuda", FLOW, "paper"): (
         PassPlan((8, 1, 256, 256), torch.float32, in_graph=True),
         SMALL_ON_GPU,
         PassPlan(LARGE, torch.float32, APART, targets_apart=BANDWIDTH_TARGET),
         PassPlan(LARGE, torch.bfloat16, APART, targets_apart=BANDWIDTH_TARGET),
     ),
-    ("cuda", STOP): (  # whose forward pass is the same
+    ("cuda", STOP, "paper"): (  # whose forward pass is the same
         SMALL_ON_GPU,
         PassPlan(LARGE, torch.float32, (BACKWARD,), targets_apart=BANDWIDTH_TARGET),
+    ),
+    ("cuda", FLOW, "region"): (
+        SMALL_ON_GPU,
+        PassPlan(LARGE, torch.float32, APART, targets_apart=BANDWIDTH_TARGET),
+        PassPlan(LARGE, torch.bfloat16, APART, targets_apart=BANDWIDTH_TARGET),
     ),
 }
 
 
 def list_cases(device: Device, quick: bool) -> list[Callable[[], Iterable[Case]]]:
     return [
-        partial(_make_cases, device, plan, flow)
-        for flow in (FLOW, STOP)
-        for plan in choose_plans(PLANS[device.kind, flow], quick)
+        partial(_make_cases, device, plan, flow, balance)
+        for (kind, flow, balance), plans in PLANS.items()
+        if kind == device.kind
+        for plan in choose_plans(plans, quick)
     ]
 
 
 BENCHMARK = Benchmark(list_cases, order=1, memory=True)
 
 
-def _make_cases(device: Device, plan: PassPlan, flow: bool) -> Iterator[Case]:
+def _make_cases(device: Device, plan: PassPlan, flow: bool, balance: Balance) -> Iterator[Case]:
     size = plan.size
     pair = (size[0], 2, *size[2:])
 
@@ -70,11 +82,12 @@ def _make_cases(device: Device, plan: PassPlan, flow: bool) -> Iterator[Case]:
         incoming = torch.ones(size[0])
         return Inputs((image, logits, reconstruction), wanted, incoming)
 
-    implementations = {
-        OURS: attention_wmse,
-        "eager": plain_attention_wmse,
-        "compile": compile_static(plain_attention_wmse),
+    plain = partial(plain_attention_wmse, balance=balance)
+    implementations: dict[str, Callable[..., Tensor]] = {
+        OURS: partial(attention_wmse, balance=balance),
+        "eager": plain,
+        "compile": compile_static(plain),
     }
-    note = f', "{"flow" if flow else "stop"}"'
+    note = f', "{"flow" if flow else "stop"}"' + (', "region"' if balance == "region" else "")
     sets = make_input_sets(inputs, device)
     yield from make_pass_cases("attention_wmse", plan, sets, implementations, note=note)
