@@ -117,8 +117,12 @@ def load_parts(
         root = Path(data.unlabelled or f"{phantom}/unlabelled")
         every |= not find_layout(root).has_labels  # plain folders have no table to choose by
         pool, more = _load(root, recipe, "all" if every else "positive", load, labelled=False)
+    _check_labels(root, pool, recipe)
     for name in ("validation", "test"):
         check_apart({"unlabelled": pool.identifiers(), name: parts[name].identifiers()})
+    if both := set(pool.patients) & set(parts["train"].patients):
+        what = f"{len(both)} patients of the unlabelled set are trained on with their masks, too"
+        print(what, file=sys.stderr)
     return Parts(
         **parts,
         unlabelled=pool,
@@ -126,6 +130,23 @@ def load_parts(
         split_by=data.split_by,
         labelled=labelled,
     )
+
+
+def _check_labels(root: Path, pool: SliceSet, recipe: Recipe) -> None:
+    """DataError where labels of the unlabelled slices, read below ``root``, are needed and
+    unknown."""
+    strategy = make_strategy(recipe)
+    if strategy.unlabelled == "labels":
+        what, other = f"strategy {strategy.name}", "another training.strategy"
+    elif strategy.batchwise and recipe.together.slice_labels == "use":
+        what, other = "together.slice_labels = use", "together.slice_labels = ignore"
+    else:
+        return
+    if all(kinds is None for kinds in pool.subtypes):
+        raise DataError(
+            f"{root}: no table says which of these slices have haemorrhage, which {what} learns "
+            f"from; put the set's table there, as docs/data.md has it, or set {other}"
+        )
 
 
 def share_labels(

@@ -2,7 +2,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ichfast.data import SUBTYPES, check_apart, check_no_leak, make_folds, split_patients
+from ichfast.data import (
+    SUBTYPES,
+    check_apart,
+    check_no_leak,
+    make_folds,
+    order_evenly,
+    split_patients,
+)
 from ichfast.errors import DataError
 
 PARTS = {"train": 0.6, "validation": 0.2, "test": 0.2}
@@ -131,3 +138,33 @@ def test_slicewise_folds_need_the_word_and_warn():
         make_folds(patients, 30, 0)
     with pytest.raises(DataError, match="by is 'study'"):
         make_folds(patients, 50, 0, by="study")
+
+
+KINDS = st.dictionaries(
+    st.text("abcdefgh", min_size=3, max_size=3),
+    st.sets(st.sampled_from(SUBTYPES), max_size=3),
+    max_size=30,
+)
+
+
+@given(KINDS, st.integers(0, 2**63))
+def test_an_even_order_has_everybody_once_and_does_not_depend_on_theirs(kinds, seed):
+    order = order_evenly(kinds, seed)
+    assert sorted(order) == sorted(kinds)
+    assert order_evenly(dict(reversed(kinds.items())), seed) == order
+
+
+@given(st.lists(st.sampled_from(SUBTYPES), min_size=1, max_size=60), st.integers(0, 2**63))
+def test_every_beginning_of_an_even_order_has_the_shares_of_all(drawn, seed):
+    """Of patients with one subtype each: within 1 of the exact number."""
+    kinds = {f"{i:02d}": {kind} for i, kind in enumerate(drawn)}
+    order = order_evenly(kinds, seed)
+    for count in range(len(order) + 1):
+        held = [kind for name in order[:count] for kind in kinds[name]]
+        for kind in SUBTYPES:
+            assert abs(held.count(kind) - count / len(drawn) * drawn.count(kind)) <= 1
+
+
+def test_the_seed_orders_those_who_are_alike():
+    kinds = {f"{i:02d}": {SUBTYPES[i % 2]} for i in range(20)}
+    assert len({tuple(order_evenly(kinds, seed)) for seed in range(9)}) == 9
