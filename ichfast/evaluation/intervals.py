@@ -3,8 +3,8 @@
 Slices of a patient resemble each other, so patients are drawn anew, with repetition, and all rows
 of a patient go along: every slice, and every fold and seed. (Percentile bootstrap over clusters:
 Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13; Davison and Hinkley, 1997,
-section 3.8.) Every score here is a ratio of two sums over patients, `Ratio`, so that a resample is
-two dot products, and 2,000 of them take milliseconds.
+section 3.8.) Most scores are a ratio of two sums over patients, `Ratio`, so that a resample is two
+dot products, and 2,000 of them take milliseconds; `ichfast.evaluation.ranking` has the others.
 
     rows = Rows.from_patients(patients)        # a number for each slice
     dice = score_overlap(rows, counts, "dice", "pooled")
@@ -12,8 +12,10 @@ two dot products, and 2,000 of them take milliseconds.
     bootstrap_difference(dice, of_another)     # on the same patients, resampled together
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -45,6 +47,25 @@ class Rows:
             )
         return cls(numbers, own)
 
+    def select(self, chosen: NDArray[np.bool_]) -> "Rows":
+        return Rows(self.patients[chosen], self.cells[chosen])
+
+
+class Score(Protocol):
+    """What can be computed of any resample of patients."""
+
+    @property
+    def patients(self) -> NDArray[np.int64]:
+        """(P,) each once, in order."""
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """(P,) whether the patient counts in it."""
+
+    def resample(self, draws: Floats) -> Floats:
+        """(R,) the score where each of R resamples has drawn each patient ``draws`` (R, P) times;
+        NaN where nobody drawn has it."""
+
 
 @dataclass(frozen=True, eq=False)
 class Ratio:
@@ -55,10 +76,17 @@ class Ratio:
     below: Floats  # (P,)
 
     @property
+    def known(self) -> NDArray[np.bool_]:
+        return self.below > 0
+
+    def resample(self, draws: Floats) -> Floats:
+        above, below = draws @ self.above, draws @ self.below
+        return divide(above, below)
+
+    @property
     def estimate(self) -> float | None:
         """The score of the patients as they are; None where no patient has it."""
-        below = self.below.sum()
-        return float(self.above.sum() / below) if below else None
+        return estimate(self)
 
 
 class Interval(NamedTuple):
@@ -73,6 +101,7 @@ class PairedDifference(NamedTuple):
     low: float | None
     high: float | None
     above_zero: float | None  # share of the resamples in which the first is higher
+    p: float | None  # of no difference, two-sided
     reason: str | None = None
 
 
@@ -114,32 +143,64 @@ def average(
     return Ratio(of_patients.patients, of_patients.above / cells, of_patients.below / cells)
 
 
-def bootstrap(score: Ratio, *, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
+def estimate(score: Score) -> float | None:
+    """The score of the patients as they are; None where no patient has it."""
+    value = float(score.resample(np.ones((1, len(score.patients))))[0])
+    return None if np.isnan(value) else value
+
+
+def bootstrap(score: Score, *, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
     """The score with its 95 % percentile interval. A resample that draws nobody who has the score
     is left out."""
-    estimate = score.estimate
-    if np.count_nonzero(score.below) < 2:
-        return Interval(estimate, None, None, TOO_FEW)
-    low, high = _find_percentiles(_resample(_draw(len(score.patients), resamples, seed), score))
-    return Interval(estimate, low, high)
+    if np.count_nonzero(score.known) < 2:
+        return Interval(estimate(score), None, None, TOO_FEW)
+    low, high = _find_percentiles(score.resample(_draw(len(score.patients), resamples, seed)))
+    return Interval(estimate(score), low, high)
 
 
 def bootstrap_difference(
-    one: Ratio, other: Ratio, *, resamples: int = RESAMPLES, seed: int = 0
+    one: Score, other: Score, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> PairedDifference:
-    """``one`` less ``other``, both with the same patients in every resample."""
+    """``one`` less ``other``, both with the same patients in every resample.
+
+    ``p`` inverts the percentile interval: twice the share of the resamples that lie on the rarer
+    side of zero, zero itself on both, one resample more on that side so that it is never 0
+    (Davison and Hinkley 1997, section 4.4): at least 2/(resamples + 1).
+    """
     if not np.array_equal(one.patients, other.patients):
         lone = np.setxor1d(one.patients, other.patients)
         raise ValueError(f"not the same patients: {len(lone)} have one of the two scores only")
-    first, second = one.estimate, other.estimate
-    estimate = None if first is None or second is None else first - second
-    if np.count_nonzero(np.minimum(one.below, other.below)) < 2:
-        return PairedDifference(estimate, None, None, None, TOO_FEW)
+    first, second = estimate(one), estimate(other)
+    difference = None if first is None or second is None else first - second
+    if np.count_nonzero(one.known & other.known) < 2:
+        return PairedDifference(difference, None, None, None, None, TOO_FEW)
     draws = _draw(len(one.patients), resamples, seed)
-    differences = _resample(draws, one) - _resample(draws, other)
+    differences = one.resample(draws) - other.resample(draws)
     low, high = _find_percentiles(differences)
     known = differences[~np.isnan(differences)]
-    return PairedDifference(estimate, low, high, float((known > 0).mean()))
+    rarer = min((known <= 0).sum(), (known >= 0).sum())
+    p = min(1.0, float(2 * (rarer + 1) / (len(known) + 1)))
+    return PairedDifference(difference, low, high, float((known > 0).mean()), p)
+
+
+def adjust_holm(ps: Sequence[float], family: int | None = None) -> list[float]:
+    """P-values with the error of the whole family held: Holm (Scand. J. Statist. 6:65, 1979). The
+    ``family`` may be larger than what is known of it: those missing count as the largest."""
+    count = len(ps) if family is None else family
+    if count < len(ps):
+        raise ValueError(f"{len(ps)} p-values cannot be of a family of {count}")
+    adjusted = [0.0] * len(ps)
+    highest = 0.0
+    for place, i in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
+        highest = max(highest, min(1.0, (count - place) * ps[i]))
+        adjusted[i] = highest
+    return adjusted
+
+
+def divide(above: Floats, below: Floats) -> Floats:
+    """NaN where ``below`` is 0."""
+    nothing: Floats = np.full(len(below), np.nan)
+    return np.divide(above, below, out=nothing, where=below > 0)
 
 
 def _sum_by_patient(patients: NDArray[np.int64], above: Floats, below: Floats) -> Ratio:
@@ -158,17 +219,11 @@ def _sum_at(places: NDArray[np.intp], values: Floats, count: int) -> Floats:
     return np.bincount(places, values, count).astype(np.float64)
 
 
+@lru_cache(maxsize=8)
 def _draw(patients: int, resamples: int, seed: int) -> Floats:
     """(R, P): how often each resample has drawn each patient."""
     share = np.full(patients, 1 / patients)
     return np.random.default_rng(seed).multinomial(patients, share, resamples).astype(np.float64)
-
-
-def _resample(draws: Floats, score: Ratio) -> Floats:
-    """(R,), NaN where nobody drawn has the score."""
-    above, below = draws @ score.above, draws @ score.below
-    nobody: Floats = np.full(len(below), np.nan)
-    return np.divide(above, below, out=nobody, where=below > 0)
 
 
 def _find_percentiles(values: Floats) -> tuple[float, float]:

@@ -18,7 +18,16 @@ from ichfast.report.table1_figures import (
 )
 
 PAGE = "table1.html"
-DETECTION = ("sensitivity.slices", "specificity.slices", "sensitivity.scans", "specificity.scans")
+DETECTION = {
+    "sensitivity.slices": "slices found",
+    "specificity.slices": "left alone",
+    "auc.slices": "AUC, slices",
+    "sensitivity.scans": "scans found",
+    "specificity.scans": "left alone",
+    "auc.scans": "AUC, scans",
+    "operating.scans": "left alone at 0.9",
+}
+"""scores and their columns"""
 
 
 class TablePictures(Protocol):
@@ -70,6 +79,7 @@ def render(result: dict[str, Any], pictures: TablePictures | None) -> str:
         interval=format_interval,
         difference=format_difference,
         verdict=judge,
+        probability=format_probability,
         tested=find_tested,
         score_names=name_scores,
         label_curve=draw_label_curve,
@@ -123,6 +133,13 @@ def format_difference(value: Any, unit: str = "") -> str:
         return NO_NUMBER
     text = f"{to_float(value):+.1f}" if unit == "mm" else f"{to_float(value):+.3f}"
     return text.replace("-", "−")
+
+
+def format_probability(value: Any) -> str:
+    """A p-value."""
+    if value is None:
+        return NO_NUMBER
+    return "< 0.001" if value < 0.001 else f"{to_float(value):.3f}"
 
 
 def judge(value: Mapping[str, Any]) -> str:

@@ -12,7 +12,6 @@ from ichfast.report.figures import COLOURS, Plot, finish, make_axes
 from ichfast.report.run import to_float
 
 PALETTE = ("supervised", "unsupervised", "validation", "validation-2", "ink")
-SCHEME_COLOURS = {"20": "unsupervised", "50": "validation", "80": "supervised"}
 STYLES = ("-", "--", ":")
 SCORE = "dice.pooled"
 
@@ -82,7 +81,8 @@ def _draw_line(
 
 
 def draw_training_curves(result: dict[str, Any]) -> list[Plot]:
-    """One panel per row: validation Dice of each of its runs."""
+    """One panel per row, of each of its runs: validation Dice or, where nothing is validated, the
+    loss on the labelled slices."""
     labels = {row["name"]: row["label"] for each in result["protocols"] for row in each["rows"]}
     panels = (_draw_training(name, label, result) for name, label in labels.items())
     return [panel for panel in panels if panel]
@@ -92,24 +92,30 @@ def _draw_training(name: str, label: str, result: dict[str, Any]) -> Plot | None
     runs = [run for run in result["runs"] if run["row"] == name and run["unlabelled"] == 100]
     if not runs:
         return None
-    figure, axes = make_axes("passes over the labelled slices", "validation Dice")
+    validated = any(run["curve"] for run in runs)
+    figure, axes = make_axes(
+        "passes over the labelled slices", "validation Dice" if validated else "loss on them"
+    )
+    columns = list(dict.fromkeys((run["protocol"], run["scheme"]) for run in result["runs"]))
+    several = len({protocol for protocol, _ in columns}) > 1
     named: set[str] = set()
     for run in runs:
-        scheme = str(run["scheme"])
         diverged = run["status"] == "diverged"
-        passes = [point[0] for point in run["curve"]]
-        dice = [to_float(point[1]) for point in run["curve"]]
+        curve = run["curve" if validated else "losses"]
+        values = [to_float(point[1]) for point in curve]
+        place = columns.index((run["protocol"], run["scheme"]))
+        text = f"{run['protocol']} " * several + f"{run['scheme']} %"
         axes.plot(
-            passes,
-            dice,
+            [point[0] for point in curve],
+            values,
             "--" if diverged else "-",
-            color=COLOURS[SCHEME_COLOURS[scheme]],
+            color=COLOURS[PALETTE[place % len(PALETTE)]],
             lw=1.1,
-            label=None if scheme in named else f"{scheme} %",
+            label=None if text in named else text,
         )
-        named.add(scheme)
+        named.add(text)
         if diverged:
-            last = dice[-1] if dice and math.isfinite(dice[-1]) else 0
+            last = values[-1] if values and math.isfinite(values[-1]) else 0
             axes.plot(
                 [run["passes"]],
                 [last],
@@ -120,9 +126,13 @@ def _draw_training(name: str, label: str, result: dict[str, Any]) -> Plot | None
                 label=None if "x" in named else "diverged",
             )
             named.add("x")
-    axes.set_ylim(-0.03, 1)
-    counts = Counter(run["scheme"] for run in runs)
-    caption = "Runs: " + ", ".join(f"{n} of {scheme} %" for scheme, n in counts.items()) + "."
+    if validated:
+        axes.set_ylim(-0.03, 1)
+    counts = Counter((run["protocol"], run["scheme"]) for run in runs)
+    caption = "Runs: " + ", ".join(
+        f"{n} of {f'{protocol}, ' * several}{scheme} %" for (protocol, scheme), n in counts.items()
+    )
+    caption += "."
     if lost := sum(run["status"] == "diverged" for run in runs):
         caption += f" Diverged: {lost} (dashed, to the cross)."
-    return Plot(label, finish(figure, axes, f"row-{name}"), caption)
+    return Plot(label, finish(figure, axes, f"row-{name}", columns=3), caption)

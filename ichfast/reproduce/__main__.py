@@ -124,7 +124,7 @@ def make_table1(
     check_room(list(todo.values()), jobs, out)
     progress = ProgressPrinter(todo, jobs, functools.partial(print, flush=True))
     outcome = run_cells(list(todo), out, jobs, progress.report)
-    result = collect(plan, out, found)
+    result = collect(plan, out, found, load)
     print(f"table: {write_result(result, plan, out, load)}")
     return conclude(outcome, len(todo))
 

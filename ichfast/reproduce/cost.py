@@ -33,7 +33,7 @@ class Sizes:
 @dataclass(frozen=True)
 class Cost:
     passes: float
-    """over the labelled training slices, or those drawn for an epoch, forward and backward"""
+    """over the labelled training slices, forward and backward"""
     seconds: float
     """of one core"""
     kept: int

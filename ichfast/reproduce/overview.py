@@ -35,8 +35,7 @@ def describe_plan(
         seconds, size = add_up(list(todo.values()), jobs)
         lines += [
             "",
-            "Passes are over the labelled slices of a fold, or those drawn for an epoch, for each "
-            "cell; time is of one core.",
+            "Passes are over the labelled slices of a fold, for each cell; time is of one core.",
             FAIR,
             *found.notes,
             "",

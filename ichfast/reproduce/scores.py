@@ -2,20 +2,31 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ichfast.data import SUBTYPES
 from ichfast.evaluation import intervals
-from ichfast.evaluation.intervals import Aggregation, Ratio, Rows
+from ichfast.evaluation.intervals import Aggregation, Rows, Score
+from ichfast.evaluation.ranking import SENSITIVITY, Auc, SpecificityAtSensitivity
 
 Means = Literal["per_slice", "per_patient"]
 
 
+class Add(Protocol):
+    """Takes a score into the list."""
+
+    def __call__(
+        self, name: str, label: str, score: Score, unit: str = "", compared: bool = False
+    ) -> None: ...
+
+
 @dataclass(frozen=True)
-class Score:
-    name: str
+class About:
+    """Of a score."""
+
     label: str
     unit: str = ""
     compared: bool = False
@@ -29,23 +40,35 @@ class Slices:
     patients: NDArray[np.int64]
     series: NDArray[np.int64]
     cells: NDArray[np.int64]
+    seeds: NDArray[np.int64]
     counts: NDArray[np.float64]  # (N, 3): TP, FP, FN
+    areas: NDArray[np.float64]  # expected, in pixels
+    subtypes: tuple[frozenset[str], ...]
+    positive: NDArray[np.bool_]  # by the table where there is one, else by the mask
     hd95: NDArray[np.float64]  # NaN: undefined
     nsd: Mapping[str, NDArray[np.float64]]  # by tolerance
 
     @classmethod
-    def from_columns(cls, columns: Sequence[Mapping[str, Any]]) -> "Slices":
-        """Of the content of runs' ``slices.json``."""
-        numbers = [np.full(len(one["tp"]), i) for i, one in enumerate(columns)]
+    def from_columns(cls, columns: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> "Slices":
+        """Of the content of runs' ``slices.json``, and the runs' seeds."""
+        sizes = [len(one["tp"]) for one in columns]
+        kinds = [own for one in columns for own in one["subtypes"]]
 
         def concatenate(values: Sequence[Any], kind: type = np.float64) -> NDArray[Any]:
             return np.concatenate([np.asarray(one, kind) for one in values])
 
+        counts = [concatenate([one[key] for one in columns]) for key in ("tp", "fp", "fn")]
+        masked = (counts[0] + counts[2] > 0).tolist()
+        labels = [mask if own is None else own for own, mask in zip(kinds, masked, strict=True)]
         return cls(
             concatenate([one["patient"] for one in columns], np.int64),
             concatenate([one["series"] for one in columns], np.int64),
-            np.concatenate(numbers),
-            np.stack([concatenate([one[key] for one in columns]) for key in ("tp", "fp", "fn")], 1),
+            np.repeat(np.arange(len(columns)), sizes),
+            np.repeat(np.asarray(seeds, np.int64), sizes),
+            np.stack(counts, 1),
+            concatenate([one["area"] for one in columns]),
+            tuple(frozenset(own or ()) for own in kinds),
+            np.array([bool(label) for label in labels]),
             concatenate([one["hd95"] for one in columns]),  # None becomes NaN
             {
                 name: concatenate([one["nsd"][name] for one in columns])
@@ -58,28 +81,53 @@ class Slices:
         positive: NDArray[np.bool_] = self.counts[:, 0] + self.counts[:, 2] > 0
         return positive
 
+    @property
+    def rows(self) -> Rows:
+        return Rows(self.patients, self.cells)
 
-def make_ratios(slices: Slices) -> dict[str, tuple[Score, Ratio]]:
-    """Every score as a ratio of sums over patients, by name."""
-    found: dict[str, tuple[Score, Ratio]] = {}
+
+def make_scores(slices: Slices) -> dict[str, tuple[About, Score]]:
+    """Every score, by name."""
+    found: dict[str, tuple[About, Score]] = {}
+
+    def add(name: str, label: str, score: Score, unit: str = "", compared: bool = False) -> None:
+        found[name] = About(label, unit, compared), score
+
+    _add_overlap(slices, add)
+    _add_outlines(slices, add)
+    _add_detection(slices, add)
+    return found
+
+
+def _add_overlap(slices: Slices, add: Add) -> None:
     blood = slices.with_blood
-    rows = Rows.from_patients(slices.patients[blood], slices.cells[blood])
-    counts = slices.counts[blood]
-
-    def add(name: str, label: str, ratio: Ratio, unit: str = "", compared: bool = False) -> None:
-        found[name] = Score(name, label, unit, compared), ratio
-
+    rows, counts = slices.rows.select(blood), slices.counts[blood]
     for kind in ("dice", "jaccard"):
         for way in get_args(Aggregation):
-            add(
-                f"{kind}.{way}",
-                f"{kind.capitalize()}, {_spell(way)}",
-                intervals.score_overlap(rows, counts, kind, way),
-                compared=kind == "dice",
+            label = f"{kind.capitalize()}, {_spell(way)}"
+            score = intervals.score_overlap(rows, counts, kind, way)
+            add(f"{kind}.{way}", label, score, compared=kind == "dice")
+    whole = slices.rows, slices.counts
+    label = "Dice, pooled over slices with and without blood"
+    add("dice.all", label, intervals.score_overlap(*whole, "dice", "pooled"), compared=True)
+    # Of patients without blood it would be 0 or undefined.
+    bleeding = np.isin(slices.patients, slices.patients[blood])
+    rows, counts = slices.rows.select(bleeding), slices.counts[bleeding]
+    label = "Dice, per patient with blood, over all slices"
+    volumes = intervals.score_overlap(rows, counts, "dice", "per_patient")
+    add("dice.volume", label, volumes, compared=True)
+    for subtype in SUBTYPES:
+        own = blood & np.array([subtype in kinds for kinds in slices.subtypes])
+        if own.any():
+            pooled = intervals.score_overlap(
+                slices.rows.select(own), slices.counts[own], "dice", "pooled"
             )
-    every = Rows.from_patients(slices.patients, slices.cells)
-    all_of_them = intervals.score_overlap(every, slices.counts, "dice", "pooled")
-    add("dice.all", "Dice, pooled over slices with and without blood", all_of_them)
+            add(f"dice.pooled.{subtype}", f"Dice, pooled, slices with {subtype} blood", pooled)
+
+
+def _add_outlines(slices: Slices, add: Add) -> None:
+    blood = slices.with_blood
+    rows = slices.rows.select(blood)
     ways: tuple[Means, ...] = get_args(Means)
     for mean in ways:
         way = _spell(mean)
@@ -88,28 +136,45 @@ def make_ratios(slices: Slices) -> dict[str, tuple[Score, Ratio]]:
         for tolerance, values in slices.nsd.items():
             near = intervals.average(rows, values[blood], mean)
             add(f"nsd{tolerance}.{mean}", f"NSD at {tolerance}, {way}", near)
-    for unit, counted, owners in (
-        ("slices", slices.counts, every),
-        ("scans", *_merge_scans(slices)),
-    ):
-        positive = counted[:, 0] + counted[:, 2] > 0
-        called = (counted[:, 0] + counted[:, 1] > 0).astype(float)
+
+
+def _add_detection(slices: Slices, add: Add) -> None:
+    for unit, own in (("slices", slices), ("scans", merge_scans(slices))):
+        called = (own.counts[:, 0] + own.counts[:, 1] > 0).astype(float)
         for name, values in (
-            ("sensitivity", np.where(positive, called, np.nan)),
-            ("specificity", np.where(positive, np.nan, 1 - called)),
+            ("sensitivity", np.where(own.with_blood, called, np.nan)),
+            ("specificity", np.where(own.with_blood, np.nan, 1 - called)),
         ):
-            rate = intervals.average(owners, values, "per_slice")
+            rate = intervals.average(own.rows, values, "per_slice")
             add(f"{name}.{unit}", f"{name.capitalize()}, {unit}", rate)
-    return found
+        ranked = own.patients, own.seeds, own.positive, own.areas
+        add(f"auc.{unit}", f"AUC of the area, {unit}", Auc.from_rows(*ranked), compared=True)
+        label = f"Specificity at a sensitivity of {SENSITIVITY:g}, {unit}"
+        point = SpecificityAtSensitivity.from_rows(*ranked)
+        add(f"operating.{unit}", label, point, compared=True)
 
 
-def _merge_scans(slices: Slices) -> tuple[NDArray[np.float64], Rows]:
-    """Counts and owners of whole series, one row for each and run."""
-    keys = np.stack([slices.patients, slices.series, slices.cells])
-    scans, places = np.unique(keys, axis=1, return_inverse=True)
-    counts = np.zeros((scans.shape[1], 3))
-    np.add.at(counts, places.reshape(-1), slices.counts)
-    return counts, Rows.from_patients(scans[0], scans[2])
+def merge_scans(slices: Slices) -> Slices:
+    """Whole series as one row for each run: counts and areas added up."""
+    keys = np.stack([slices.patients, slices.series, slices.cells, slices.seeds])
+    (patients, series, cells, seeds), places = np.unique(keys, axis=1, return_inverse=True)
+    places = places.reshape(-1)
+    count = len(patients)
+    counts = np.zeros((count, 3))
+    np.add.at(counts, places, slices.counts)
+    none = np.full(count, np.nan)
+    return Slices(
+        patients,
+        series,
+        cells,
+        seeds,
+        counts,
+        np.bincount(places, slices.areas, count).astype(np.float64),
+        (frozenset(),) * count,
+        np.bincount(places, slices.positive, count) > 0,
+        none,
+        {},
+    )
 
 
 def _spell(way: str) -> str:
@@ -119,17 +184,17 @@ def _spell(way: str) -> str:
 def compute_intervals(slices: Slices) -> dict[str, dict[str, Any]]:
     """Every score with its interval, ready for JSON."""
     return {
-        name: {"label": score.label, "unit": score.unit} | intervals.bootstrap(ratio)._asdict()
-        for name, (score, ratio) in make_ratios(slices).items()
+        name: {"label": about.label, "unit": about.unit} | intervals.bootstrap(score)._asdict()
+        for name, (about, score) in make_scores(slices).items()
     }
 
 
 def compare(one: Slices, other: Slices) -> dict[str, dict[str, Any]]:
-    """``one`` less ``other``, of the same slices, for the scores that are compared."""
-    base = make_ratios(other)
+    """``one`` less ``other``, of the same patients, for the scores that are compared."""
+    base = make_scores(other)
     return {
-        name: {"label": score.label, "unit": score.unit}
-        | intervals.bootstrap_difference(ratio, base[name][1])._asdict()
-        for name, (score, ratio) in make_ratios(one).items()
-        if score.compared
+        name: {"label": about.label, "unit": about.unit}
+        | intervals.bootstrap_difference(score, base[name][1])._asdict()
+        for name, (about, score) in make_scores(one).items()
+        if about.compared
     }

@@ -2,7 +2,7 @@
 which order the cells are trained. docs/explanation/study.md says why."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from ichfast.data import SCHEMES
@@ -130,6 +130,8 @@ class Study:
     needs_data: bool = False
     """whether the phantom is no substitute"""
     primary: Comparison | None = None
+    secondary: tuple[Comparison, ...] = ()
+    """the family whose p-values are corrected for its size"""
     oracle: Column | None = None
     """where the baseline has all labels of the folds of ``own``"""
 
@@ -208,6 +210,14 @@ CT_ICH = {
 
 OWN_20 = Column("own", 20)
 PRIMARY = Comparison("curriculum_region", BASELINE, OWN_20, "dice.pooled", seeds=3)
+SECONDARY = (
+    *(
+        replace(PRIMARY, row=row.name)
+        for row in CT_ICH_ROWS
+        if row.name not in (PRIMARY.row, BASELINE)
+    ),
+    *(replace(PRIMARY, row="curriculum", column=Column("paper", scheme)) for scheme in (20, 80)),
+)
 
 STUDIES = {
     study.name: study
@@ -243,6 +253,7 @@ STUDIES = {
             seeds=3,
             needs_data=True,
             primary=PRIMARY,
+            secondary=SECONDARY,
             oracle=Column("paper", 80),
         ),
     )

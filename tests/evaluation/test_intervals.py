@@ -10,6 +10,7 @@ from ichfast import metrics
 from ichfast.evaluation.intervals import (
     TOO_FEW,
     Rows,
+    adjust_holm,
     average,
     bootstrap,
     bootstrap_difference,
@@ -85,6 +86,34 @@ def test_a_difference_is_found_where_two_intervals_overlap():
     assert mirrored.above_zero == 0
 
 
+def test_p_values_hold_their_level_and_follow_the_interval():
+    """400 times 30 patients without a difference: about 5 % below 0.05, as the interval has it."""
+    random = np.random.default_rng(0)
+    names = Rows.from_patients(np.arange(30))
+    below = 0
+    for seed in range(400):
+        one, other = (average(names, random.normal(size=30), "per_patient") for _ in range(2))
+        found = bootstrap_difference(one, other, resamples=500, seed=seed)
+        below += found.p < 0.05
+        # The interval interpolates between resamples, p counts them.
+        if abs(found.p - 0.05) > 0.01:
+            assert (found.p < 0.05) == (not found.low <= 0 <= found.high)
+    assert 0.03 <= below / 400 <= 0.1
+    far = average(names, np.ones(30), "per_patient"), average(names, np.zeros(30), "per_patient")
+    assert bootstrap_difference(*far).p == pytest.approx(2 / 2001)
+
+
+def test_holm():
+    """By statsmodels' multipletests(method="holm"), and those not yet known."""
+    found = adjust_holm([0.01, 0.04, 0.03, 0.005])
+    assert found == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert adjust_holm([0.01, 0.3], family=4) == pytest.approx([0.04, 0.9])
+    assert adjust_holm([0.5, 0.6]) == [1.0, 1.0]
+    assert adjust_holm([]) == []
+    with pytest.raises(ValueError, match="2 p-values cannot be of a family of 1"):
+        adjust_holm([0.1, 0.2], family=1)
+
+
 def test_share_above_zero_is_a_half_where_nothing_differs():
     """Half of the patients better by 1, half worse."""
     sign = np.tile([1.0, -1.0], 50)
@@ -118,7 +147,7 @@ def test_intervals_lie_within_the_scores_and_a_method_equals_itself(rows, how, s
     found = bootstrap(score, resamples=50, seed=seed)
     assert 0 <= found.low <= found.high <= 1
     assert found == bootstrap(score, resamples=50, seed=seed)
-    assert bootstrap_difference(score, score, seed=seed) == (0.0, 0.0, 0.0, 0.0, None)
+    assert bootstrap_difference(score, score, seed=seed) == (0.0, 0.0, 0.0, 0.0, 1.0, None)
 
 
 def test_a_patient_goes_with_all_of_its_rows():
@@ -133,7 +162,7 @@ def test_a_patient_goes_with_all_of_its_rows():
 def test_too_few_patients_have_no_interval_and_a_reason():
     one = score_overlap(Rows.from_patients([4, 4]), [[1, 1, 0], [1, 0, 0]], "dice", "pooled")
     assert bootstrap(one) == (0.8, None, None, TOO_FEW)
-    assert bootstrap_difference(one, one) == (0, None, None, None, TOO_FEW)
+    assert bootstrap_difference(one, one) == (0, None, None, None, None, TOO_FEW)
     # Of two patients one has no score.
     half = average(Rows.from_patients([4, 5]), [1.0, np.nan], "per_slice")
     assert bootstrap(half) == (1, None, None, TOO_FEW)

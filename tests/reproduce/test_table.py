@@ -34,13 +34,21 @@ def test_a_table_from_runs_to_page(words, tmp_path, capsys) -> None:
     assert "[14/14]" in capsys.readouterr().out
     result = json.loads((tmp_path / "table1.json").read_text())
     assert result["cells"] == {"planned": 46, "ended": 14}
-    supervised, curriculum, exploding = rows_of(result)
+    supervised, curriculum, exploding, floor = rows_of(result)
     for row in (supervised, curriculum):
         for scheme, entry in row["schemes"].items():
             assert entry["ended"] == entry["tested"] == {"20": 1, "50": 2, "80": 1}[scheme]
             for score in entry["scores"].values():
                 assert score["reason"] or score["low"] <= score["estimate"] <= score["high"]
             assert entry["scores"]["specificity.slices"]["estimate"] is not None
+    for scheme, entry in floor["schemes"].items():
+        assert entry["tested"] == supervised["schemes"][scheme]["tested"]
+        assert entry["scores"]["hd95.per_slice"]["estimate"] is None
+        assert entry["scores"]["dice.pooled"]["estimate"] > 0
+        assert 0 <= entry["scores"]["auc.slices"]["estimate"] <= 1
+        less = floor["differences"][scheme]["supervised"]["scores"]["dice.pooled"]["estimate"]
+        own, twin = (r["schemes"][scheme]["scores"]["dice.pooled"] for r in (floor, supervised))
+        assert less == pytest.approx(own["estimate"] - twin["estimate"])
     assert exploding["schemes"]["50"]["diverged"] == 2
     assert exploding["schemes"]["50"]["scores"] is None
     pair = curriculum["differences"]["50"]["supervised"]
