@@ -38,7 +38,6 @@ def collect(plan: Plan, out: Path, found: Findings, load: Load) -> dict[str, Any
         "shared": SHARED,
         "seeds": plan.seeds,
         "cells": {"planned": len(plan.cells), "ended": len(ended)},
-        "seconds": sum(one.seconds for one in ended),
         "patients": found.patients,
         "unlabelled_slices": found.unlabelled,
         "notes": found.notes,
@@ -208,7 +207,8 @@ def _read_ended(cell: Cell, out: Path) -> Ended:
         if record["validation"]:
             dice.append((passes, record["validation"]["dice"]))
     columns = None if metrics["test"] is None else read_json(folder / SLICES)
-    return Ended(cell, metrics, {"dice": _thin(dice), "loss": _thin(losses)}, round(passes), columns)
+    curves = {"dice": _thin(dice), "loss": _thin(losses)}
+    return Ended(cell, metrics, curves, round(passes), columns)
 
 
 def _thin(curve: Curve) -> Curve:

@@ -7,7 +7,6 @@ from ichfast.reproduce.plan import Cell, Plan
 from ichfast.reproduce.scores import Slices, compare, compute_intervals
 from ichfast.reproduce.studies import PROTOCOLS, Column, Comparison
 
-
 Curve = list[tuple[float, float | None]]
 
 
@@ -30,12 +29,6 @@ class Ended:
     @property
     def diverged(self) -> bool:
         return bool(self.metrics["status"] == "diverged")
-
-    @property
-    def seconds(self) -> float:
-        """Of training and evaluation."""
-        spent = self.metrics["seconds"]
-        return float(spent["training"] + (spent["evaluation"] or 0))
 
 
 class Runs(NamedTuple):
