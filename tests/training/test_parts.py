@@ -79,7 +79,7 @@ def test_slices_on_both_sides_are_warned_of(phantom, tmp_path, capsys) -> None:
         "model.channels=[2, 3, 4]", "lbfgs.max_iter=2",
     ]  # fmt: skip
     sets = [word for setting in settings for word in ("--set", setting)]
-    labelled = ["--labelled", str(phantom / "labelled"), "--out", str(out)]
+    labelled = ["--labelled", str(phantom / "labelled"), "--preset", "demo", "--out", str(out)]
     assert train.main([*labelled, *sets]) == 0
     assert "warning: slice-wise folds" in capsys.readouterr().err
     metrics = json.loads((out / "metrics.json").read_text())
