@@ -107,17 +107,25 @@ def test_a_strategy_without_unlabelled_slices_has_the_same_labelled_ones() -> No
             assert one.sets[name].sources == other.sets[name].sources
 
 
+def count_kinds(slices: SliceSet) -> Counter[str]:
+    """Patients by their haemorrhage."""
+    pairs = zip(slices.patients, slices.subtypes, strict=True)
+    return Counter(kind for _, kind in {(name, kind) for name, own in pairs for kind in own or ()})
+
+
 def test_shares_are_nested_and_have_the_subtypes_evenly() -> None:
+    settings = (*FOLDS, ALL, "training.strategy=supervised")
+    total = count_kinds(load(*settings).train)
     former: set[str] = set()
-    for percent in range(5, 100, 5):
-        train = load(ALL, "training.strategy=supervised", f"{SHARE}={percent / 100}").train
+    for percent in range(1, 100, 7):
+        train = load(*settings, f"{SHARE}={percent / 100}").train
         patients = set(train.patients)
         assert former <= patients
         former = patients
-        kinds = {name: own[0] for name, own in zip(train.patients, train.subtypes) if own}  # noqa: B905
-        assert kinds, "at least one patient with haemorrhage"
-        held = Counter(kinds.values())
-        assert max(held.values()) - min(held[kind] for kind in KINDS) <= 2
+        held = count_kinds(train)
+        assert held, "at least one patient with haemorrhage"
+        for kind in KINDS:
+            assert abs(held[kind] - held.total() / total.total() * total[kind]) < 1
 
 
 def test_the_seed_of_the_split_chooses_them() -> None:
