@@ -59,7 +59,8 @@ def arguments(
     shape = (images, 1, *spatial)
 
     def uniform() -> Tensor:
-        return torch.rand(shape, generator=generator)
+        """Not the multiples of 2^-24 that torch draws: their sums would be exact."""
+        return torch.rand(shape, generator=generator).pow(1.5)
 
     region = uniform() < 0.02
     region[..., : spatial[0] // 3, spatial[1] // 2 :] = True
@@ -177,6 +178,25 @@ def test_nothing_is_pasted_beyond_the_border(device: torch.device) -> None:
     assert_close(a, (left[:, None] * columns)[None, None])
 
 
+@pytest.mark.parametrize("along", ["row", "column"])
+def test_one_pixel_anywhere(device: torch.device, along: str) -> None:
+    """Each of 300 images has another."""
+    shape = (300, 1, 1, 300) if along == "row" else (300, 1, 300, 1)
+    region = torch.eye(300, dtype=torch.uint8, device=device).view(shape)
+    zeros = torch.zeros(shape, device=device)
+    ones = torch.ones_like(region)
+    image, target = run(
+        image=zeros,
+        target=1 - ones,
+        source=zeros + 1,
+        source_target=ones,
+        region=region,
+        feather=torch.zeros(300, device=device),
+    )
+    assert torch.equal(image, region.float())
+    assert torch.equal(target, region)
+
+
 def test_cutmix(device: torch.device) -> None:
     """Without a feather, and far enough from its edges with one, to the last bit."""
     call = arguments(device, spatial=(64, 200))
@@ -215,10 +235,11 @@ def test_not_finite(device: torch.device, value: float) -> None:
     """Out of bounds in the image, it stays; in the source, it shows where a > 0 alone."""
     call = arguments(device, spatial=(20, 20))
     region = torch.zeros_like(call["region"])
-    region[..., 5:15, 5:15] = 1
+    region[..., 5:10, 5:10] = 1
+    region[..., 10:15, 10:15] = 1
     options: dict[str, Any] = {"feather": torch.ones(3, device=device), "low": 0.0, "high": 1.0}
     call = {**call, "region": region, **options}
-    for at in ((10, 10), (5, 3), (0, 0)):  # inside, within reach, outside
+    for at, reached in (((7, 7), True), ((5, 3), True), ((5, 14), False), ((0, 0), False)):
         image = call["image"].clone()
         image[1, 0, *at] = value
         source = call["source"].clone()
@@ -228,7 +249,7 @@ def test_not_finite(device: torch.device, value: float) -> None:
             expected = reference.paste(**{**call, name: spoiled.double()})[0].cpu()
             assert torch.equal(actual.isnan(), expected.isnan())
             assert_close(actual.nan_to_num(0, 2, -2), expected.nan_to_num(0, 2, -2))
-            shows = name == "image" or at != (0, 0)
+            shows = name == "image" or reached
             assert actual[1, 0, *at].isfinite().item() is not shows
             assert actual.isfinite().sum() == actual.numel() - shows
 
