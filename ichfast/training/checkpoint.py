@@ -13,9 +13,10 @@ from ichfast.models import ReducedUNet
 from ichfast.team import ALONE, Team
 from ichfast.training.folder import CHECKPOINT, RunFolder
 from ichfast.training.recipe import Recipe, compare, parse, to_toml
-from ichfast.training.steps import Step
+from ichfast.training.registry import STRATEGIES
+from ichfast.training.steps import MovingAverage, Step
 
-FORMAT = 2
+FORMAT = 3
 
 MAY_CHANGE = ("data.labelled", "data.unlabelled")
 """keys that a resume may give anew: where the data lie, but not what they are (fingerprints)"""
@@ -31,7 +32,8 @@ class Progress:
     start_norm: float = 0.0
     best_score: float = float("-inf")
     best_epoch: int | None = None
-    best_model: dict[str, Tensor] | None = None
+    kept: dict[str, Tensor] | None = None
+    """the weights to end with, where they are not the last: the best epoch's, or their average"""
     seconds: float = 0.0
 
     def keep_best(self, model: ReducedUNet, score: float | None) -> bool:
@@ -40,7 +42,7 @@ class Progress:
         if score is None or score <= self.best_score:
             return False
         self.best_score, self.best_epoch = score, self.epochs
-        self.best_model = {name: value.clone() for name, value in model.state_dict().items()}
+        self.kept = {name: value.clone() for name, value in model.state_dict().items()}
         return True
 
     def advance(self, step: str, loss: float, seconds: float) -> None:
@@ -57,6 +59,7 @@ def save(
     progress: Progress,
     model: ReducedUNet,
     steps: dict[str, Step],
+    average: MovingAverage | None = None,
     team: Team = ALONE,
 ) -> None:
     if not team.leads:
@@ -72,6 +75,7 @@ def save(
             "progress": vars(progress),
             "model": model.state_dict(),
             "steps": {name: step.state_dict() for name, step in steps.items()},
+            "updates": 0 if average is None else average.updates,
             "rng": torch.get_rng_state(),
         },
         buffer,
@@ -107,12 +111,28 @@ def check_recipe(folder: RunFolder, content: dict[str, Any], recipe: Recipe) -> 
     allowed: tuple[str, ...] = MAY_CHANGE
     if recipe.training.epochs >= former.training.epochs:
         allowed += ("training.epochs",)
+    spanned = find_spanned(former)
+    if spanned and recipe.training.epochs > former.training.epochs:
+        raise CheckpointError(
+            f"{folder.path} cannot go on to {recipe.training.epochs} epochs: {spanned} follows a "
+            f"course over the {former.training.epochs} it was given, which more would have changed "
+            "from the start; start a new run."
+        )
     changed = [str(one) for one in compare(former, recipe) if one.key not in allowed]
     if changed:
         raise CheckpointError(
             f"{folder.path} was run with another recipe: {', '.join(changed)}. Only "
             "training.epochs may change, and only grow; start a new run for anything else."
         )
+
+
+def find_spanned(recipe: Recipe) -> str | None:
+    """The key, if any, by which the number of epochs is felt from the first one on."""
+    if recipe.adam.decay != "none":
+        return f"adam.decay = {recipe.adam.decay}"
+    if STRATEGIES[recipe.training.strategy].batchwise and recipe.together.ramp:
+        return f"together.ramp = {recipe.together.ramp:g}"
+    return None
 
 
 def check_data(folder: RunFolder, content: dict[str, Any], fingerprints: dict[str, str]) -> None:
@@ -143,6 +163,7 @@ def restore(
     progress: Progress,
     model: ReducedUNet,
     steps: dict[str, Step],
+    average: MovingAverage | None = None,
 ) -> None:
     """Put everything where the checkpoint left it, torch's generator included."""
     try:
@@ -151,5 +172,8 @@ def restore(
             step.load_state_dict(content["steps"][name])
         torch.set_rng_state(content["rng"])
         vars(progress).update(content["progress"])
+        if average is not None:
+            average.average.load_state_dict(progress.kept or {})
+            average.updates = content["updates"]
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{folder / CHECKPOINT} is damaged: {error}.") from error

@@ -1,5 +1,6 @@
 """Training: one loop for every strategy."""
 
+import copy
 import math
 import signal
 import sys
@@ -16,6 +17,7 @@ from tqdm import tqdm
 from ichfast.errors import DataError, DivergedError, TeamError
 from ichfast.evaluation import evaluate
 from ichfast.models import ReducedUNet, to_bytes
+from ichfast.models.synced import synchronise
 from ichfast.team import ALONE, Team
 from ichfast.training import checkpoint
 from ichfast.training.checkpoint import Progress
@@ -24,6 +26,7 @@ from ichfast.training.parts import Parts
 from ichfast.training.recipe import Recipe
 from ichfast.training.steps import (
     EpochResult,
+    MovingAverage,
     Step,
     bound_blank_loss,
     build_steps,
@@ -43,12 +46,16 @@ def train(
 ) -> bool:
     """Train ``model`` as the recipe says, going on from the folder's checkpoint if it has one.
 
-    ``progress`` follows the run, its best weights included. False where Ctrl-C ended it early.
+    ``progress`` follows the run, with the weights to end with. False where Ctrl-C ended it early.
     Raises DivergedError; the last good checkpoint is then still the folder's.
     """
     settings = recipe.training
     strategy = make_strategy(recipe)
-    steps = build_steps(strategy.steps, model, parts.train, parts.unlabelled, recipe, device, team)
+    synchronise(model, team)
+    average = make_average(model, recipe)
+    steps = build_steps(
+        strategy.steps, model, parts.train, parts.unlabelled, recipe, device, team, average
+    )
     fingerprints = parts.fingerprints
     if not team.agree(fingerprints):
         raise DataError(
@@ -57,7 +64,10 @@ def train(
     torch.manual_seed(settings.seed)
     progress.start_norm = compute_weight_norm(model)
     if content := team.lead(lambda: checkpoint.read(folder)):
-        checkpoint.restore(folder, content, progress, model, steps)
+        checkpoint.restore(folder, content, progress, model, steps, average)
+    if average is not None:
+        progress.kept = average.average.state_dict()  # no copy: it follows the average
+    chosen = model if average is None else average.average
     folder.cut_log(progress.epochs)
 
     with catch_interrupts() as stop, make_progress_bar(progress.epochs, settings.epochs) as bar:
@@ -69,9 +79,9 @@ def train(
             check_divergence(model, progress, recipe, strategy.steps[draw.step], outcome.loss)
             check_together(model, team)
             validation = None
-            if (epoch + 1) % settings.validate_every == 0:
-                validation = validate(model, parts, recipe, device, team)
-                if progress.keep_best(model, validation["dice"]):
+            if len(parts.validation) and (epoch + 1) % settings.validate_every == 0:
+                validation = validate(chosen, parts, recipe, device, team)
+                if settings.select == "best" and progress.keep_best(model, validation["dice"]):
                     folder.write(WEIGHTS, to_bytes(model))
             seconds = time.perf_counter() - start
 
@@ -80,14 +90,32 @@ def train(
             last = progress.epochs == settings.epochs
             stopping = team.any(stop.is_set())
             if last or stopping or progress.epochs % settings.checkpoint_every == 0:
-                checkpoint.save(folder, recipe, fingerprints, progress, model, steps, team)
-            bar.set_postfix_str(
-                f"{draw.step} loss {outcome.loss:.4f}, best Dice {progress.best_score:.3f}",
-                refresh=False,
-            )
+                checkpoint.save(folder, recipe, fingerprints, progress, model, steps, average, team)
+                if settings.select != "best":
+                    folder.write(WEIGHTS, to_bytes(chosen))
+            bar.set_postfix_str(describe(draw, outcome, progress, validation), refresh=False)
             if stopping and not last:
                 return False
     return True
+
+
+def make_average(model: ReducedUNet, recipe: Recipe) -> MovingAverage | None:
+    """Of the weights, where the run ends with that."""
+    if recipe.training.select != "ema":
+        return None
+    average = copy.deepcopy(model).requires_grad_(False).train()
+    return MovingAverage(average, model, recipe.training.ema)
+
+
+def describe(
+    draw: Draw, outcome: EpochResult, progress: Progress, validation: dict[str, Any] | None
+) -> str:
+    """An epoch beside the progress bar."""
+    words = f"{draw.step} loss {outcome.loss:.4f}"
+    if progress.best_epoch is not None:
+        return f"{words}, best Dice {progress.best_score:.3f}"
+    dice = None if validation is None else validation["dice"]
+    return words if dice is None else f"{words}, Dice {dice:.3f}"
 
 
 def make_record(

@@ -68,7 +68,7 @@ def run(
         except DivergedError as error:
             status, reason = "diverged", str(error)
         metrics = describe_end(status, reason, progress, parts, recipe, seconds, team)
-        if status == "finished" or (status == "diverged" and progress.best_model):
+        if status == "finished" or (status == "diverged" and progress.best_epoch is not None):
             assess(metrics, model, progress, parts, recipe, folder, device, team)
     write_metrics(folder, metrics)
     return metrics
@@ -176,12 +176,12 @@ def assess(
     device: torch.device,
     team: Team = ALONE,
 ) -> None:
-    """Validation and test of the best weights (the last, where no epoch was validated), into
-    ``metrics``; the weights, the test's slices in numbers and some in pictures go into the
-    folder."""
+    """Validation (where there is any) and test of the weights that ``progress`` has kept, or else
+    the last, into ``metrics``; the weights, the test's slices in numbers and some in pictures go
+    into the folder."""
     start = time.perf_counter()
-    if progress.best_model:
-        model.load_state_dict(progress.best_model)
+    if progress.kept:
+        model.load_state_dict(progress.kept)
     folder.write(WEIGHTS, models.to_bytes(model))
     validation, test = (
         evaluate(
@@ -193,12 +193,15 @@ def assess(
             surfaces=True,
             team=team,
         )
+        if len(part)
+        else None
         for part in (parts.validation, parts.test)
     )
+    assert test is not None
     columns = tabulate(parts.test, test, parts.whole)
     folder.write(SLICES, json.dumps(columns, allow_nan=False).encode())
     folder.write(EXAMPLES, to_safetensors(pick_examples(model, parts.test, test, device=device)))
-    metrics |= {"validation": validation.metrics, "test": test.metrics}
+    metrics |= {"validation": validation and validation.metrics, "test": test.metrics}
     metrics["seconds"]["evaluation"] = time.perf_counter() - start
 
 

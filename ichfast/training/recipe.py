@@ -93,6 +93,11 @@ class Recipe(Settings):
 
 
 def _check_optimizer(recipe: Recipe) -> None:
+    if recipe.training.select == "best" and not recipe.data.validation:
+        raise RecipeError(
+            "data.validation = 0 leaves nothing to choose the best epoch by; set training.select = "
+            "last or ema."
+        )
     training, strategy = recipe.training, STRATEGIES[recipe.training.strategy]
     if training.turn == "step" and not strategy.switches:
         switching = [name for name, one in STRATEGIES.items() if one.switches]

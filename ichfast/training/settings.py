@@ -50,7 +50,12 @@ class TrainingSettings(Settings):
     turn: Literal["epoch", "step"] = key(
         "epoch", "what a strategy that switches chooses a step for: a whole epoch, or each update"
     )
-    epochs: int = key(4000, "number of epochs; the one key that may grow on resume", ge=1)
+    epochs: int = key(
+        4000,
+        "number of epochs; the one key that may grow on resume, unless adam.decay or together.ramp "
+        "spans them",
+        ge=1,
+    )
     seed: int = key(0, "seed of weights, schedule, shuffling and sampling", ge=0)
     validate_every: int = key(
         1, "epochs between validations; the best validated epoch is kept", ge=1
@@ -164,7 +169,8 @@ class LBFGSSettings(Settings):
 class AdamSettings(Settings):
     learning_rate: float = key(1e-4, "learning rate of Adam, in every step that uses it", gt=0)
     decay: Literal["none", "cosine"] = key(
-        "none", "how it falls with epoch x of n: not at all, or as (1 + cos(π·x/n)) / 2"
+        "none",
+        "how it falls with epoch x of n, which may not grow then: as (1 + cos(π·x/n)) / 2, or not",
     )
 
 

@@ -285,7 +285,7 @@ def test_ctrl_c_ends_the_epoch_and_saves(start, tmp_path, monkeypatch) -> None:
     progress = state_of(tmp_path / "run")["progress"]
     assert progress["epochs"] == 3
     best = models.load(tmp_path / "run" / "model.safetensors")
-    assert same(dict(best.state_dict()), progress["best_model"])
+    assert same(dict(best.state_dict()), progress["kept"])
     start(tmp_path / "run", *settings)
     start(tmp_path / "whole", *settings)
     assert_same_end(tmp_path / "whole", tmp_path / "run")
@@ -307,7 +307,7 @@ def test_the_best_weights_are_those_of_the_best_validation(start, parts, tmp_pat
     assert metrics["best_epoch"] == dice.index(max(dice))
     assert metrics["validation"]["dice"]["pooled"] == max(dice)
     model = models.load(tmp_path / "run" / "model.safetensors")
-    assert same(dict(model.state_dict()), state_of(tmp_path / "run")["progress"]["best_model"])
+    assert same(dict(model.state_dict()), state_of(tmp_path / "run")["progress"]["kept"])
 
 
 def test_checkpoints_load_without_pickled_code(start, tmp_path) -> None:

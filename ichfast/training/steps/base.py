@@ -11,6 +11,7 @@ from ichfast.models import ReducedUNet
 from ichfast.team import ALONE, Team
 from ichfast.training.forward import Forward
 from ichfast.training.recipe import Recipe
+from ichfast.training.steps.average import MovingAverage
 from ichfast.training.steps.batches import (
     count_batches,
     count_draws,
@@ -51,6 +52,8 @@ class Step(ABC):
 
     unlabelled: SliceSet
     """there where it was given"""
+    average: MovingAverage | None
+    """of the model's weights, which its updates keep up to date"""
 
     def __init__(
         self,
@@ -61,8 +64,10 @@ class Step(ABC):
         team: Team = ALONE,
         *,
         unlabelled: SliceSet | None = None,
+        average: MovingAverage | None = None,
     ) -> None:
         self.model, self.recipe, self.device, self.team = model, recipe, device, team
+        self.average = average
         self.labelled = labelled.to(device)
         if unlabelled is not None:
             self.unlabelled = unlabelled.to(device)
@@ -121,6 +126,16 @@ class OptimizingStep(Step):
         """One update of Adam, by the gradients of all processes."""
         self.team.sum_gradients(self.optimizer)
         self.optimizer.step()
+        self.finish_update()
+
+    def finish_update(self) -> None:
+        """After each update: the run's moving average follows."""
+        if self.average is not None:
+            self.average.update()
+
+    def list_models(self) -> list[ReducedUNet]:
+        """Those that inference may use: the run's, and its moving average."""
+        return [self.model, *([] if self.average is None else [self.average.average])]
 
     def state_dict(self) -> dict[str, Any]:
         return {"optimizer": self.optimizer.state_dict()}
@@ -141,10 +156,11 @@ class UnlabelledStep(OptimizingStep):
     def renew_statistics(self) -> None:
         if self.recipe.training.statistics == "running":
             return
-        with torch.no_grad(), renew_statistics(self.model):
-            for batch in self.batches:
-                image, _ = render(self.labelled, *take_share(self.team, (batch, None)))
-                self.forward(self.model.segment, image)
+        for model in self.list_models():
+            with torch.no_grad(), renew_statistics(model):
+                for batch in self.batches:
+                    image, _ = render(self.labelled, *take_share(self.team, (batch, None)))
+                    self.forward(model.segment, image)
 
     def list_batch_sizes(self) -> list[int]:
         return [*super().list_batch_sizes(), min(map(len, self.batches))]

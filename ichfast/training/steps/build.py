@@ -6,9 +6,9 @@ import torch
 
 from ichfast.data import SliceSet
 from ichfast.models import ReducedUNet
-from ichfast.models.synced import synchronise
 from ichfast.team import ALONE, Team
 from ichfast.training.recipe import Recipe
+from ichfast.training.steps.average import MovingAverage
 from ichfast.training.steps.base import Step
 
 
@@ -20,11 +20,11 @@ def build_steps(
     recipe: Recipe,
     device: torch.device,
     team: Team = ALONE,
+    average: MovingAverage | None = None,
 ) -> dict[str, Step]:
     """A step of each class, on one model."""
-    synchronise(model, team)
     steps = {
-        name: step(model, labelled, recipe, device, team, unlabelled=unlabelled)
+        name: step(model, labelled, recipe, device, team, unlabelled=unlabelled, average=average)
         for name, step in classes.items()
     }
     for step in steps.values():

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ichfast.models import ReducedUNet
 from ichfast.training.forward import Forward
 from ichfast.training.recipe import Recipe, merge
 from ichfast.training.steps.base import FORWARD, EpochResult, OptimizingStep
@@ -77,23 +78,28 @@ class SupervisedLBFGS(SupervisedStep):
         self.model.train()
         with freeze_statistics(self.model):
             self.optimizer.step(closure)  # type: ignore[no-untyped-call]
+        self.finish_update()
         # The statistics for inference belong to the weights the step ends with, not to the trial
         # points of its line search: one more forward pass sets them, and gives the loss there. Both
         # are of the slices as they are, which inference will see, or as training has seen them.
         shown = view if self.recipe.training.statistics == "running" else None
-        with torch.no_grad(), renew_statistics(self.model):
-            loss = self.run_full_pass(gradient=False, view=shown)
-        return EpochResult(loss, evaluations)
+        losses = []
+        for model in self.list_models():
+            with torch.no_grad(), renew_statistics(model):
+                losses.append(self.run_full_pass(gradient=False, view=shown, model=model))
+        return EpochResult(losses[0], evaluations)
 
-    def run_full_pass(self, *, gradient: bool, view: View | None = None) -> float:
-        """The loss over the labelled set; with ``gradient``, added to the parameters' too."""
+    def run_full_pass(
+        self, *, gradient: bool, view: View | None = None, model: ReducedUNet | None = None
+    ) -> float:
+        """The loss over the labelled set of the run's model, or another; with ``gradient``, added
+        to the parameters' too."""
+        segment = (model or self.model).segment
         losses: list[Tensor] = []
         for batch in self.batches:
             own = take_share(self.team, (batch, view and view.select(batch)))
             image, mask = render(self.labelled, *own)
-            loss = self.loss(self.forward(self.model.segment, image), mask) * (
-                len(batch) / len(self.labelled)
-            )
+            loss = self.loss(self.forward(segment, image), mask) * (len(batch) / len(self.labelled))
             if gradient:
                 loss.backward()
             losses.append(loss.detach())

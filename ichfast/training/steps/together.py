@@ -59,9 +59,6 @@ class TogetherStep(UnlabelledStep):
     def backward(self, pair: Pair) -> tuple[Tensor, Tensor]:
         """Add the gradients of an update; L_s, and L before its weight."""
 
-    def finish_update(self) -> None:
-        """After each update."""
-
     def run(self, epoch: int, *, moved: bool) -> EpochResult:
         self.trained.train()
         self.set_rate(epoch)
@@ -75,7 +72,6 @@ class TogetherStep(UnlabelledStep):
             pair = Pair(image, mask, unlabelled, weight, noise, len(other[0]))
             supervised, further = self.backward(pair)
             self.move_weights()
-            self.finish_update()
             losses.append((supervised.detach(), own))
             others.append((further.detach(), other))
         self.renew_statistics()

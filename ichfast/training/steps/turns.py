@@ -25,8 +25,8 @@ class TurnsStep(Step):
 
     def prepare(self) -> None:
         own = self.model, self.labelled, self.recipe, self.device, self.team
-        self.supervised = SupervisedAdam(*own)
-        self.unsupervised = UnsupervisedStep(*own, unlabelled=self.unlabelled)
+        self.supervised = SupervisedAdam(*own, average=self.average)
+        self.unsupervised = UnsupervisedStep(*own, unlabelled=self.unlabelled, average=self.average)
         self.kinds: dict[str, SupervisedAdam | UnsupervisedStep] = {
             "supervised": self.supervised,
             "unsupervised": self.unsupervised,

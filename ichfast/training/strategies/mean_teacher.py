@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ichfast.training.steps import MovingAverage
 from ichfast.training.steps.statistics import freeze_statistics
 from ichfast.training.steps.together import Pair, TogetherStep
 from ichfast.training.strategy import EveryEpoch
@@ -21,7 +22,8 @@ class MeanTeacherStep(TogetherStep):
     cost = 2.8
 
     def make_networks(self) -> nn.Module:
-        self.student, self.updates = copy.deepcopy(self.model), 0
+        self.student = copy.deepcopy(self.model)
+        self.teacher = MovingAverage(self.model, self.student, self.recipe.together.ema)
         return self.student
 
     def backward(self, pair: Pair) -> tuple[Tensor, Tensor]:
@@ -37,25 +39,19 @@ class MeanTeacherStep(TogetherStep):
         return supervised, further
 
     def finish_update(self) -> None:
-        """The average over all updates at first, so that the start is soon forgotten."""
-        self.updates += 1
-        keep = min(1 - 1 / (self.updates + 1), self.recipe.together.ema)
-        with torch.no_grad():
-            for average, value in zip(
-                self.model.parameters(), self.student.parameters(), strict=True
-            ):
-                average.lerp_(value, 1 - keep)
+        self.teacher.update()
+        super().finish_update()
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {
             "student": self.student.state_dict(),
-            "updates": self.updates,
+            "updates": self.teacher.updates,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self.student.load_state_dict(state["student"])
-        self.updates = state["updates"]
+        self.teacher.updates = state["updates"]
 
 
 class MeanTeacher(EveryEpoch, name="mean_teacher"):
