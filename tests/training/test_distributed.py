@@ -118,11 +118,17 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def list_values(state: dict[str, Any]) -> list[torch.Tensor]:
+    """Of the weights, and of their average."""
+    average = state["progress"]["kept"] if state["updates"] else {}
+    return [*state["model"].values(), *average.values()]
+
+
 def assert_as_single(team: Path, single: Path, tolerance: dict[str, float]) -> None:
     ours, theirs = (state_of(folder) for folder in (team, single))
     assert ours["model"].keys() == theirs["model"].keys()
     one, other = (
-        torch.cat([value.flatten().double() for value in state["model"].values()])
+        torch.cat([value.flatten().double() for value in list_values(state)])
         for state in (ours, theirs)
     )
     distance = (one - other).abs()

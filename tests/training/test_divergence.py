@@ -15,14 +15,16 @@ from ichfast.training.loop import check_divergence
 from ichfast.training.steps import EpochResult, supervised
 
 
-def checked(loss: float, *, scale: float = 1.0, epochs: int = 9, lowest: float = 0.5) -> None:
+def checked(
+    loss: float, *settings: str, scale: float = 1.0, epochs: int = 9, lowest: float = 0.5
+) -> None:
     model = models.build("unet", (2, 3), 0)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(scale)
     step = supervised.SupervisedAdam
     progress = Progress(start_norm=2.0, steps={"supervised": epochs}, lowest={"supervised": lowest})
-    check_divergence(model, progress, tiny("training.divergence=100"), step, loss)
+    check_divergence(model, progress, tiny("training.divergence=100", *settings), step, loss)
 
 
 def test_sound_epochs_pass() -> None:
@@ -30,12 +32,20 @@ def test_sound_epochs_pass() -> None:
     checked(49.0)
     checked(1e9, epochs=4)  # within the grace
     checked(0.9, lowest=0.001)  # a bad epoch of a bounded loss
+    checked(1.6, "supervised.cross_entropy=1", lowest=0.001)  # 1 + ln 2 is to know nothing
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
 def test_non_finite_loss(loss: float) -> None:
     with pytest.raises(DivergedError, match="the supervised loss is"):
         checked(loss)
+
+
+def test_cross_entropy_has_no_bound() -> None:
+    with pytest.raises(DivergedError, match="over 100"):
+        checked(1.8, "supervised.cross_entropy=1", lowest=0.001)
+    with pytest.raises(DivergedError, match="over 100"):
+        checked(1.6, lowest=0.001)
 
 
 def test_exploding_loss() -> None:

@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 import tiny_runs
 import torch
+from team_runs import signals
 from tiny_runs import log_of, same, state_of, tiny
 
 from ichfast import files, models
 from ichfast.errors import CheckpointError, OutputError
 from ichfast.files import PARTIAL
 from ichfast.training import RunFolder, checkpoint, loop, run
+from ichfast.training.checkpoint import find_spanned
 from ichfast.training.strategy import make_strategy
 
 ADAM = ("supervised.optimizer=adam",)
@@ -38,6 +40,27 @@ KINDS = {
     "pseudo label": ("training.strategy=pseudo_label", "together.confidence=0.5", *ADAM),
     "classic": ("training.strategy=supervised", "model.convolutions=2"),
     "tversky": ("training.strategy=supervised", "supervised.alpha=0.3", "supervised.beta=0.7"),
+    "averaged lbfgs": ("training.select=ema", "training.ema=0.5"),
+    "averaged, by step": ("training.turn=step", "training.select=ema", "training.ema=0.9", *ADAM),
+    "drawn, decaying, averaged": (
+        "training.strategy=supervised",
+        "supervised.draws=5",
+        "supervised.positive=1",
+        "supervised.cross_entropy=1",
+        "adam.decay=cosine",
+        "training.select=ema",
+        "training.ema=0.9",
+        *ADAM,
+    ),
+    "last, running, unequal": (
+        "training.select=last",
+        "training.statistics=running",
+        "supervised.batch_size=4",
+        "unsupervised.batch_size=2",
+        "unsupervised.ratio=1.5",
+        "unsupervised.learning_rate=0.01",
+        *ADAM,
+    ),
 }
 
 
@@ -58,7 +81,12 @@ def assert_same_end(one: Path, other: Path) -> None:
 @pytest.mark.parametrize("settings", KINDS.values(), ids=KINDS)
 def test_train_6_equals_train_3_and_resume_3(settings, start, tmp_path) -> None:
     start(tmp_path / "whole", *settings)
-    start(tmp_path / "halves", *settings, "training.epochs=3")
+    if find_spanned(tiny(*settings)):
+        with signals([signal.SIGINT], epoch=2):
+            start(tmp_path / "halves", *settings)
+    else:
+        start(tmp_path / "halves", *settings, "training.epochs=3")
+    assert state_of(tmp_path / "halves")["progress"]["epochs"] == 3
     torch.manual_seed(99)  # the global generator must not matter
     start(tmp_path / "halves", *settings)
     assert_same_end(tmp_path / "whole", tmp_path / "halves")
@@ -194,6 +222,20 @@ def test_resume_with_another_recipe(start, tmp_path) -> None:
     with pytest.raises(CheckpointError, match=r"training\.epochs \(2, now 1\)"):
         start(folder, "training.epochs=1")
     assert "k = 1.0" in (folder / "recipe.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        (("training.strategy=supervised", "adam.decay=cosine"), r"adam\.decay = cosine"),
+        (("training.strategy=joint", "together.ramp=0.5"), r"together\.ramp = 0\.5"),
+    ],
+)
+def test_more_epochs_where_a_key_spans_them(settings, key, start, tmp_path) -> None:
+    start(tmp_path / "run", *settings, *ADAM, "training.epochs=2")
+    with pytest.raises(CheckpointError, match=rf"cannot go on to 3 epochs: {key} follows"):
+        start(tmp_path / "run", *settings, *ADAM, "training.epochs=3")
+    start(tmp_path / "run", *settings, *ADAM, "training.epochs=2")
 
 
 def test_resume_on_other_data(start, parts, tmp_path) -> None:

@@ -3,14 +3,18 @@
 import numpy as np
 import pytest
 import torch
-from tiny_runs import synthetic, tiny
+from tiny_runs import labelled_by_table, synthetic, tiny
 
 from ichfast import models
 from ichfast.losses import AttentionWMSELoss
 from ichfast.training.loop import compute_weight_norm
-from ichfast.training.steps.batches import split_evenly
+from ichfast.training.steps import make_supervised_loss
+from ichfast.training.steps.classification import ClassificationStep
 from ichfast.training.steps.supervised import SupervisedAdam, SupervisedLBFGS
+from ichfast.training.steps.turns import TurnsStep
 from ichfast.training.steps.unsupervised import UnsupervisedStep
+from ichfast.training.strategies.joint import JointStep
+from ichfast.training.views import draw_labelled_view, render
 
 CPU = torch.device("cpu")
 
@@ -152,12 +156,66 @@ def test_a_sample_may_be_larger_than_the_pool() -> None:
     assert step.run(0, moved=False).evaluations == 1
 
 
-def test_batches_are_even() -> None:
-    assert [len(batch) for batch in split_evenly(np.arange(17), 16)] == [9, 8]
-    assert [len(batch) for batch in split_evenly(np.arange(3), 16)] == [3]
-
-
 def test_weight_norm() -> None:
     model = model_of("unet")
     flat = torch.cat([p.detach().double().flatten() for p in model.parameters()])
     assert compute_weight_norm(model) == pytest.approx(flat.norm().item())
+
+
+@pytest.mark.parametrize(("decay", "share"), [("none", 1.0), ("cosine", 0.75)])
+def test_the_learning_rate_of_an_epoch(decay: str, share: float) -> None:
+    """A third of the way the cosine has fallen to 3/4, whatever came before."""
+    settings = (
+        "training.strategy=alternating",
+        "training.turn=step",
+        "supervised.optimizer=adam",
+        "unsupervised.learning_rate=0.05",
+        "adam.learning_rate=0.02",
+        f"adam.decay={decay}",
+    )
+    pool = synthetic("unlabelled", 20, masks=False)
+    train = synthetic("train", 7)
+    turns = TurnsStep(model_of(), train, tiny(*settings), CPU, unlabelled=pool)
+    joint = tiny("training.strategy=joint", *settings[2:])
+    both = JointStep(model_of(), train, joint, CPU, unlabelled=pool)
+    learner = ClassificationStep(
+        model_of(), train, tiny(*settings[2:]), CPU, unlabelled=labelled_by_table(pool)
+    )
+    alone = UnsupervisedStep(model_of(), train, tiny(*settings[2:]), CPU, unlabelled=pool)
+    for step in (turns, both, learner, alone):
+        step.run(2, moved=False)  # of 6
+    rates = [
+        (one.optimizer.param_groups[0]["lr"], start)
+        for one, start in (
+            (turns.supervised, 0.02),
+            (turns.unsupervised, 0.05),
+            (both, 0.02),
+            (learner, 0.02),
+            (alone, 0.05),
+        )
+    ]
+    assert [rate for rate, _ in rates] == pytest.approx([share * start for _, start in rates])
+
+
+def test_without_its_own_the_unsupervised_step_has_adam_s_learning_rate() -> None:
+    recipe = tiny("adam.learning_rate=0.02")
+    pool = synthetic("unlabelled", 5, masks=False)
+    step = UnsupervisedStep(model_of(), synthetic("train", 5), recipe, CPU, unlabelled=pool)
+    step.run(5, moved=False)
+    assert step.optimizer.param_groups[0]["lr"] == 0.02
+
+
+def test_running_statistics_after_lbfgs_are_of_the_slices_as_they_were_shown() -> None:
+    recipe = tiny("training.statistics=running", "augmentation.rotation=90")
+    labelled = synthetic("train", 3)
+    model = model_of()
+    outcome = SupervisedLBFGS(model, labelled, recipe, CPU).run(4, moved=False)
+    view = draw_labelled_view(labelled, np.arange(3), recipe, 4)
+    image, mask = render(labelled, np.arange(3), view)
+    features = model.encoder.levels[0][0](image)
+    norm = model.encoder.levels[0][1]
+    torch.testing.assert_close(norm.running_mean, features.mean((0, 2, 3)))
+    model.train()
+    torch.testing.assert_close(
+        outcome.loss, make_supervised_loss(recipe)(model.segment(image), mask).item()
+    )
