@@ -55,13 +55,14 @@ def draw_labelled(labelled: SliceSet, recipe: Recipe, epoch: int) -> NDArray[np.
     positive = labelled.positive.numpy()
     wanted = round(settings.positive * count)
     parts = []
-    kinds = (("with", positive, wanted), ("without", ~positive, count - wanted))
-    for name, chosen, number in kinds:
+    for name, chosen, number, fix in (
+        ("with", positive, wanted, "train on more patients"),
+        ("without", ~positive, count - wanted, "set data.slices = all"),
+    ):
         if number and not chosen.any():
             raise RecipeError(
                 f"supervised.positive = {settings.positive:g} draws slices {name} haemorrhage, and "
-                "no labelled training slice is such; set data.slices = all, or supervised.positive "
-                "= 0."
+                f"no labelled training slice is such; {fix}, or set supervised.positive = 0."
             )
         if number:
             parts.append(deal(every[chosen], number, f"draws {name} blood", recipe, epoch))
