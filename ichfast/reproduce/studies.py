@@ -168,7 +168,7 @@ DEMO = {
 }
 
 CT_ICH = {
-    "training.epochs": 30,
+    "training.epochs": 25,
     "training.checkpoint_every": 5,
     "training.select": "ema",
     "training.statistics": "running",
@@ -183,7 +183,7 @@ CT_ICH = {
     "unsupervised.batch_size": 8,
     "adam.learning_rate": 2e-3,
     "adam.decay": "cosine",
-    "curriculum.k": 6.0,  # half of all epochs supervised, as in the paper
+    "curriculum.k": 5.0,  # half of all epochs supervised, as in the paper
     "pretraining.epochs": 5,
     "together.ramp": 0.2,
     "augmentation.flip": 0.5,
@@ -195,6 +195,8 @@ CT_ICH = {
     "augmentation.gamma": 1.3,
     "augmentation.blur": 1.0,
     "augmentation.noise": 5.0,
+    "augmentation.paste": 0.5,
+    "augmentation.paste_shift": 0.1,
     "strong.level": 15.0,
     "strong.width": 1.4,
     "strong.gamma": 1.5,
@@ -209,7 +211,7 @@ CT_ICH = {
 }
 
 OWN_20 = Column("own", 20)
-PRIMARY = Comparison("curriculum_region", BASELINE, OWN_20, "dice.pooled", seeds=3)
+PRIMARY = Comparison("paste_negatives", BASELINE, OWN_20, "dice.all", seeds=3)
 SECONDARY = (
     *(
         replace(PRIMARY, row=row.name)
@@ -242,11 +244,12 @@ STUDIES = {
             CT_ICH_ROWS,
             (
                 Part((OWN_20,), (PRIMARY.row, BASELINE)),
-                Part((Column("paper", 80),), (BASELINE,)),
-                Part((OWN_20,)),
-                Part((Column("paper", 20), Column("paper", 80)), (BASELINE, "curriculum")),
+                Part((Column("paper", 80),), (BASELINE,), 1),
+                Part((OWN_20,), seeds=1),
+                Part(PAPER_COLUMNS, (BASELINE, "curriculum", "curriculum_region"), 1),
+                Part((Column("own", 50),), (BASELINE, PRIMARY.row), 1),
                 Part((Column("slices", 20), Column("slices", 80)), (BASELINE, "curriculum"), 1),
-                Part((*PAPER_COLUMNS, Column("own", 50))),
+                Part((OWN_20, Column("paper", 20), Column("paper", 80))),
             ),
             method=PRIMARY.row,
             shown=(BASELINE, PRIMARY.row),
