@@ -75,6 +75,15 @@ class Team:
         mean: Tensor = _Mean.apply(value, count)
         return mean
 
+    def gather(self, share: Tensor, count: int) -> Tensor:
+        """The values of a whole batch of ``count`` slices, of which this process has its
+        ``share``; without gradient. Zeros are added to them, so they arrive as they are."""
+        if self.size == 1:
+            return share
+        whole = share.new_zeros((count, *share.shape[1:]))
+        whole[self.share(count)] = share
+        return sum_over(whole)
+
     def sum(self, tensor: Tensor) -> Tensor:
         """Over all processes, in place."""
         return tensor if self.size == 1 else sum_over(tensor)

@@ -244,6 +244,12 @@ def test_losses_of_steps_with_parts(run):
     assert "Classification loss" in page(run).text
 
 
+def test_the_loss_of_any_step_has_a_panel(run):
+    write_log(run, [epoch(i, "some_new_step" if i % 2 else "supervised") for i in range(9)])
+    text = page(run).text
+    assert text.index("Supervised loss") < text.index("Some new step loss")
+
+
 @pytest.mark.parametrize("status", ["interrupted", "diverged", "unfinished"])
 @pytest.mark.parametrize("evaluated", [True, False])
 def test_runs_that_did_not_finish_say_so(run, status, evaluated):

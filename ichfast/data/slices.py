@@ -24,6 +24,12 @@ class Warp(NamedTuple):
     theta: Tensor  # (B, 2, 3) float32, as `pool_batch` takes it
     windows: Tensor  # (B, 1, 2) float32, level and width in HU
 
+    @classmethod
+    def plain(cls, window: Window, count: int) -> "Warp":
+        """Of ``count`` slices as they are, in one window."""
+        theta = torch.eye(2, 3).repeat(count, 1, 1)
+        return cls(theta, torch.tensor([[window]], dtype=torch.float32).repeat(count, 1, 1))
+
     def select(self, places: NDArray[np.int64]) -> "Warp":
         """The warp of some of the images."""
         chosen = torch.from_numpy(places)
@@ -97,10 +103,7 @@ class SliceSet:
         store = self.store or self._make_store(torch.device("cpu"))
         indices = torch.as_tensor(indices, dtype=torch.long)
         if warp is None:
-            warp = Warp(
-                torch.eye(2, 3).repeat(len(indices), 1, 1),
-                torch.tensor([[self.window]], dtype=torch.float32).repeat(len(indices), 1, 1),
-            )
+            warp = Warp.plain(self.window, len(indices))
         hu, masks, places = store.fetch(indices)
         images, targets = pool_batch(
             hu,

@@ -30,6 +30,12 @@ COLOURS = {
     "validation": "#060606",
     "validation-2": "#070707",
 }
+CAPTIONS = {
+    "classification": "Labels of the unlabelled set's slices.",
+    "supervised": "Labelled slices.",
+    "unsupervised": "The unlabelled slices.",
+}
+"""of the losses, in reading order; a step with another loss has a panel without one"""
 MARKED_POINTS = 60  # up to this many points a line shows each of them
 
 
@@ -43,19 +49,24 @@ class Plot:
 def draw_plots(log: Sequence[Epoch], best_epoch: int | None) -> list[Plot]:
     """The panels that the log has data for, in reading order."""
     end = log[-1].epoch if log else 0
-    panels = []
-    if _select_losses(log, "classification"):
-        caption = "Labels of the unlabelled set's slices."
-        panels.append(_draw_loss(log, end, "classification", caption))
-    if _select_losses(log, "supervised"):
-        panels.append(_draw_supervised_loss(log, end))
-    if _select_losses(log, "unsupervised"):
-        panels.append(_draw_loss(log, end, "unsupervised", "The unlabelled slices."))
+    kinds = dict.fromkeys(kind for epoch in log for kind in epoch.losses)
+    panels = [
+        _draw_supervised_loss(log, end)
+        if kind == "supervised"
+        else _draw_loss(log, end, kind, CAPTIONS.get(kind, ""))
+        for kind in sorted(kinds, key=_rank_loss)
+    ]
     if any(epoch.validated for epoch in log):
         panels.append(_draw_validation(log, end, best_epoch))
     if {"turns", "unsupervised"} & {epoch.step for epoch in log}:
         panels.append(_draw_schedule(log, end))
     return panels
+
+
+def _rank_loss(kind: str) -> int:
+    """Those that have a caption in its order, others after them as the log has them."""
+    known = list(CAPTIONS)
+    return known.index(kind) if kind in known else len(known)
 
 
 def _draw_supervised_loss(log: Sequence[Epoch], end: int) -> Plot:
@@ -67,14 +78,14 @@ def _draw_supervised_loss(log: Sequence[Epoch], end: int) -> Plot:
         if points:
             epochs, losses = zip(*points, strict=True)
             _draw_line(axes, epochs, losses, colour, label)
-    return Plot("Supervised loss", finish(figure, axes, "supervised"), "Labelled slices.")
+    return Plot("Supervised loss", finish(figure, axes, "supervised"), CAPTIONS["supervised"])
 
 
 def _draw_loss(log: Sequence[Epoch], end: int, kind: str, caption: str) -> Plot:
     figure, axes = _make_epoch_axes("loss", end)
     epochs, losses = zip(*_select_losses(log, kind), strict=True)
     _draw_line(axes, epochs, losses, "unsupervised", "training")
-    return Plot(f"{kind.capitalize()} loss", finish(figure, axes, kind), caption)
+    return Plot(f"{kind.replace('_', ' ').capitalize()} loss", finish(figure, axes, kind), caption)
 
 
 def _select_losses(log: Sequence[Epoch], kind: str) -> list[tuple[int, float]]:

@@ -13,7 +13,8 @@ Outputs = TypeVar("Outputs", Tensor, tuple[Tensor, Tensor])
 
 
 class Forward:
-    """``forward(model.segment, image)``: ``model.segment(image)``, run as ``recipe.compute`` says.
+    """``forward(model.segment, image)``: ``model.segment(image)``, run as ``recipe.compute`` says;
+    what else the function takes comes after the image.
 
     Weights, their gradients and what comes out are float32 and contiguous whatever is chosen, so
     optimizers, checkpoints and losses need not know.
@@ -28,19 +29,19 @@ class Forward:
             )
         self.compiled: dict[Callable[..., Any], Callable[..., Any]] = {}
 
-    def __call__(self, function: Callable[[Tensor], Outputs], image: Tensor) -> Outputs:
+    def __call__(self, function: Callable[..., Outputs], image: Tensor, *others: Tensor) -> Outputs:
         if self.settings.memory_format == "channels_last":
             image = to_channels_last(image)
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"
         ):
-            outputs = self._compile(function)(image)
+            outputs = self._compile(function)(image, *others)
         if isinstance(outputs, Tensor):
             return self._finish(outputs)
         first, second = outputs
         return self._finish(first), self._finish(second)
 
-    def _compile(self, function: Callable[[Tensor], Outputs]) -> Callable[[Tensor], Outputs]:
+    def _compile(self, function: Callable[..., Outputs]) -> Callable[..., Outputs]:
         if self.settings.compile == "off":
             return function
         if function not in self.compiled:

@@ -17,6 +17,7 @@ from ichfast.ops.strong_view import strong_view
 from ichfast.training.augmentation import draw, make_theta, to_tensor
 from ichfast.training.recipe import Recipe
 from ichfast.training.seeding import make_generator
+from ichfast.training.settings import AugmentationSettings
 
 FEATHER = 1.0
 """standard deviation of a pasted lesion's soft edge, in pixels: about what resampling and the
@@ -76,33 +77,48 @@ def draw_labelled_view(
     labelled: SliceSet, places: NDArray[np.int64], recipe: Recipe, epoch: int
 ) -> View | None:
     """Of the epoch's labelled slices, in the order in which they are drawn: ``places`` (N,) in
-    ``labelled``, where a slice may come several times, each with a view of its own."""
-    warp = draw(recipe, "supervised", epoch, len(places))
-    if warp is None:
+    ``labelled``, where a slice may come several times, each with a view of its own. None where the
+    recipe changes nothing."""
+    if recipe.augmentation == AugmentationSettings():
         return None
-    share = recipe.augmentation.paste
-    donors = draw_donors(labelled, places, recipe, "supervised", epoch, share) if share else None
-    return View(warp, donors, draw_greys(recipe, "supervised", epoch, warp.windows[:, 0, 1]))
+    random = make_generator(recipe.training.seed, "pasted", epoch)
+    pasted = random.random(len(places)) < recipe.augmentation.paste
+    return draw_masked_view(labelled, places, pasted, recipe, "supervised", epoch)
+
+
+def draw_masked_view(
+    labelled: SliceSet,
+    places: NDArray[np.int64],
+    pasted: NDArray[np.bool_],
+    recipe: Recipe,
+    step: str,
+    epoch: int,
+) -> View:
+    """Of N slices whose masks are known, ``places`` (N,) in ``labelled`` or −1: with lesions of
+    ``labelled`` in those that are ``pasted`` (N,)."""
+    count = len(places)
+    warp = draw(recipe, step, epoch, count) or Warp.plain(recipe.data.window, count)
+    donors = draw_donors(labelled, places, pasted, recipe, step, epoch) if pasted.any() else None
+    return View(warp, donors, draw_greys(recipe, step, epoch, warp.windows[:, 0, 1]))
 
 
 def draw_donors(
     labelled: SliceSet,
     places: NDArray[np.int64],
+    pasted: NDArray[np.bool_],
     recipe: Recipe,
     step: str,
     epoch: int,
-    share: float,
 ) -> Donors:
-    """For a ``share`` of N images a slice with haemorrhage, another one than the image's own at
-    ``places`` (N,) in ``labelled``. Each is mirrored, turned and zoomed as augmentation says, and
-    shifted by up to ``paste_shift``: without, its lesions come where they are in their own head.
-    """
+    """For each of the ``pasted`` of N images a slice with haemorrhage, another one than the image's
+    own at ``places``. Each is mirrored, turned and zoomed as augmentation says, and shifted by up
+    to ``paste_shift``: without, its lesions come where they are in their own head."""
     limits, count = recipe.augmentation, len(places)
     positive = labelled.positive.nonzero()[:, 0].numpy()
     random = make_generator(recipe.training.seed, f"donors {step}", epoch)
     drawn = random.integers(len(positive), size=count)
     drawn += positive[drawn] == places
-    chosen = np.where(random.random(count) < share, positive[drawn % len(positive)], -1)
+    chosen = np.where(pasted, positive[drawn % len(positive)], -1)
     theta = make_theta(limits, limits.paste_shift, *random.uniform(-1, 1, (5, count)))
     return Donors(torch.from_numpy(chosen), theta)
 
@@ -115,25 +131,45 @@ def draw_greys(recipe: Recipe, step: str, epoch: int, widths: Tensor) -> Greys |
         return None
     random = make_generator(recipe.training.seed, f"greys {step}", epoch)
     exponent, blur, noise = random.uniform(-1, 1, (3, count))
-    return Greys(
-        to_tensor(limits.gamma**exponent),
-        to_tensor(limits.blur * blur.clip(0)),
-        to_tensor(limits.noise * abs(noise)) / widths,
-        torch.from_numpy(random.integers(2**62, size=count)),
+    return make_greys(
+        limits.gamma**exponent,
+        limits.blur * blur.clip(0),
+        limits.noise * abs(noise),
+        random.integers(2**62, size=count),
+        widths,
     )
 
 
+def make_greys(
+    gamma: NDArray[np.float64],
+    blur: NDArray[np.float64],
+    noise: NDArray[np.float64],
+    seed: NDArray[np.int64],
+    widths: Tensor,
+) -> Greys:
+    """From numbers (N,); the noise's are in HU, and the images' windows ``widths`` (N,) HU wide."""
+    noise_deviation = to_tensor(noise) / widths
+    return Greys(to_tensor(gamma), to_tensor(blur), noise_deviation, torch.from_numpy(seed))
+
+
 def render(
-    slices: SliceSet, places: NDArray[np.int64], view: View | None = None
+    slices: SliceSet,
+    places: NDArray[np.int64],
+    view: View | None = None,
+    *,
+    donors: SliceSet | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Images (B, 1, S, S) float32 in [0, 1] and masks (B, 1, S, S) uint8 (None where there are
-    none) of the slices at ``places`` (B,), as ``view`` shows them."""
+    none) of the slices at ``places`` (B,), as ``view`` shows them. Lesions come from ``donors``
+    (None: from the slices themselves); without masks, the slices are then taken for empty ones."""
     view = view or View()
     images, masks = slices.batch(places, view.warp)
     if view.donors is not None:
         assert view.warp is not None
-        assert masks is not None
-        images, masks = paste_lesions(images, masks, slices, view.donors, view.warp.windows)
+        masks = torch.zeros_like(images, dtype=torch.uint8) if masks is None else masks
+        images, masks = paste_lesions(
+            images, masks, donors or slices, view.donors, view.warp.windows
+        )
     if view.greys is not None:
         images = change_greys(images, view.greys)
     return images, masks

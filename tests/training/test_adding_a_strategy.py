@@ -19,7 +19,7 @@ from ichfast.training.steps.together import Pair, TogetherStep
 from ichfast.training.strategy import EveryEpoch, make_strategy
 
 ADAM = "supervised.optimizer=adam"
-CHOSEN = ("training.strategy=entropy", ADAM)
+CHOSEN = ("training.strategy=entropy", "together.ramp=0", ADAM)
 
 
 class EntropyStep(TogetherStep):
@@ -54,9 +54,9 @@ def test_the_recipe_knows_it() -> None:
     assert tiny(*CHOSEN).training.strategy == "entropy"
     with pytest.raises(RecipeError, match="entropy goes from batch to batch, which L-BFGS cannot"):
         tiny("training.strategy=entropy")
-    with pytest.raises(RecipeError, match="pseudo_label or entropy"):
+    with pytest.raises(RecipeError, match="paste_negatives or entropy"):
         tiny("training.strategy=entropi")
-    assert "pseudo_label or entropy" in " ".join(reference.format_help().split())
+    assert "paste_negatives or entropy" in " ".join(reference.format_help().split())
     assert "| `entropy` | supervised loss, and the entropy" in reference.format_strategies()
 
 

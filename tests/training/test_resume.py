@@ -25,9 +25,26 @@ from ichfast.training.checkpoint import find_spanned
 from ichfast.training.strategy import make_strategy
 
 ADAM = ("supervised.optimizer=adam",)
+STRONG = (
+    "strong.level=20",
+    "strong.width=1.2",
+    "strong.gamma=1.3",
+    "strong.blur=1",
+    "strong.cutmix=0.7",
+)
+VIEWS = (
+    "augmentation.flip=0.5",
+    "augmentation.gamma=1.3",
+    "augmentation.blur=1",
+    "augmentation.noise=20",
+    "augmentation.paste=0.5",
+    "augmentation.paste_shift=0.1",
+)
 KINDS = {
     "supervised lbfgs": ("training.strategy=supervised",),
     "supervised adam": ("training.strategy=supervised", *ADAM),
+    "views lbfgs": ("training.strategy=supervised", *VIEWS),
+    "views adam": ("training.strategy=supervised", *VIEWS, *ADAM),
     "curriculum lbfgs": (),
     "curriculum adam": ADAM,
     "curriculum, by step": ("training.turn=step", "curriculum.floor=0.2", *ADAM),
@@ -36,8 +53,16 @@ KINDS = {
     "pretrained": ("training.strategy=pretrained", "pretraining.epochs=4"),
     "joint": ("training.strategy=joint", *ADAM),
     "mean teacher": ("training.strategy=mean_teacher", "together.ramp=0", *ADAM),
-    "cps": ("training.strategy=cps", *ADAM),
+    "cps": ("training.strategy=cps", "together.confidence=0.5", *STRONG, *ADAM),
     "pseudo label": ("training.strategy=pseudo_label", "together.confidence=0.5", *ADAM),
+    "unimatch": (
+        "training.strategy=unimatch",
+        "together.confidence=0.5",
+        "together.slice_labels=use",
+        *STRONG,
+        *ADAM,
+    ),
+    "paste negatives": ("training.strategy=paste_negatives", *VIEWS, *ADAM),
     "classic": ("training.strategy=supervised", "model.convolutions=2"),
     "tversky": ("training.strategy=supervised", "supervised.alpha=0.3", "supervised.beta=0.7"),
     "averaged lbfgs": ("training.select=ema", "training.ema=0.5"),

@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 import torch
 from slice_sets import WINDOW, slice_set
-from test_resume import assert_same_end
 from tiny_runs import synthetic, tiny
 
 from ichfast import models
 from ichfast.data import SliceSet
 from ichfast.team import Team
 from ichfast.training.recipe import Recipe
-from ichfast.training.steps.base import draw_labelled_batches, take_share
+from ichfast.training.steps.batches import draw_labelled_batches, take_share
 from ichfast.training.steps.supervised import SupervisedAdam, SupervisedLBFGS
 from ichfast.training.views import Donors, View, draw_labelled_view, draw_view, render
 
@@ -179,12 +178,3 @@ def test_masks_without_a_lesion_stay_empty() -> None:
     _, mask = render(slices, np.arange(3), view)
     assert not mask.any()
     assert WINDOW[1] == view.warp.windows[0, 0, 1]
-
-
-def test_resumed_as_if_never_stopped(start, tmp_path) -> None:
-    for optimizer in ("lbfgs", "adam"):
-        settings = ("training.strategy=supervised", *ALL, f"supervised.optimizer={optimizer}")
-        start(tmp_path / f"whole {optimizer}", *settings)
-        start(tmp_path / f"parts {optimizer}", *settings, "training.epochs=3")
-        start(tmp_path / f"parts {optimizer}", *settings)
-        assert_same_end(tmp_path / f"whole {optimizer}", tmp_path / f"parts {optimizer}")

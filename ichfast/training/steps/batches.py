@@ -1,7 +1,7 @@
 """Which slices an epoch sees, in which batches, each in its view: functions of the epoch's number
 and the recipe alone."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 
 import numpy as np
 import torch
@@ -103,7 +103,7 @@ def count_beside(labelled: SliceSet, recipe: Recipe) -> tuple[int, int]:
 
 
 def draw_beside(
-    labelled: SliceSet, unlabelled: SliceSet, recipe: Recipe, epoch: int
+    labelled: SliceSet, unlabelled: Sized, recipe: Recipe, epoch: int
 ) -> list[tuple[Batch, Batch]]:
     """Labelled and unlabelled batches of an epoch, a pair for each update."""
     ours = draw_labelled_batches(labelled, recipe, epoch)
@@ -112,7 +112,7 @@ def draw_beside(
 
 
 def draw_unlabelled_batches(
-    unlabelled: SliceSet, count: int, number: int, recipe: Recipe, epoch: int
+    unlabelled: Sized, count: int, number: int, recipe: Recipe, epoch: int
 ) -> list[Batch]:
     """A random sample of ``count`` slices, with repetition only where there are fewer, in
     ``number`` even batches."""

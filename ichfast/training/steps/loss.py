@@ -56,6 +56,14 @@ def make_supervised_loss(recipe: Recipe, team: Team = ALONE) -> SupervisedLoss:
     return SupervisedLoss(settings.alpha, settings.beta, settings.cross_entropy, group=team.group)
 
 
+def make_pseudo_loss(recipe: Recipe, team: Team = ALONE) -> SupervisedLoss:
+    """The recipe's for pseudo labels. These always have a cross-entropy, of weight 1 where the
+    recipe has none: most are of slices without blood, of which an overlap learns nothing."""
+    settings = recipe.supervised
+    weight = settings.cross_entropy or 1.0
+    return SupervisedLoss(settings.alpha, settings.beta, weight, group=team.group)
+
+
 def bound_blank_loss(recipe: Recipe) -> float:
     """What the supervised loss is at most for a network that gives every pixel the probability
     ½: 1 for the overlap, ln 2 for the cross-entropy."""

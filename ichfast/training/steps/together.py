@@ -11,12 +11,11 @@ from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ichfast.training.recipe import Recipe
-from ichfast.training.seeding import make_generator
 from ichfast.training.steps.base import EpochResult, UnlabelledStep, weigh_cost
 from ichfast.training.steps.batches import (
+    Batch,
     average_losses,
     count_beside,
     count_draws,
@@ -34,9 +33,11 @@ class Pair(NamedTuple):
     image: Tensor  # (B, 1, S, S)
     mask: Tensor  # (B, 1, S, S)
     unlabelled: Tensor  # (U, 1, S, S)
+    truth: Tensor | None  # (U, 1, S, S), the unlabelled slices' masks, where they are known
+    batch: Batch  # the unlabelled slices of all processes
     weight: float  # of the unlabelled loss
-    noise: torch.Generator
-    whole: int | None = None  # unlabelled slices of all processes; None: these are all
+    epoch: int
+    update: int  # of the epoch
 
 
 class TogetherStep(UnlabelledStep):
@@ -59,17 +60,26 @@ class TogetherStep(UnlabelledStep):
     def backward(self, pair: Pair) -> tuple[Tensor, Tensor]:
         """Add the gradients of an update; L_s, and L before its weight."""
 
+    def draw_batches(self, epoch: int) -> list[tuple[Batch, Batch]]:
+        """Labelled and unlabelled slices of each update."""
+        return draw_beside(self.labelled, self.unlabelled, self.recipe, epoch)
+
+    def show(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Images of unlabelled slices, and their masks where these are known."""
+        image, _ = render(self.unlabelled, *batch)
+        return image, None
+
     def run(self, epoch: int, *, moved: bool) -> EpochResult:
         self.trained.train()
         self.set_rate(epoch)
-        weight, noise = self.ramp_weight(epoch), self.make_noise(epoch)
+        weight = self.ramp_weight(epoch)
         losses, others = [], []
-        for own, other in draw_beside(self.labelled, self.unlabelled, self.recipe, epoch):
+        for update, (own, other) in enumerate(self.draw_batches(epoch)):
             image, mask = render(self.labelled, *take_share(self.team, own))
             assert mask is not None
             self.optimizer.zero_grad()
-            unlabelled, _ = render(self.unlabelled, *take_share(self.team, other))
-            pair = Pair(image, mask, unlabelled, weight, noise, len(other[0]))
+            shown = self.show(take_share(self.team, other))
+            pair = Pair(image, mask, *shown, other, weight, epoch, update)
             supervised, further = self.backward(pair)
             self.move_weights()
             losses.append((supervised.detach(), own))
@@ -93,29 +103,6 @@ class TogetherStep(UnlabelledStep):
         rise = min(epoch / last, 1.0) if last else 1.0
         return settings.weight * math.exp(-5 * (1 - rise) ** 2)
 
-    def make_noise(self, epoch: int) -> torch.Generator:
-        seed = make_generator(self.recipe.training.seed, "noise", epoch).integers(2**62)
-        return torch.Generator(self.device).manual_seed(int(seed))
-
-    def add_noise(self, pair: Pair) -> Tensor:
-        """The unlabelled images with Gaussian noise of ``strong.noise``."""
-        image = pair.unlabelled
-        count = len(image) if pair.whole is None else pair.whole
-        drawn = torch.randn(
-            (count, *image.shape[1:]),
-            generator=pair.noise,
-            device=image.device,
-            dtype=image.dtype,
-        )
-        deviation = self.recipe.strong.noise / self.recipe.data.window[1]
-        return image + deviation * drawn[self.team.share(count)]
-
     def mean(self, value: Tensor, pair: Pair) -> Tensor:
         """Of this process's mean over its unlabelled images, that over all of them."""
         return self.team.mean(value, len(pair.unlabelled))
-
-
-def cross_entropy(logits: Tensor, target: Tensor, where: Tensor | None = None) -> Tensor:
-    """Mean over all pixels; those not in ``where`` count as 0."""
-    values = F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="none")
-    return (values if where is None else values * where).mean()

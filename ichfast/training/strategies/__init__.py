@@ -12,5 +12,7 @@ for _name in (
     "mean_teacher",
     "cps",
     "pseudo_label",
+    "unimatch",
+    "paste_negatives",
 ):
     import_module(f"{__name__}.{_name}")  # enters ichfast.training.registry.STRATEGIES
