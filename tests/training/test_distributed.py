@@ -45,7 +45,7 @@ ONE = (
     "lbfgs.max_iter=1",
 )
 BY_FOUR = ("supervised.batch_size=7", "unsupervised.batch_size=7")
-FOUR = ("curriculum lbfgs", "curriculum, by step", "mean teacher")
+FOUR = ("curriculum lbfgs", "curriculum, by step", "mean teacher", "unimatch")
 RESUMED = ("alternating lbfgs", "mean teacher")
 
 
