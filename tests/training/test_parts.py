@@ -76,7 +76,7 @@ def test_slices_on_both_sides_are_warned_of(phantom, tmp_path, capsys) -> None:
     settings = [
         "training.epochs=1", "training.strategy=supervised", "data.scheme=50",
         "data.split_by=slice", "data.slices=all", "data.size=16",
-        "model.channels=[2, 3, 4]", "supervised.positive=0",
+        "model.channels=[2, 3, 4]", "lbfgs.max_iter=2",
     ]  # fmt: skip
     sets = [word for setting in settings for word in ("--set", setting)]
     labelled = ["--labelled", str(phantom / "labelled"), "--preset", "demo", "--out", str(out)]
@@ -193,7 +193,7 @@ def test_a_run_on_pools_is_the_run_on_their_sets(phantom, tmp_path) -> None:
         options = {"size": 16, "workers": 1, "progress": False}
         prepare_pool(phantom / name, tmp_path / f"pool-{name}", **options)
     settings = [
-        "training.epochs=3", "data.size=16", "model.channels=[2, 3, 4]", "supervised.positive=0",
+        "training.epochs=3", "data.size=16", "model.channels=[2, 3, 4]", "lbfgs.max_iter=2",
         "curriculum.k=0.5", "data.train=0.4", "data.validation=0.3", "data.test=0.3",
         "augmentation.flip=0.5", "data.slices=all", "data.unlabelled_slices=all",
     ]  # fmt: skip
