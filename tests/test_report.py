@@ -263,6 +263,15 @@ def test_runs_that_did_not_finish_say_so(run, status, evaluated):
     assert ("Test Dice" in html.text) == evaluated
 
 
+def test_who_chose_the_weights(run):
+    assert "The validation part chose the epoch" in page(run).text
+    change_metrics(run, best_epoch=None)
+    text = page(run).text
+    assert "no score chose them" in text
+    assert "chose the epoch" not in text
+    assert "Epoch kept" not in text
+
+
 def test_run_that_went_on_after_its_metrics(run):
     change_metrics(run, epochs=7)
     assert "the scores are of 7 epochs, the curves of 12" in page(run).text
