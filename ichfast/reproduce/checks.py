@@ -122,6 +122,6 @@ def _check_unlabelled(cell: Cell, pool: SliceSet, need: str, found: Findings) ->
         )
     if missing := [kind for kind in SUBTYPES if kind not in kinds]:
         found.notes.append(
-            f"{name_place(cell)}: row {cell.row} never sees {', '.join(missing)} among the "
+            f"row {cell.row}, protocol {cell.protocol}: no {' or '.join(missing)} among the "
             "unlabelled slices that it learns to name"
         )
