@@ -96,5 +96,5 @@ def test_kinds_of_haemorrhage(checked) -> None:
     bare = replace(pool, subtypes=((),) * 20)
     with pytest.raises(DataError, match="no unlabelled slice has any: add such scans, or"):
         checked(slices("p", 20), bare, "pretrained", 50)
-    with pytest.raises(DataError, match=r"labels of the unlabelled slices.*row!=pretrained"):
+    with pytest.raises(DataError, match=r"row pretrained: .*no table says.*row!=pretrained"):
         checked(slices("p", 20), slices("u", 10, kinds=(), masks=False), "pretrained", 50)
