@@ -14,6 +14,8 @@ from ichfast.reproduce.studies import PROTOCOLS, Comparison
 FAIR = """\
 All rows share folds, test slices and split seed, and are validated after as many passes: by Adam
 one over the labelled slices, by L-BFGS one iteration."""
+UNVALIDATED = """\
+All rows share folds, test slices and split seed. Nothing is validated: no weights are chosen."""
 
 
 def describe_plan(
@@ -37,7 +39,7 @@ def describe_plan(
         lines += [
             "",
             "Passes are over the labelled slices of a fold, for each cell; time is of one core.",
-            FAIR,
+            FAIR if data.validation else UNVALIDATED,
             *found.notes,
             "",
             f"In all about {format_seconds(seconds)} with {jobs} side by side, and "

@@ -1,10 +1,13 @@
 """The study on real CT as it is planned: who is compared with whom, and in which order."""
 
+from pathlib import Path
+
 import pytest
 
+import ichfast
 from ichfast.reproduce.plan import Plan, make_plan, select_cells
-from ichfast.reproduce.studies import BASELINE, PROTOCOLS, STUDIES, Column
-from ichfast.training.recipe import compare, merge
+from ichfast.reproduce.studies import BASELINE, CT_ICH, PROTOCOLS, STUDIES, Column
+from ichfast.training.recipe import compare, merge, to_literal
 from ichfast.training.strategy import make_strategy
 
 STUDY = STUDIES["ct-ich"]
@@ -91,15 +94,43 @@ def test_all_rows_see_as_many_labelled_slices(plan) -> None:
             assert drawn[-1] not in further
 
 
-def test_secondary_comparisons_are_of_rows_that_are_run(plan) -> None:
+def test_all_pairs_of_the_secondary_comparisons_are_planned(plan) -> None:
     assert STUDY.primary not in STUDY.secondary
     assert len(set(STUDY.secondary)) == len(STUDY.secondary)
     for one in STUDY.secondary:
+        folds = PROTOCOLS[one.column.protocol].count_folds(one.column.scheme)
         for row in (one.row, one.other):
-            assert plan.select(row, one.column.scheme, protocol=one.column.protocol)
+            cells = plan.select(row, one.column.scheme, protocol=one.column.protocol)
+            assert len(cells) >= folds * one.seeds
+
+
+def test_the_docs_say_what_is_run() -> None:
+    page = Path(ichfast.__file__).parents[1] / "docs" / "explanation" / "study.md"
+    text = page.read_text(encoding="utf-8")
+    for key, value in CT_ICH.items():
+        assert f"| `{key}` | `{to_literal(value)}` |" in text
+    _, _, primary = text.partition("## The primary comparison\n")
+    primary, _, secondary = primary.partition("## Secondary comparisons\n")
+    secondary, _, _ = secondary.partition("\n## ")
+    one = STUDY.primary
+    assert one is not None
+    for key, value in (
+        ("row", f"`{one.row}`"),
+        ("other", f"`{one.other}`"),
+        ("column", f"`{one.column.protocol}`, {one.column.scheme} %"),
+        ("score", f"`{one.score}`: "),
+        ("seeds", f"{one.seeds} seeds of 5 folds"),
+    ):
+        assert f"`primary.{key}` | {value}" in primary
+    listed = [line for line in secondary.splitlines() if line.startswith("| `")]
+    for column in {other.column for other in STUDY.secondary}:
+        rows = ", ".join(f"`{o.row}`" for o in STUDY.secondary if o.column == column)
+        assert f"| `{column.protocol}`, {column.scheme} % | {rows} |" in listed
+    assert len(listed) == len({other.column for other in STUDY.secondary})
+    assert {other.seeds for other in STUDY.secondary} == {1}
 
 
 def test_only_by_protocol(plan) -> None:
     chosen = select_cells(plan.cells, ["protocol=slices,row=supervised"])
-    assert {cell.column for cell in chosen} == {Column("slices", 20), Column("slices", 80)}
-    assert len(chosen) == 10
+    assert {cell.column for cell in chosen} == {Column("slices", 80)}
+    assert len(chosen) == 5

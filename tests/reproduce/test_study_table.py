@@ -100,7 +100,9 @@ def test_from_plan_to_page_and_from_four_files_again(tiny, tmp_path, capsys) -> 
     assert (primary["pairs"], primary["planned"], primary["holm"]) == (5, 5, None)
     between = rows[PRIMARY.row]["differences"]["20"][BASELINE]["scores"][PRIMARY.score]
     assert primary["difference"] == between
-    assert primary["by_seed"] == {"0": between["estimate"]}
+    assert primary["by_seed"] == [between["estimate"]]
+    assert len(primary["by_fold"]) == 5
+    assert min(primary["by_fold"]) <= between["estimate"] <= max(primary["by_fold"])
     assert (slices["pairs"], slices["difference"], slices["holm"]) == (0, None, None)
     assert (missing["pairs"], missing["planned"]) == (0, 5)
     page = Page((out / "table1.html").read_text())
@@ -133,6 +135,7 @@ def test_an_unfinished_study_claims_nothing(tiny, tmp_path) -> None:
     result = read(tmp_path)
     assert (result["primary"]["pairs"], result["primary"]["planned"]) == (2, 5)
     assert result["primary"]["difference"] is not None
+    assert [one is None for one in result["primary"]["by_fold"]] == [False] * 2 + [True] * 3
     text = Page((tmp_path / "table1.html").read_text()).text
     assert "not there yet: 2 of 5 pairs" in text
     # The verdicts of a whole one, whatever the interval.
