@@ -81,7 +81,7 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
   const Row out(image_out, b, 0);
   const double sigma = number<double>(feather, b);
   const bool valid = valid_sigma(sigma);  // nobody can look before
-  const int reach = valid ? paste::reach(sigma) : 0;
+  const int reach = valid ? ichfast::reach(sigma) : 0;
 
   // From here on (i, j) is pixel (top + i − reach, left + j − reach) for r, and pixel
   // (top + i − reach, left + j) for what is blurred along the rows.

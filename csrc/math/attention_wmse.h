@@ -119,11 +119,8 @@ ICHFAST_HD Scale<T> at_voxel(const Scale<T>& s, const Voxel<T>& v) {
   if constexpr (kBalance == Balance::kPaper) {
     return s;
   } else {
-    // Written so that a GPU has registers enough for the eight voxels of a step: with a factor of e
-    // made once for all of them, or with 1 − m, it spills some.
-    const T half = T(0.5) * squares(v);
-    const T weight = v.mask * s.foreground + (s.background - v.mask * s.background);
-    return {weight, weight, s.area + (s.foreground * half - s.background * half)};
+    const T weight = v.mask * s.foreground + (T(1) - v.mask) * s.background;
+    return {weight, weight, s.area + T(0.5) * (s.foreground - s.background) * squares(v)};
   }
 }
 

@@ -95,7 +95,7 @@ ICHFAST_HD double log1p_of_unit(double e) {
 
 // log x for 2^-126 ≤ x < ∞ (what is below counts as some number around −88; ∞ as 88.7). With
 // x = 2^k·(1+f) and 1/√2 ≤ 1+f < √2, k log 2 is added to f + f² times the minimax polynomial of
-// degree 7 for (log(1+f) − f)/f² (3.0e-8 of log(1+f); with rounding 2.3e-7 of log x, whose sign is
+// degree 7 for (log(1+f) − f)/f² (3.0e-8 of log(1+f); with rounding 1.1e-7 of log x, whose sign is
 // that of x − 1). On GPUs as well, so that both devices differ by fused roundings alone.
 ICHFAST_HD float logarithm(float x) {
   constexpr int32_t kLeast = 0x3f3504f3;  // the bits of 1/√2

@@ -2,35 +2,36 @@
 //
 // z is a function of (seed of the image, pixel) and nothing else (counter-based, as Salmon et al.
 // 2011 put it), so that it depends on no order, no number of threads and no neighbour in the batch.
-// Two 32-bit hashes h and h′ of the pixel give, by Box and Muller (1958),
+// Pixels 2k and 2k + 1 of a row are a pair. Two 32-bit hashes h and h′ of the first one's number
+// give, by Box and Muller (1958),
 //
-//   u = (2⌊h/2⁹⌋ + 1)/2²⁴,   v = ⌊h′/2⁸⌋/2²⁴ − ½,   z = √(−2 log u) · sin 2πv.
+//   u = (2⌊h/2⁹⌋ + 1)/2²⁴,   v = ⌊h′/2⁸⌋/2²⁴,   z = √(−2 log u) · (cos 2πv, sin 2πv),
 //
-// Both are floats without rounding, so float32, float64 and every device have the same u and v;
-// |z| reaches 5.77. Only the sine of a pair is used: the cosine would need a pixel for a partner.
-//
-// The blur's weights are w_d = exp(−d²/2σ²) / Σ, |d| ≤ ⌈3σ⌉.
+// h′ with its sign, so that |v| ≤ ½. Both are floats without rounding: float32, float64 and every
+// device have the same u and v. |z| reaches 5.77.
 #pragma once
 
+#include "math/gaussian.h"
 #include "math/sigmoid.h"
 
 namespace ichfast::strong_view {
 
 constexpr double kMostBlur = 3.0;  // σ in pixels
-constexpr int kMostRadius = 9;     // ⌈3σ⌉
+constexpr int kMostReach = 9;      // 3 times that
 
-// 32 bits that look random, from a pixel's number: two rounds of multiply and shift (the constants
-// are those that C. Wellons found for the least bias), with a key before each, so that no two
-// images' numbers are the same in another order.
+// 32 bits that look random, from a pixel's number: three rounds of multiply and shift (C. Wellons's
+// triple32) with a key before the first and the second, so that no two images have the same numbers
+// in another order. With two rounds some pairs of pixels, always as far apart, were correlated.
 struct Key {
-  uint32_t before, between;
+  uint32_t first, second;
 };
 
 ICHFAST_HD uint32_t hash(uint32_t pixel, Key key) {
-  uint32_t h = pixel ^ key.before;
-  h = (h ^ (h >> 16)) * 0x7feb352du;
-  h = (h ^ (h >> 15) ^ key.between) * 0x846ca68bu;
-  return h ^ (h >> 16);
+  uint32_t h = pixel ^ key.first;
+  h = (h ^ (h >> 17)) * 0xed5ad4bbu;
+  h = (h ^ (h >> 11) ^ key.second) * 0xac4c1b51u;
+  h = (h ^ (h >> 15)) * 0x31848babu;
+  return h ^ (h >> 14);
 }
 
 // Number i of the sequence that SplitMix64 (Steele, Lea, Flood 2014) makes of a seed.
@@ -42,31 +43,23 @@ ICHFAST_HD Key key(int64_t seed, uint64_t i) {
   return {uint32_t(z), uint32_t(z >> 32)};
 }
 
-// What is the same for all pixels of an image.
+// What is the same for all pixels of an image, once it is blurred.
 template <class A>
 struct View {
   A gamma, noise;
   Key radial, angular;
-  int radius;                  // 0: not blurred
-  A weights[kMostRadius + 1];  // of the pixels at these distances
 };
 
-// Without NaN, and nothing of which powers, sums or radii could not be taken.
+template <class A>
+ICHFAST_HD View<A> view(double gamma, double noise, int64_t seed) {
+  return {A(gamma), A(noise), key(seed, 0), key(seed, 1)};
+}
+
+// No NaN, and nothing beyond a float's range.
 ICHFAST_HD bool valid(double gamma, double blur, double noise) {
   constexpr double kMost = 3.4e38;  // a float's
   return gamma > 0 && gamma < kMost && blur >= 0 && blur <= kMostBlur && noise >= 0 &&
          noise < kMost;
-}
-
-template <class A>
-ICHFAST_HD View<A> view(double gamma, double blur, double noise, int64_t seed) {
-  View<A> result{A(gamma), A(noise), key(seed, 0), key(seed, 1), int(::ceil(3 * blur)), {A(1)}};
-  double weights[kMostRadius + 1], sum = 1;
-  for (int d = 1; d <= result.radius; ++d)
-    sum += 2 * (weights[d] = ::exp(-0.5 * double(d * d) / (blur * blur)));
-  if (result.radius > 0) result.weights[0] = A(1 / sum);
-  for (int d = 1; d <= result.radius; ++d) result.weights[d] = A(weights[d] / sum);
-  return result;
 }
 
 // x clipped to [0, 1]; NaN stays.
@@ -90,37 +83,49 @@ ICHFAST_HD double power(double x, double gamma) {
   return ::pow(x, gamma);
 }
 
-// sin 2πv for |v| ≤ ½, from sin πt for t = ½ − |½ − 2|v||, the same without the fold: t times the
-// minimax polynomial of degree 4 in t² for sin(πt)/t on [0, ½] (relative error 5.3e-9).
-ICHFAST_HD float sine_of_turn(float v) {
-  const float twice = v + v, magnitude = std::abs(twice);
-  const float t = 0.5f - std::abs(0.5f - magnitude), q = t * t;
+// sin πt for |t| ≤ ½: t times the minimax polynomial of degree 4 in t² for sin(πt)/t (relative
+// error 5.3e-9).
+ICHFAST_HD float sine_of_half_turns(float t) {
+  const float q = t * t;
   float p = 7.7560383929537171e-2f;
   p = p * q - 5.9824212510219002e-1f;
   p = p * q + 2.5500697261839776f;
   p = p * q - 5.1677096847970071f;
   p = p * q + 3.1415926368956022f;
-  p *= t;
-  return choose(v, p, -p);
+  return p * t;
 }
 
-ICHFAST_HD double sine_of_turn(double v) {
-  return ::sin(6.283185307179586 * v);
+ICHFAST_HD double sine_of_half_turns(double t) {
+#if defined(__CUDA_ARCH__)
+  return ::sinpi(t);  // sin keeps an array for arguments that do not come here
+#else
+  return ::sin(3.141592653589793 * t);
+#endif
 }
 
 template <class A>
-ICHFAST_HD A normal(uint32_t pixel, const Key& radial, const Key& angular) {
-  const int32_t odd = int32_t((hash(pixel, radial) >> 9) * 2 + 1);
-  const int32_t turn = int32_t(hash(pixel, angular)) >> 8;  // 2²⁴(v), as its sign goes
-  const A u = A(odd) * A(0x1p-24), v = A(turn) * A(0x1p-24);
-  return std::sqrt(A(-2) * logarithm(u)) * sine_of_turn(v);
+struct Pair {
+  A first, second;
+};
+
+// z of pixel `index` and of the next one, a pair.
+template <class A>
+ICHFAST_HD Pair<A> normal_pair(uint32_t index, const Key& radial, const Key& angular) {
+  const int32_t odd = int32_t((hash(index, radial) >> 9) * 2 + 1);
+  const int32_t turn = int32_t(hash(index, angular)) >> 8;
+  const A r = std::sqrt(A(-2) * logarithm(A(odd) * A(0x1p-24)));
+  // With h = 2|v|, cos πh = sin π(½ − h), and sin πh = sin π(½ − |½ − h|).
+  const A v = A(turn) * A(0x1p-24), from_quarter = A(0.5) - std::abs(v + v);
+  const A cosine = sine_of_half_turns(from_quarter);
+  const A sine = sine_of_half_turns(A(0.5) - std::abs(from_quarter));
+  return {r * cosine, r * choose(v, sine, -sine)};
 }
 
 // kPower: γ is not 1; kNoise: s is not 0. Without both, x comes back as it is.
 template <bool kPower, bool kNoise, class A>
-ICHFAST_HD A pixel(A x, uint32_t index, const View<A>& view) {
+ICHFAST_HD A pixel(A x, A z, const View<A>& view) {
   if constexpr (kPower) x = power(x, view.gamma);
-  if constexpr (kNoise) x += view.noise * normal<A>(index, view.radial, view.angular);
+  if constexpr (kNoise) x += view.noise * z;
   return kPower || kNoise ? to_unit(x) : x;
 }
 

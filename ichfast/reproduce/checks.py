@@ -47,7 +47,7 @@ def check(cells: Sequence[Cell], out: Path, load: Load) -> Findings:
         if key[0] == "images" and cell.recipe.data.labelled_share == 1:
             found.unlabelled = found.sizes[key].unlabelled
         if parts.unlabelled is not None:
-            _check_unlabelled(cell, parts.unlabelled, found)
+            _check_unlabelled(cell, parts.unlabelled, key[0], found)
         everyone = [part.patients for name, part in sets.items() if name != "unlabelled"]
         found.patients = max(found.patients, len(set().union(*everyone)))
     found.notes = list(dict.fromkeys(found.notes))
@@ -61,10 +61,11 @@ def name_place(cell: Cell) -> str:
 
 def _load_parts(cell: Cell, out: Path, load: Load) -> Parts:
     data = cell.recipe.data
-    needs = make_strategy(cell.recipe).unlabelled
-    if needs and data.labelled and not data.unlabelled and data.labelled_share == 1:
+    bare = data.labelled and not data.unlabelled and data.labelled_share == 1
+    if bare and make_strategy(cell.recipe).unlabelled:
         raise RecipeError(
-            f"row {cell.row} needs unlabelled slices: give --unlabelled DIR, {leave_out(cell)}."
+            f"row {cell.row} needs unlabelled slices: give --unlabelled DIR, or leave it out with "
+            f"--only 'row!={cell.row}'."
         )
     try:
         return load_parts(cell.recipe, out, load)
@@ -73,14 +74,6 @@ def _load_parts(cell: Cell, out: Path, load: Load) -> Parts:
             f"{name_place(cell)}: {error}. Add labelled patients with blood, "
             f"or leave the scheme out with --only 'scheme!={cell.scheme}'."
         ) from error
-    except DataError as error:
-        if not needs:
-            raise
-        raise DataError(f"row {cell.row}: {error}; {leave_out(cell)}.") from error
-
-
-def leave_out(cell: Cell) -> str:
-    return f"or leave the row out with --only 'row!={cell.row}'"
 
 
 def _check_blood(cell: Cell, parts: Parts) -> None:
@@ -106,23 +99,29 @@ def _note_missing(cell: Cell, train: SliceSet, found: Findings) -> None:
         )
 
 
-def _check_unlabelled(cell: Cell, pool: SliceSet, found: Findings) -> None:
+def _check_unlabelled(cell: Cell, pool: SliceSet, need: str, found: Findings) -> None:
     asked = cell.recipe.data.unlabelled_limit
     if asked > len(pool):
         raise DataError(
             f"data.unlabelled_limit asks for {asked} unlabelled slices, and there are {len(pool)}: "
             f"add scans, or --set data.unlabelled_limit={len(pool)}."
         )
-    if "classification" not in make_strategy(cell.recipe).steps:
+    if need != "labels":
         return
+    leave = f"or leave the row out with --only 'row!={cell.row}'."
+    if not pool.subtypes or all(kinds is None for kinds in pool.subtypes):
+        raise DataError(
+            f"row {cell.row} learns from labels of the unlabelled slices, and there are none: give "
+            f"a set with a table of them, as RSNA 2019, {leave}"
+        )
     kinds = {kind for own in pool.subtypes for kind in own or ()}
     if not kinds:
         raise DataError(
             f"row {cell.row} learns to name haemorrhages, and no unlabelled slice has any: add "
-            f"such scans, {leave_out(cell)}."
+            f"such scans, {leave}"
         )
     if missing := [kind for kind in SUBTYPES if kind not in kinds]:
         found.notes.append(
-            f"row {cell.row}, protocol {cell.protocol}: no {' or '.join(missing)} among the "
+            f"{name_place(cell)}: row {cell.row} never sees {', '.join(missing)} among the "
             "unlabelled slices that it learns to name"
         )

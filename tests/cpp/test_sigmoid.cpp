@@ -1,4 +1,4 @@
-// The exponential and the logarithm against the standard library's, and the sigmoid with its slope.
+// Exponential and logarithms against the standard library's, and the sigmoid with its slope.
 #include <algorithm>
 #include <cstring>
 #include <limits>
@@ -61,6 +61,20 @@ void test_log1p() {
   CHECK(log1p_of_unit(0.0f) == 0 && log1p_of_unit(0.0) == 0);
 }
 
+void test_logarithm() {
+  double worst = 0;
+  for (uint32_t bits = 0x00800000; bits < 0x7f800000; bits += 509) {  // every exponent
+    const float x = float_of(bits);
+    const double exact = std::log(double(x));
+    CHECK((logarithm(x) > 0) == (x > 1) && (logarithm(x) < 0) == (x < 1));
+    if (x != 1) worst = std::max(worst, std::abs((logarithm(x) - exact) / exact));
+  }
+  std::printf("log: %.2e of the value at worst\n", worst);
+  CHECK(worst < 1.2e-7);
+  CHECK(logarithm(1.0f) == 0 && logarithm(0.0f) < -87 && logarithm(kInfinityf) > 88);
+  CHECK(std::isnan(logarithm(kQuietNaNf)) && std::isnan(logarithm(kQuietNaN)));
+}
+
 void test_choose() {
   const float positive[] = {1e-45f, 1e-38f, 2, kInfinityf};
   for (const float z : positive) {
@@ -86,6 +100,7 @@ void test_sigmoid() {
 int main() {
   test_exponential();
   test_log1p();
+  test_logarithm();
   test_choose();
   test_sigmoid();
   return finish();

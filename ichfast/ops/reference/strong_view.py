@@ -25,29 +25,35 @@ def strong_view(
         return x.to(image.dtype)
     x = _blur(x, blur)
     x = x ** gamma.to(x.dtype).view(-1, 1, 1, 1)
-    z = normal(seed, image.shape[2] * image.shape[3]).to(x.dtype).view_as(x)
+    z = normal(seed, *image.shape[2:]).to(x.dtype)[:, None]
     x = x + noise.to(x.dtype).view(-1, 1, 1, 1) * z
     return x.clamp(0, 1).to(image.dtype)
 
 
-def normal(seed: Tensor, pixels: int) -> Tensor:
-    """N(0, 1) for each pixel of an image: (B, pixels) float64."""
-    u = ((_hash(seed, 0, pixels) >> 9) * 2 + 1).double() / 2**24
-    turn = _hash(seed, 1, pixels)
-    v = ((turn >> 8) - ((turn >> 31) << 24)).double() / 2**24  # as a signed number
-    return (-2 * u.log()).sqrt() * (2 * math.pi * v).sin()
+def normal(seed: Tensor, height: int, width: int) -> Tensor:
+    """N(0, 1) for each pixel: (B, height, width) float64, of two neighbours in a row at a time."""
+    row = torch.arange(height, device=seed.device)[:, None] * width
+    pair = row + torch.arange(0, width, 2, device=seed.device)
+    u = ((_hash(seed, 0, pair) >> 9) * 2 + 1).double() / 2**24
+    turn = _hash(seed, 1, pair)
+    v = ((turn >> 8) - ((turn >> 31) << 24)).double() / 2**24  # with its sign
+    angle = 2 * math.pi * v
+    z = (-2 * u.log()).sqrt()[..., None] * torch.stack([angle.cos(), angle.sin()], -1)
+    return z.flatten(2)[..., :width]
 
 
-def _hash(seed: Tensor, stream: int, pixels: int) -> Tensor:
-    """32 bits for each pixel."""
-    z = seed[:, None] + _signed((stream + 1) * 0x9E3779B97F4A7C15)
+def _hash(seed: Tensor, stream: int, pixel: Tensor) -> Tensor:
+    """32 bits for each pixel of each image."""
+    z = seed[:, None, None] + _signed((stream + 1) * 0x9E3779B97F4A7C15)
     z = (z ^ _shift_right(z, 30)) * _signed(0xBF58476D1CE4E5B9)
     z = (z ^ _shift_right(z, 27)) * _signed(0x94D049BB133111EB)
     z = z ^ _shift_right(z, 31)
-    h = torch.arange(pixels, device=seed.device) ^ (z & _WORD)
-    h = (h ^ (h >> 16)) * 0x7FEB352D & _WORD
-    h = (h ^ (h >> 15) ^ _shift_right(z, 32)) * 0x846CA68B & _WORD
-    return h ^ (h >> 16)
+    h = pixel ^ (z & _WORD)
+    h = (h ^ (h >> 17)) * 0xED5AD4BB & _WORD
+    h = (h ^ (h >> 11) ^ _shift_right(z, 32)) * 0xAC4C1B51 & _WORD
+    h = (h ^ (h >> 15)) * 0x31848BAB & _WORD
+    result: Tensor = h ^ (h >> 14)
+    return result
 
 
 def _signed(word: int) -> int:
@@ -58,7 +64,8 @@ def _signed(word: int) -> int:
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:
     """Without the sign that ``>>`` copies."""
-    return (x >> bits) & (2 ** (64 - bits) - 1)
+    result: Tensor = (x >> bits) & (2 ** (64 - bits) - 1)
+    return result
 
 
 def _blur(x: Tensor, blur: Tensor) -> Tensor:
