@@ -16,6 +16,7 @@ COMMANDS = {
     "export_nnunet": "write a labelled set as a data set of nnU-Net v2",
     "report": "write the report of a run again",
     "reproduce": "the paper's Table 1: plan, runs and page",
+    "weights": "make the weights that ship",
 }
 
 

@@ -55,7 +55,7 @@ def aggregate(
     groups = {
         "pooled": counts.sum(0, keepdim=True),
         "per_slice": counts,
-        "per_patient": _sum_by(counts, patients),
+        "per_patient": sum_by(counts, patients),
     }
     return {
         name: {key: score(group, empty=empty).nanmean().item() for key, group in groups.items()}
@@ -79,7 +79,7 @@ def count_detections(counts: Tensor) -> dict[str, int]:
 def count_confusion(counts: Tensor, scans: Sequence[Hashable] | None = None) -> dict[str, int]:
     """Slices (N, 3), or the scans that ``scans`` (N) names, called right and wrong. One is called
     positive if any voxel is predicted, and is positive if the target has any."""
-    tp, fp, fn = _unbind(counts.cpu() if scans is None else _sum_by(counts.cpu(), scans))
+    tp, fp, fn = _unbind(counts.cpu() if scans is None else sum_by(counts.cpu(), scans))
     positive, called = tp + fn > 0, tp + fp > 0
     return {
         "tp": int((positive & called).sum()),
@@ -124,6 +124,7 @@ def number_names(names: Sequence[Hashable], order: Sequence[Hashable]) -> list[i
     return [place[name] for name in names]
 
 
-def _sum_by(counts: Tensor, names: Sequence[Hashable]) -> Tensor:
+def sum_by(counts: Tensor, names: Sequence[Hashable]) -> Tensor:
+    """Counts (N, 3) added up for each of the N names: a row each, in the order of their first."""
     index = torch.tensor(number_names(names, names))
     return counts.new_zeros(len(set(names)), 3).index_add_(0, index, counts)

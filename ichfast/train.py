@@ -3,7 +3,7 @@
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 
 from ichfast._native import NO_CUDA
 from ichfast.errors import IchfastError, RecipeError, TeamError
+from ichfast.metrics import AGGREGATIONS
 from ichfast.team import ALONE, Team, complain, join_team, silence_followers
 from ichfast.training import PRESETS, Recipe, RunFolder, checkpoint, finish, recipe, reference, run
 from ichfast.training.folder import CHECKPOINT, RECIPE, hold_folder
@@ -289,18 +290,53 @@ def write_report(folder: Path) -> None:
 
 
 def format_scores(test: dict[str, Any]) -> str:
-    lines = [f"test: {test['n_slices']} slices of {test['n_patients']} patients"]
-    lines.append(f"{'':10}{'pooled':>10}{'per slice':>12}{'per patient':>13}")
-    for name in ("dice", "jaccard"):
-        scores = [test[name][kind] for kind in ("pooled", "per_slice", "per_patient")]
-        pooled, by_slice, by_patient = ("-" if s is None else f"{s:.4f}" for s in scores)
-        lines.append(f"{name.capitalize():10}{pooled:>10}{by_slice:>12}{by_patient:>13}")
-    outlines = {"HD95 mm": test["hd95"]} | {f"NSD {mm}": nsd for mm, nsd in test["nsd"].items()}
-    for name, means in outlines.items():
-        scores = [means["per_slice"], means["per_patient"]]
-        by_slice, by_patient = ("-" if s is None else f"{s:.4f}" for s in scores)
-        lines.append(f"{name:10}{'':10}{by_slice:>12}{by_patient:>13}")
+    """The test in a few lines: scores with their 95 % intervals over patients."""
+    found = test["detection"]
+    lines = [
+        f"test: {test['n_slices']} slices of {test['n_patients']} patients, {found['positive']} "
+        "with blood; in brackets 95 % intervals over patients",
+        f"{'':18}{'pooled':>22}{'per slice':>22}{'per patient':>22}",
+    ]
+
+    def add(label: str, scores: Mapping[str, Any], ranges: Mapping[str, Any]) -> None:
+        cells = [
+            format_score(scores[way], ranges.get(way)) if way in scores else ""
+            for way in AGGREGATIONS
+        ]
+        lines.append(f"{label:18}" + "".join(f"{cell:>22}" for cell in cells))
+
+    every = test["intervals"]
+    parts = [("slices with blood", test["positive"], every["positive"])]
+    if found["negative"]:
+        parts.append(("all slices", test, every))
+    for label, scores, ranges in parts:
+        lines.append(f"{label}:")
+        for name in ("dice", "jaccard"):
+            add(f"  {name.capitalize()}", scores[name], ranges[name])
+    for name, means in ({"HD95 mm": test["hd95"]} | name_nsd(test)).items():
+        add(f"  {name}", means, {})
+    lines.append(
+        f"blood missed entirely in {found['missed']} of {found['positive']} slices with it"
+    )
+    if found["negative"]:
+        lines.append(
+            f"false alarms in {found['false_alarms']} of {found['negative']} slices without blood"
+        )
+    for rate in ("sensitivity", "specificity"):
+        for unit, value in test[rate].items():
+            if value is not None:
+                lines.append(f"{rate} of {unit}: {format_score(value, every[rate][unit])}")
     return "\n".join(lines)
+
+
+def name_nsd(test: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"NSD {tolerance}": means for tolerance, means in test["nsd"].items()}
+
+
+def format_score(value: float | None, ends: Sequence[float] | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" + (f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else "")
 
 
 def advise_resume(folder: Path | None, team: Team = ALONE) -> str:

@@ -56,11 +56,23 @@ class Page(HTMLParser):
         return [tag for tag, _ in self.tags]
 
 
+def overlap(dice: Any, jaccard: Any) -> dict[str, Any]:
+    ways = ("pooled", "per_slice", "per_patient")
+    return {"dice": dict.fromkeys(ways, dice), "jaccard": dict.fromkeys(ways, jaccard)}
+
+
 def scores(dice: float | None) -> dict[str, Any]:
+    """Of slices with blood; those of all slices are half of that."""
     jaccard = None if dice is None else dice / (2 - dice)
-    return {
-        "dice": dict.fromkeys(("pooled", "per_slice", "per_patient"), dice),
-        "jaccard": dict.fromkeys(("pooled", "per_slice", "per_patient"), jaccard),
+    every = overlap(dice and dice / 2, jaccard and jaccard / 2)
+    rates = {"slices": 0.85, "scans": None}
+    return every | {
+        "positive": overlap(dice, jaccard),
+        "intervals": overlap([0.125, 0.875], None)
+        | {"positive": overlap([0.25, 0.75], None)}
+        | {rate: {"slices": [0.5, 0.9], "scans": None} for rate in ("sensitivity", "specificity")},
+        "sensitivity": rates,
+        "specificity": rates,
         "n_slices": 1234,
         "n_patients": 9,
         "empty_rule": "nan",
@@ -135,9 +147,14 @@ def test_a_finished_run_has_everything(run):
         "strategy curriculum",
         "seed 3",
         "12 epochs: 8 supervised, 4 unsupervised",
-        "Test Dice 0.500",
-        "Test Jaccard 0.333",
-        "Validation Dice 0.600 0.600 0.600",
+        "Test Dice 0.500 [0.250, 0.750] pooled, slices with blood",
+        "Of all slices 0.250 [0.125, 0.875] Dice, pooled",
+        "Per patient 0.500 [0.250, 0.750]",
+        "Test Dice, with blood 0.500 [0.250, 0.750] 0.500 [0.250, 0.750] 0.500 [0.250, 0.750]",
+        "Jaccard, with blood 0.333 0.333 0.333",
+        "Dice, all slices 0.250 [0.125, 0.875]",
+        "Validation Dice, with blood 0.600",
+        "Test 0.850 [0.500, 0.900] – 0.850 [0.500, 0.900] –",
         "6 of 40",
         "21 of 1 194",
         "Epoch kept 10",
@@ -166,6 +183,7 @@ def test_outlines_and_detection(run):
         "surface": {"n_slices": 41, "missed": 6, "false_alarms": 5, "no_spacing": 0},
         "sensitivity": {"slices": 0.85, "scans": 1.0},
         "specificity": {"slices": 0.75, "scans": None},
+        "detection": {"positive": 41, "missed": 6, "negative": 0, "false_alarms": 0},
     }
     del metrics["validation"]
     (run / "metrics.json").write_text(json.dumps(metrics))
@@ -173,7 +191,8 @@ def test_outlines_and_detection(run):
     assert "HD95 (mm) – 17.250 16.500" in text
     assert "NSD, 1 mm – 0.250 –" in text
     assert "6 missed and 5 false alarms of 41 in test" in text
-    assert "Test 0.850 1.000 0.750 –" in text
+    assert "Test 0.850 [0.500, 0.900] 1.000 0.750 [0.500, 0.900] –" in text
+    assert "all slices" not in text.partition("Pooled:")[0], "where none is without blood"
 
 
 def test_nothing_is_fetched_and_nothing_runs(run):

@@ -1,8 +1,9 @@
 """Weights as safetensors; the metadata say which model they belong to."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,18 +23,29 @@ def build(kind: str, channels: Sequence[int], seed: int, convolutions: int = 1) 
         return MODELS[kind](channels, convolutions)
 
 
-def to_bytes(model: ReducedUNet) -> bytes:
-    """What :func:`load` reads, for the caller to write."""
+def to_bytes(
+    model: ReducedUNet, about: Mapping[str, Any] | None = None, *, half: bool = False
+) -> bytes:
+    """What :func:`load` reads, for the caller to write: the weights, as float16 where ``half``, and
+    what else there is to say ``about`` them, ready for JSON."""
     shape = {"channels": model.channels, "convolutions": model.convolutions}
-    about = json.dumps({"model": model.kind, **shape})
-    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    text = json.dumps({"model": model.kind, **shape, **(about or {})})
+    tensors = {
+        name: (tensor.half() if half and tensor.is_floating_point() else tensor).contiguous()
+        for name, tensor in model.state_dict().items()
+    }
     # One entry only: safetensors writes several in no fixed order, and equal weights should give
     # equal files.
-    return to_safetensors(tensors, metadata={"ichfast": about})
+    return to_safetensors(tensors, metadata={"ichfast": text})
 
 
 def load(path: Path | str) -> ReducedUNet:
     """The model in a ``model.safetensors`` of ichfast, on the CPU, in evaluation mode."""
+    return read(path)[0]
+
+
+def read(path: Path | str) -> tuple[ReducedUNet, dict[str, Any]]:
+    """The same model, and what else its file says about it."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -42,10 +54,13 @@ def load(path: Path | str) -> ReducedUNet:
         raise CheckpointError(f"{path} cannot be read as a safetensors file: {error}.") from error
     try:
         about = json.loads(metadata["ichfast"])
-        model = MODELS[about["model"]](about["channels"], about["convolutions"])
+        kind, channels, convolutions = (
+            about.pop(key) for key in ("model", "channels", "convolutions")
+        )
+        model = MODELS[kind](channels, convolutions)
         model.load_state_dict(tensors)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise CheckpointError(
             f"{path} holds no weights of an ichfast model; give the model.safetensors of a run."
         ) from error
-    return model.eval()
+    return model.eval(), about

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -62,6 +62,7 @@ def render(run: Run) -> str:
         note=_write_note(run),
         parts={part: metrics[part] for part in PARTS if metrics.get(part)},
         aggregations=AGGREGATIONS,
+        overlaps=list_overlap_scores,
         outlines=list_outline_scores,
         empty_rules=EMPTY_RULES,
         plots=draw_plots(run.log, metrics.get("best_epoch")),
@@ -75,7 +76,9 @@ def render(run: Run) -> str:
 
 @cache
 def _load_page() -> Template:
-    return load_template("template.html", score=format_score, duration=format_duration)
+    return load_template(
+        "template.html", score=format_score, range=format_range, duration=format_duration
+    )
 
 
 def load_template(name: str, **filters: Callable[..., Any]) -> Template:
@@ -91,6 +94,20 @@ def load_template(name: str, **filters: Callable[..., Any]) -> Template:
     return environment.get_template(name)
 
 
+def list_overlap_scores(part: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any], Any]]:
+    """Dice and Jaccard of a part's slices with blood and, where it has others, of all: name, scores
+    by aggregation, their intervals."""
+    ranges = part["intervals"]
+    groups = [("with blood", part["positive"], ranges["positive"])]
+    if part["detection"]["negative"]:
+        groups.append(("all slices", part, ranges))
+    return [
+        (f"{name.capitalize()}, {which}", scores[name], own[name])
+        for which, scores, own in groups
+        for name in ("dice", "jaccard")
+    ]
+
+
 def list_outline_scores(part: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """The scores of outlines that a part has: name -> means by aggregation."""
     if "hd95" not in part:
@@ -103,6 +120,11 @@ def format_score(value: Any) -> str:
     """A score with three digits; one that does not exist is a dash, never a number."""
     value = to_float(value)
     return f"{value:.3f}" if math.isfinite(value) else NO_NUMBER
+
+
+def format_range(ends: Sequence[float] | None) -> str:
+    """An interval, or nothing where there is none."""
+    return f"[{format_score(ends[0])}, {format_score(ends[1])}]" if ends else ""
 
 
 def format_count(value: Any) -> str:

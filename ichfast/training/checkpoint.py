@@ -34,6 +34,8 @@ class Progress:
     best_epoch: int | None = None
     kept: dict[str, Tensor] | None = None
     """the weights to end with, where they are not the last: the best epoch's, or their average"""
+    blank: list[float] = field(default_factory=list)
+    """losses of the epochs in a row in which a network called nothing, or everything, blood"""
     seconds: float = 0.0
 
     def keep_best(self, model: ReducedUNet, score: float | None) -> bool:

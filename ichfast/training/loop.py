@@ -33,6 +33,7 @@ from ichfast.training.steps import (
     make_supervised_loss,
 )
 from ichfast.training.strategy import Draw, make_strategy
+from ichfast.training.watch import Watch, check_alive
 
 
 def train(
@@ -56,6 +57,7 @@ def train(
     steps = build_steps(
         strategy.steps, model, parts.train, parts.unlabelled, recipe, device, team, average
     )
+    watch = Watch(steps.values(), device, team)
     fingerprints = parts.fingerprints
     if not team.agree(fingerprints):
         raise DataError(
@@ -77,6 +79,7 @@ def train(
             moved = epoch > 0 and strategy.draw(epoch - 1).step != draw.step
             outcome = steps[draw.step].run(epoch, moved=moved)
             check_divergence(model, progress, recipe, strategy.steps[draw.step], outcome.loss)
+            check_alive(progress, recipe, watch.is_blank(), outcome)
             check_together(model, team)
             validation = None
             if len(parts.validation) and (epoch + 1) % settings.validate_every == 0:

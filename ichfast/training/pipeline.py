@@ -17,7 +17,7 @@ from safetensors.torch import save as to_safetensors
 import ichfast
 from ichfast import models
 from ichfast.errors import CheckpointError, DivergedError
-from ichfast.evaluation import evaluate, pick_examples, tabulate
+from ichfast.evaluation import evaluate, find_intervals, pick_examples, tabulate
 from ichfast.models import ReducedUNet
 from ichfast.team import ALONE, Team
 from ichfast.training import checkpoint
@@ -82,9 +82,9 @@ def finish(
     team: Team = ALONE,
 ) -> dict[str, Any]:
     """Evaluate a run that was stopped, by its last checkpoint, as if it had ended there; the
-    content of metrics.json, whose status is "unfinished". It can be resumed all the same. Any
-    number of processes may do it. Raises CheckpointError where there is nothing to evaluate, or
-    the run has ended and was evaluated."""
+    content of metrics.json, whose status is "unfinished", or "diverged" where that is why. It can
+    be resumed all the same. Any number of processes may do it. Raises CheckpointError where there
+    is nothing to evaluate, or the run has ended and was evaluated."""
     content = team.lead(lambda: checkpoint.read(folder))
     if content is None:
         raise CheckpointError(
@@ -92,7 +92,7 @@ def finish(
             f"--resume {folder.path}."
         )
     checkpoint.check_recipe(folder, content, recipe)
-    team.lead(lambda: check_open(folder, content["progress"]["epochs"]))
+    ended = team.lead(lambda: find_end(folder, content["progress"]["epochs"]))
     start = time.perf_counter()
     parts = (parts or load_parts(recipe, folder.path.parent, team=team)).to(device)
     checkpoint.check_data(folder, content, parts.fingerprints)
@@ -104,8 +104,8 @@ def finish(
     with keep_heap(), compute_exactly(device):
         checkpoint.restore(folder, content, progress, model, steps={})
         folder.cut_log(progress.epochs)
-        status, reason = "finished", None
-        if progress.epochs < planned:
+        status, reason = ended or ("finished", None)
+        if not ended and progress.epochs < planned:
             status = "unfinished"
             reason = f"finished early after {progress.epochs} of {planned} epochs"
         metrics = describe_end(status, reason, progress, parts, recipe, seconds, team)
@@ -114,17 +114,21 @@ def finish(
     return metrics
 
 
-def check_open(folder: RunFolder, epochs: int) -> None:
-    """Raise where the folder's run has ended by itself after so many epochs."""
+def find_end(folder: RunFolder, epochs: int) -> tuple[str, str | None] | None:
+    """How the folder's run has ended by itself after so many epochs, without being evaluated; None
+    where it has not. Raise where there is nothing left to do."""
     path = folder / METRICS
     if not path.exists():
-        return
+        return None
     metrics = json.loads(path.read_bytes())
-    if metrics["status"] in ("finished", "diverged") and metrics["epochs"] == epochs:
+    if metrics["epochs"] != epochs or metrics["status"] not in ("finished", "diverged"):
+        return None
+    if metrics["status"] == "finished" or metrics["test"] is not None:
         raise CheckpointError(
             f"{folder.path} has ended by itself ({metrics['status']}), and {METRICS} says how; "
             f"python -m ichfast.report {folder.path} writes its page again."
         )
+    return metrics["status"], metrics["reason"]
 
 
 def make_model(recipe: Recipe, device: torch.device) -> ReducedUNet:
@@ -176,9 +180,9 @@ def assess(
     device: torch.device,
     team: Team = ALONE,
 ) -> None:
-    """Validation (where there is any) and test of the weights that ``progress`` has kept, or else
-    the last, into ``metrics``; the weights, the test's slices in numbers and some in pictures go
-    into the folder."""
+    """Validation and test, where there are any, of the weights that ``progress`` has kept, or else
+    the last, into ``metrics``, with the scores' intervals; the weights, the test's slices in
+    numbers and some in pictures go into the folder."""
     start = time.perf_counter()
     if progress.kept:
         model.load_state_dict(progress.kept)
@@ -197,11 +201,15 @@ def assess(
         else None
         for part in (parts.validation, parts.test)
     )
-    assert test is not None
-    columns = tabulate(parts.test, test, parts.whole)
-    folder.write(SLICES, json.dumps(columns, allow_nan=False).encode())
-    folder.write(EXAMPLES, to_safetensors(pick_examples(model, parts.test, test, device=device)))
-    metrics |= {"validation": validation and validation.metrics, "test": test.metrics}
+    if test is not None:
+        columns = tabulate(parts.test, test, parts.whole)
+        folder.write(SLICES, json.dumps(columns, allow_nan=False).encode())
+        examples = pick_examples(model, parts.test, test, device=device)
+        folder.write(EXAMPLES, to_safetensors(examples))
+    found = (("validation", validation, parts.validation), ("test", test, parts.test))
+    for name, part, slices in found:
+        if part is not None:
+            metrics[name] = part.metrics | {"intervals": find_intervals(part, slices)}
     metrics["seconds"]["evaluation"] = time.perf_counter() - start
 
 

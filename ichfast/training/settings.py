@@ -251,7 +251,9 @@ class DataSettings(Settings):
         ge=0,
         le=1,
     )
-    test: float = key(0.2, "share of the patients tested on", gt=0, le=1)
+    test: float = key(
+        0.2, "share of the patients tested on; 0: nobody, as for weights that ship", ge=0, le=1
+    )
     split_seed: int = key(0, "seed of the split; runs to be compared share it", ge=0)
 
 
