@@ -119,8 +119,11 @@ ICHFAST_HD Scale<T> at_voxel(const Scale<T>& s, const Voxel<T>& v) {
   if constexpr (kBalance == Balance::kPaper) {
     return s;
   } else {
-    const T weight = v.mask * s.foreground + (T(1) - v.mask) * s.background;
-    return {weight, weight, s.area + T(0.5) * (s.foreground - s.background) * squares(v)};
+    // Written so that a GPU has registers enough for the eight voxels of a step: with a factor of e
+    // made once for all of them, or with 1 − m, it spills some.
+    const T half = T(0.5) * squares(v);
+    const T weight = v.mask * s.foreground + (s.background - v.mask * s.background);
+    return {weight, weight, s.area + (s.foreground * half - s.background * half)};
   }
 }
 

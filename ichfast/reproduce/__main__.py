@@ -27,7 +27,7 @@ DESCRIPTION = """\
 Train every strategy of the table on every fold of the 20, 50 and 80 % schemes, each in a run folder
 of its own, and write one page and one JSON: scores with intervals beside the paper's, differences,
 curves, examples. Prints the plan and its cost first. Stop it at any time: the same command resumes
-where it stopped. The demo trains on a phantom, in under an hour on two cores.
+where it stopped. The demo trains on a phantom.
 """
 EPILOG = """\
 examples:

@@ -47,7 +47,7 @@ def check(cells: Sequence[Cell], out: Path, load: Load) -> Findings:
         if key[0] == "images" and cell.recipe.data.labelled_share == 1:
             found.unlabelled = found.sizes[key].unlabelled
         if parts.unlabelled is not None:
-            _check_unlabelled(cell, parts.unlabelled, key[0], found)
+            _check_unlabelled(cell, parts.unlabelled, found)
         everyone = [part.patients for name, part in sets.items() if name != "unlabelled"]
         found.patients = max(found.patients, len(set().union(*everyone)))
     found.notes = list(dict.fromkeys(found.notes))
@@ -61,11 +61,10 @@ def name_place(cell: Cell) -> str:
 
 def _load_parts(cell: Cell, out: Path, load: Load) -> Parts:
     data = cell.recipe.data
-    bare = data.labelled and not data.unlabelled and data.labelled_share == 1
-    if bare and make_strategy(cell.recipe).unlabelled:
+    needs = make_strategy(cell.recipe).unlabelled
+    if needs and data.labelled and not data.unlabelled and data.labelled_share == 1:
         raise RecipeError(
-            f"row {cell.row} needs unlabelled slices: give --unlabelled DIR, or leave it out with "
-            f"--only 'row!={cell.row}'."
+            f"row {cell.row} needs unlabelled slices: give --unlabelled DIR, {leave_out(cell)}."
         )
     try:
         return load_parts(cell.recipe, out, load)
@@ -74,6 +73,14 @@ def _load_parts(cell: Cell, out: Path, load: Load) -> Parts:
             f"{name_place(cell)}: {error}. Add labelled patients with blood, "
             f"or leave the scheme out with --only 'scheme!={cell.scheme}'."
         ) from error
+    except DataError as error:
+        if not needs:
+            raise
+        raise DataError(f"row {cell.row}: {error}; {leave_out(cell)}.") from error
+
+
+def leave_out(cell: Cell) -> str:
+    return f"or leave the row out with --only 'row!={cell.row}'"
 
 
 def _check_blood(cell: Cell, parts: Parts) -> None:
@@ -99,29 +106,23 @@ def _note_missing(cell: Cell, train: SliceSet, found: Findings) -> None:
         )
 
 
-def _check_unlabelled(cell: Cell, pool: SliceSet, need: str, found: Findings) -> None:
+def _check_unlabelled(cell: Cell, pool: SliceSet, found: Findings) -> None:
     asked = cell.recipe.data.unlabelled_limit
     if asked > len(pool):
         raise DataError(
             f"data.unlabelled_limit asks for {asked} unlabelled slices, and there are {len(pool)}: "
             f"add scans, or --set data.unlabelled_limit={len(pool)}."
         )
-    if need != "labels":
+    if "classification" not in make_strategy(cell.recipe).steps:
         return
-    leave = f"or leave the row out with --only 'row!={cell.row}'."
-    if not pool.subtypes or all(kinds is None for kinds in pool.subtypes):
-        raise DataError(
-            f"row {cell.row} learns from labels of the unlabelled slices, and there are none: give "
-            f"a set with a table of them, as RSNA 2019, {leave}"
-        )
     kinds = {kind for own in pool.subtypes for kind in own or ()}
     if not kinds:
         raise DataError(
             f"row {cell.row} learns to name haemorrhages, and no unlabelled slice has any: add "
-            f"such scans, {leave}"
+            f"such scans, {leave_out(cell)}."
         )
     if missing := [kind for kind in SUBTYPES if kind not in kinds]:
         found.notes.append(
-            f"{name_place(cell)}: row {cell.row} never sees {', '.join(missing)} among the "
+            f"row {cell.row}, protocol {cell.protocol}: no {' or '.join(missing)} among the "
             "unlabelled slices that it learns to name"
         )

@@ -36,6 +36,7 @@ def collect(plan: Plan, out: Path, found: Findings, load: Load) -> dict[str, Any
         "phantom": not plan.base.data.labelled,
         "recipe": to_toml(plan.base),
         "shared": SHARED,
+        "validated": plan.base.data.validation > 0,
         "seeds": plan.seeds,
         "cells": {"planned": len(plan.cells), "ended": len(ended)},
         "patients": found.patients,

@@ -9,11 +9,13 @@ from ichfast.errors import OutputError
 from ichfast.reproduce.checks import Findings
 from ichfast.reproduce.cost import Cost, add_up
 from ichfast.reproduce.plan import ENDED, Cell, Plan
-from ichfast.reproduce.studies import PROTOCOLS
+from ichfast.reproduce.studies import PROTOCOLS, Comparison
 
 FAIR = """\
 All rows share folds, test slices and split seed, and are validated after as many passes: by Adam
 one over the labelled slices, by L-BFGS one iteration."""
+UNVALIDATED = """\
+All rows share folds, test slices and split seed. Nothing is validated: no weights are chosen."""
 
 
 def describe_plan(
@@ -28,7 +30,8 @@ def describe_plan(
         f"{data.size}×{data.size} pixels, {plan.seeds} seed{'s' * (plan.seeds > 1)}",
     ]
     if plan.study.primary:
-        lines.append(f"primary comparison: {plan.study.primary}")
+        lines += ["primary comparison:", f"  {plan.study.primary}"]
+        lines += [f"  {_say_when(plan.study.primary, todo, jobs)}"]
     if todo:
         lines += ["", f"{'row':<20}{'cells':>6}{'passes':>9}{'time':>12}  "]
         lines += _list_rows(plan, todo)
@@ -36,13 +39,28 @@ def describe_plan(
         lines += [
             "",
             "Passes are over the labelled slices of a fold, for each cell; time is of one core.",
-            FAIR,
+            FAIR if data.validation else UNVALIDATED,
             *found.notes,
             "",
             f"In all about {format_seconds(seconds)} with {jobs} side by side, and "
             f"{format_bytes(size)} in {out} ({format_bytes(measure_free_space(out))} free).",
         ]
     return "\n".join(lines)
+
+
+def _say_when(comparison: Comparison, todo: dict[Cell, Cost], jobs: int) -> str:
+    """When the runs of a comparison will have ended, as they are not the last."""
+    rows = comparison.row, comparison.other
+    own = [
+        place
+        for place, cell in enumerate(todo)
+        if cell.column == comparison.column and cell.row in rows
+    ]
+    if not own:
+        return "none of its runs is to be run now"
+    before = list(todo.values())[: own[-1] + 1]
+    took = format_seconds(add_up(before, jobs)[0])
+    return f"known after {len(before)} of the cells, about {took}"
 
 
 def _list_rows(plan: Plan, todo: dict[Cell, Cost]) -> Iterator[str]:

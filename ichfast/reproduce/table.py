@@ -93,11 +93,17 @@ class Table:
             for pair in self.pair(Runs(comparison.row, column), Runs(comparison.other, column))
             if pair[0].cell.seed < first + seeds
         ]
-        by_seed = {}
-        for seed in range(first, first + seeds):
-            own = self._subtract([pair for pair in pairs if pair[0].cell.seed == seed])
-            by_seed[str(seed)] = own and own[comparison.score]["estimate"]
-        scores = self._subtract(pairs)
+        folds = PROTOCOLS[column.protocol].count_folds(column.scheme)
+
+        def subtract(chosen: list[tuple[Ended, Ended]]) -> dict[str, Any] | None:
+            scores = self._subtract(chosen)
+            return scores[comparison.score] if scores else None
+
+        def split(key: str, values: range) -> list[float | None]:
+            """The difference where this key of a cell has each value."""
+            parts = ([p for p in pairs if getattr(p[0].cell, key) == value] for value in values)
+            return [found["estimate"] if (found := subtract(part)) else None for part in parts]
+
         return {
             "row": comparison.row,
             "other": comparison.other,
@@ -105,10 +111,11 @@ class Table:
             "scheme": column.scheme,
             "score": comparison.score,
             "seeds": seeds,
-            "planned": seeds * PROTOCOLS[column.protocol].count_folds(column.scheme),
+            "planned": seeds * folds,
             "pairs": len(pairs),
-            "by_seed": by_seed,
-            "difference": scores and scores[comparison.score],
+            "by_seed": split("seed", range(first, first + seeds)),
+            "by_fold": split("fold", range(folds)),
+            "difference": subtract(pairs),
             "holm": None,
         }
 

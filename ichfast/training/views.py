@@ -43,11 +43,11 @@ class Greys(NamedTuple):
 class Donors(NamedTuple):
     """Whose lesions are pasted into N images."""
 
-    places: Tensor  # (N,) int64, in the labelled set; −1: nobody's
+    places: NDArray[np.int64]  # (N,) in the labelled set; −1: nobody's
     theta: Tensor  # (N, 2, 3), how the donor is placed
 
     def select(self, places: NDArray[np.int64]) -> "Donors":
-        return Donors(*(values[torch.from_numpy(places)] for values in self))
+        return Donors(self.places[places], self.theta[torch.from_numpy(places)])
 
 
 class View(NamedTuple):
@@ -114,13 +114,13 @@ def draw_donors(
     own at ``places``. Each is mirrored, turned and zoomed as augmentation says, and shifted by up
     to ``paste_shift``: without, its lesions come where they are in their own head."""
     limits, count = recipe.augmentation, len(places)
-    positive = labelled.positive.nonzero()[:, 0].numpy()
+    positive = np.flatnonzero(labelled.positive.numpy())
     random = make_generator(recipe.training.seed, f"donors {step}", epoch)
     drawn = random.integers(len(positive), size=count)
     drawn += positive[drawn] == places
     chosen = np.where(pasted, positive[drawn % len(positive)], -1)
     theta = make_theta(limits, limits.paste_shift, *random.uniform(-1, 1, (5, count)))
-    return Donors(torch.from_numpy(chosen), theta)
+    return Donors(chosen, theta)
 
 
 def draw_greys(recipe: Recipe, step: str, epoch: int, widths: Tensor) -> Greys | None:
@@ -180,11 +180,12 @@ def paste_lesions(
 ) -> tuple[Tensor, Tensor]:
     """The images and masks with the lesions of their donors, whose slices are seen through the
     images' own ``windows`` (B, 1, 2)."""
-    pasted = (donors.places >= 0).nonzero()[:, 0]
-    if not len(pasted):  # of this process's share
+    chosen = np.flatnonzero(donors.places >= 0)
+    if not len(chosen):  # of this process's share
         return images, masks
+    pasted = torch.from_numpy(chosen)
     warp = Warp(donors.theta[pasted], windows[pasted])
-    sources, lesions = labelled.batch(donors.places[pasted], warp)
+    sources, lesions = labelled.batch(donors.places[chosen], warp)
     assert lesions is not None
     own = pasted.to(images.device, non_blocking=True)
     feather = torch.full((len(pasted),), FEATHER, device=images.device)

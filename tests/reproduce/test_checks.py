@@ -89,9 +89,12 @@ def test_kinds_of_haemorrhage(checked) -> None:
     assert "trains without intraparenchymal, intraventricular" in notes[0]
     pool = slices("u", 10, kinds=SUBTYPES[1:], masks=False)
     notes = checked(slices("p", 20), pool, "pretrained", 50).notes
-    assert notes[0].startswith("scheme 50, fold 0: row pretrained never sees epidural among")
+    assert notes == [
+        "row pretrained, protocol paper: no epidural among the unlabelled slices that it learns to "
+        "name"
+    ]
     bare = replace(pool, subtypes=((),) * 20)
     with pytest.raises(DataError, match="no unlabelled slice has any: add such scans, or"):
         checked(slices("p", 20), bare, "pretrained", 50)
-    with pytest.raises(DataError, match=r"labels of the unlabelled slices.*row!=pretrained"):
+    with pytest.raises(DataError, match=r"row pretrained: .*no table says.*row!=pretrained"):
         checked(slices("p", 20), slices("u", 10, kinds=(), masks=False), "pretrained", 50)

@@ -33,6 +33,8 @@ STEPS = {
     "mean_teacher": ("mean_teacher",),
     "cps": ("cps",),
     "pseudo_label": ("pseudo_label",),
+    "unimatch": ("unimatch", "strong.cutmix=0.5"),
+    "paste_negatives": ("paste_negatives", "augmentation.gamma=1.2"),
 }
 """a strategy that takes the step, and further settings"""
 ADAM = "supervised.optimizer=adam"
@@ -171,6 +173,7 @@ class Synchronizations(TorchDispatchMode):
 def test_no_number_is_read_within_an_epoch(name, monkeypatch) -> None:
     """Until its very end, where the losses are read together."""
     step: Any = one_step(name, ADAM)
+    assert step.labelled.positive.any()  # looked up on the host, once for all epochs
     mode = Synchronizations()
     for one in getattr(step, "kinds", {"": step}).values():
         # Adam counts its steps on the host.

@@ -14,7 +14,13 @@ def load(labelled: Path, unlabelled: Path | None, *settings: str) -> Parts:
     folders = [f"data.labelled={str(labelled)!r}"]
     if unlabelled is not None:
         folders.append(f"data.unlabelled={str(unlabelled)!r}")
-    fixed = "data.size=32", "data.validation=0", "data.train=0.67", "data.test=0.33"
+    fixed = (
+        "data.size=32",
+        "training.select=last",
+        "data.validation=0",
+        "data.train=0.67",
+        "data.test=0.33",
+    )
     window = "data.window=[40, 120]"
     return load_parts(tiny(*folders, *fixed, window, *settings), labelled)
 
@@ -39,6 +45,7 @@ def rename_patients(root: Path) -> Path:
     ("settings", "reason"),
     [
         (["training.strategy=pretrained"], "strategy pretrained learns.*another training.strategy"),
+        (["training.strategy=paste_negatives"], "strategy paste_negatives learns"),
         (
             ["training.strategy=mean_teacher", "together.slice_labels=use"],
             "together.slice_labels = use learns .*slice_labels = ignore",
@@ -51,7 +58,7 @@ def test_a_table_that_is_needed_and_missing(tmp_path, settings, reason) -> None:
     settings = [*settings, "supervised.optimizer=adam", "data.unlabelled_slices=all"]
     with pytest.raises(DataError, match=f"bare: no table says which .*{reason}"):
         load(labelled, bare, *settings)
-    without = [one for one in settings if "slice_labels" not in one and "pretrained" not in one]
+    without = [one for one in settings if "slice_labels" not in one and "strategy" not in one]
     assert len(load(labelled, bare, *without, "training.strategy=mean_teacher").train) == 2
     with pytest.raises(DataError, match=f"labelled: no table says which .*{reason}"):
         load(remove_table(labelled), None, *settings, "data.labelled_share=0.5")

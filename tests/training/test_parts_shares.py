@@ -49,7 +49,13 @@ def load(*settings: str, whole: SliceSet | None = None) -> Parts:
     return load_parts(recipe, Path("nowhere"), read)
 
 
-FOLDS = "data.scheme=80", "data.fold=2", "data.validation=0", "data.test=0.75"
+FOLDS = (
+    "training.select=last",
+    "data.scheme=80",
+    "data.fold=2",
+    "data.validation=0",
+    "data.test=0.75",
+)
 ALL = "data.slices=all"
 
 
@@ -197,7 +203,8 @@ def test_where_nobody_is_left_without_masks() -> None:
 )
 def test_nobody_validates_where_the_share_is_0(folds, slices) -> None:
     whole = hospital()
-    settings = (*folds, f"data.slices={slices}", "data.validation=0", "data.train=0.4")
+    empty = "training.select=last", "data.validation=0", "data.train=0.4"
+    settings = (*folds, f"data.slices={slices}", *empty)
     data = tiny(*settings).data
     if slices == "positive":
         whole = whole.select(whole.positive.nonzero()[:, 0].tolist())
@@ -223,7 +230,7 @@ def test_others_of_a_folder(tmp_path) -> None:
     recipe = tiny(
         f"data.labelled={str(root)!r}", "data.unlabelled_slices=all", "data.window=[40, 120]",
         "data.size=32", "data.validation=0", "data.train=0.67", "data.test=0.33",
-        f"{SHARE}=0.5", "training.strategy=curriculum",
+        f"{SHARE}=0.5", "training.strategy=curriculum", "training.select=last",
     )  # fmt: skip
     parts = load_parts(recipe, tmp_path)
     counts = parts.count()

@@ -12,7 +12,6 @@ from ichfast.data import SliceSet
 from ichfast.errors import DataError
 from ichfast.models import ReducedUNet
 from ichfast.training.steps.average import MovingAverage
-from ichfast.training.steps.base import EpochResult
 from ichfast.training.steps.batches import take_share
 from ichfast.training.steps.loss import make_pseudo_loss
 from ichfast.training.steps.statistics import freeze_statistics
@@ -35,6 +34,7 @@ class TaughtStep(TogetherStep):
     def guess(self, network: ReducedUNet, pair: Pair) -> Tensor:
         """Probabilities (U, 1, S, S) that ``network`` gives the unlabelled slices as they are; 0
         all over a slice that is known to have no haemorrhage."""
+        network.train()  # by the batch's own statistics
         with torch.no_grad(), freeze_statistics(network):
             guess = self.forward(network.segment, pair.unlabelled).sigmoid()
         if self.negative is None:
@@ -80,10 +80,6 @@ class AveragedTeacherStep(TaughtStep):
         self.student = copy.deepcopy(self.model)
         self.teacher = MovingAverage(self.model, self.student, self.recipe.together.ema)
         return self.student
-
-    def run(self, epoch: int, *, moved: bool) -> EpochResult:
-        self.model.train()  # so that it guesses by the batch's statistics
-        return super().run(epoch, moved=moved)
 
     def finish_update(self) -> None:
         self.teacher.update()

@@ -22,7 +22,7 @@ class PasteNegativesStep(TogetherStep):
     def prepare(self) -> None:
         super().prepare()
         negative = find_negative(self.unlabelled, "strategy paste_negatives")
-        self.rows = negative.nonzero()[:, 0].numpy()
+        self.rows = np.flatnonzero(negative.numpy())
 
     def draw_batches(self, epoch: int) -> list[tuple[Batch, Batch]]:
         pairs = draw_beside(self.labelled, self.rows, self.recipe, epoch)
