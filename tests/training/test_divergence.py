@@ -96,6 +96,19 @@ def test_a_diverged_run_is_not_finished_over_that(start, tmp_path, monkeypatch) 
         finish(tiny("training.strategy=supervised"), held, torch.device("cpu"), parts())
 
 
+def test_finish_evaluates_a_diverged_run_that_was_not(start, tmp_path, monkeypatch) -> None:
+    settings = ("training.strategy=supervised", "training.select=last")
+    good = start(tmp_path / "good", *settings, "training.epochs=2")
+    start(tmp_path / "run", *settings, "training.epochs=2")
+    with monkeypatch.context() as patch:
+        patch.setattr(supervised.SupervisedLBFGS, "run", lambda *_, **__: EpochResult(math.nan, 1))
+        assert start(tmp_path / "run", *settings)["test"] is None
+    with RunFolder(tmp_path / "run", resume=True) as held:
+        metrics = finish(tiny(*settings), held, torch.device("cpu"), parts())
+    assert (metrics["status"], metrics["reason"]) == ("diverged", "the supervised loss is nan")
+    assert metrics["test"] == good["test"]
+
+
 def test_a_run_that_diverges_before_any_validation(start, tmp_path, monkeypatch) -> None:
     def run(self, epoch: int, *, moved: bool) -> EpochResult:
         return EpochResult(math.inf, 1)
