@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from ichfast.data import SCHEMES
 from ichfast.reproduce.rows import CT_ICH_ROWS, ROWS, TableRow
 from ichfast.training import PRESETS, Recipe
+from ichfast.training.presets import STRONG_BASELINE
 from ichfast.training.recipe import merge
 
 SHARED: dict[str, Any] = {"data.test_slices": "all"}
@@ -167,44 +168,16 @@ DEMO = {
     "phantom.slices": 4,
 }
 
-CT_ICH = {
-    "training.epochs": 25,
+CT_ICH = STRONG_BASELINE | {
     "training.checkpoint_every": 5,
-    "training.select": "ema",
-    "training.statistics": "running",
-    "model.channels": [16, 32, 64, 128],
-    "supervised.optimizer": "adam",
-    "supervised.alpha": 0.5,
-    "supervised.beta": 0.5,
-    "supervised.cross_entropy": 1.0,
-    "supervised.batch_size": 8,
-    "supervised.draws": 800,
-    "supervised.positive": 0.5,
-    "unsupervised.batch_size": 8,
-    "adam.learning_rate": 2e-3,
-    "adam.decay": "cosine",
     "curriculum.k": 5.0,  # half of all epochs supervised, as in the paper
     "pretraining.epochs": 5,
     "together.ramp": 0.2,
-    "augmentation.flip": 0.5,
-    "augmentation.rotation": 15.0,
-    "augmentation.scale": 1.2,
-    "augmentation.shift": 0.05,
-    "augmentation.level": 10.0,
-    "augmentation.width": 1.2,
-    "augmentation.gamma": 1.3,
-    "augmentation.blur": 1.0,
-    "augmentation.noise": 5.0,
-    "augmentation.paste": 0.5,
-    "augmentation.paste_shift": 0.1,
     "strong.level": 15.0,
     "strong.width": 1.4,
     "strong.gamma": 1.5,
     "strong.blur": 1.5,
     "strong.cutmix": 0.5,
-    "data.size": 96,
-    "data.slices": "all",
-    "data.unlabelled_slices": "all",
     "data.train": 0.8,
     "data.validation": 0.0,  # the last weights' average: nothing is chosen by labels
     "compute.precision": "bfloat16",

@@ -26,9 +26,9 @@ from ichfast.weights.shipped import save
 PROG = "python -m ichfast.weights"
 
 DESCRIPTION = """\
-Train the preset "own" on all 82 patients of CT-ICH 1.0.0 and write the weights that ship, with
-their card. Nobody is left for a test: what such models are worth, cross-validation says (--card).
-Stop it at any time: the same command resumes where it stopped.
+Train the baseline of the study on all 82 patients of CT-ICH 1.0.0 and write the weights that
+ship, with their card. Nobody is left for a test: what such models are worth, cross-validation
+says (--card). Stop it at any time: the same command resumes where it stopped.
 """
 
 

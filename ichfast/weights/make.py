@@ -9,7 +9,7 @@ import ichfast
 from ichfast.data import find_layout
 from ichfast.errors import DataError
 from ichfast.reproduce.studies import STUDIES
-from ichfast.training import PRESETS, Recipe
+from ichfast.training import Recipe
 from ichfast.training.parts import Parts
 from ichfast.training.recipe import compare, merge, parse, to_toml
 from ichfast.weights.card import Card, CrossValidation, Data, Score
@@ -62,8 +62,8 @@ WHOSE = {
 
 
 def make_recipe() -> Recipe:
-    """The preset ``own`` on all patients."""
-    return merge(PRESETS["own"], EVERYBODY)
+    """The study's baseline on all patients."""
+    return merge(STUDIES["ct-ich"].recipe, EVERYBODY)
 
 
 def check_data(parts: Parts, root: Path, data: Data) -> None:
