@@ -44,7 +44,9 @@ class Cost:
 
 def estimate_cost(cell: Cell, sizes: Sizes) -> Cost:
     recipe = cell.recipe
-    each, parameters = _measure(recipe.model, recipe.data.size)
+    lbfgs = recipe.supervised.optimizer == "lbfgs"
+    precision = torch.float32 if lbfgs else getattr(torch, recipe.compute.precision)
+    each, parameters = _measure(recipe.model, recipe.data.size, precision)
     passes, slices = 0.0, 0.0
     drawn = recipe.supervised.draws or sizes.train
     for step, epochs in _count_steps(recipe).items():
@@ -71,10 +73,10 @@ def _count_steps(recipe: Recipe) -> Mapping[type[Step], int]:
 
 
 @cache
-def _measure(model: ModelSettings, size: int) -> tuple[float, int]:
+def _measure(model: ModelSettings, size: int, precision: torch.dtype) -> tuple[float, int]:
     """Seconds of one core for a slice forward and backward, and the number of parameters."""
     net = models.build("unet", model.channels, 0, model.convolutions)
-    image = torch.rand(4, 1, size, size)
+    image = torch.rand(8, 1, size, size)
     loss = JaccardLoss(sigmoid=True, batch=True)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -82,7 +84,9 @@ def _measure(model: ModelSettings, size: int) -> tuple[float, int]:
         times = []
         for _ in range(3):  # the first one warms up
             start = time.process_time()
-            loss(net.segment(image), image > 0.9).backward()
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+                logits = net.segment(image)
+            loss(logits.float(), image > 0.9).backward()
             times.append(time.process_time() - start)
     finally:
         torch.set_num_threads(threads)

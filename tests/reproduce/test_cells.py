@@ -10,16 +10,25 @@ from multiprocessing import Pipe
 from pathlib import Path
 
 import pytest
+from small_study import ADAM
 
 from ichfast.data import load_slices
 from ichfast.reproduce import cells, worker
 from ichfast.reproduce.__main__ import main
 from ichfast.reproduce.cells import Worker, run_cells
 from ichfast.reproduce.plan import has_ended, make_plan
-from ichfast.reproduce.studies import STUDIES
+from ichfast.reproduce.studies import BASELINE, STUDIES
 from ichfast.training.recipe import apply_settings, merge
 
 TWO_ROWS = ("--only=scheme=50,row=supervised", "--only=scheme=50,row=curriculum")
+
+STUDY = STUDIES["ct-ich"]
+STUDY_ROWS = (
+    "--preset=ct-ich",
+    *(f"--set={setting}" for setting in ADAM),
+    f"--only=protocol=own,scheme=20,fold=[01],seed=0,row={BASELINE}",
+    f"--only=protocol=own,scheme=20,fold=[01],seed=0,row={STUDY.method}",
+)
 
 
 @pytest.fixture
@@ -110,10 +119,11 @@ def test_a_cell_whose_data_have_changed(plan, tmp_path) -> None:
     assert "ZeroDivisionError" in text
 
 
+@pytest.mark.parametrize("rows", [TWO_ROWS, STUDY_ROWS], ids=["demo", "ct-ich"])
 @pytest.mark.usefixtures("alone")
-def test_killed_stopped_and_gone_on_with(words, tmp_path) -> None:
+def test_killed_stopped_and_gone_on_with(rows, words, tmp_path) -> None:
     """SIGKILL, then Ctrl-C, then to the end: the same files as of a table left alone."""
-    more = [*TWO_ROWS, "--set=training.epochs=8", "--jobs=1"]
+    more = [*rows, "--set=training.epochs=8", "--jobs=1"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     command = [sys.executable, "-m", "ichfast.reproduce", *words(broken, *more)]
     for sign, status in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)):
@@ -123,7 +133,7 @@ def test_killed_stopped_and_gone_on_with(words, tmp_path) -> None:
         )
         wait_for(lambda lines=lines: epochs(broken) > lines + 3 or child.poll() is not None)  # noqa: B023
         child.send_signal(sign)
-        assert child.wait(60) == status
+        assert child.wait(300) == status
         wait_for(lambda: not in_use(broken))
     assert sum(ended(broken)) < 4
     assert main(words(broken, *more)) == 0
@@ -138,7 +148,7 @@ def epochs(out: Path) -> int:
 
 
 def ended(out: Path) -> list[bool]:
-    files = [folder / "metrics.json" for folder in out.glob("scheme*/fold*/*")]
+    files = [folder / "metrics.json" for folder in out.rglob("fold*/*-seed?")]
     return [
         file.exists() and json.loads(file.read_text())["status"] == "finished" for file in files
     ]
@@ -150,7 +160,7 @@ def in_use(out: Path) -> bool:
     return any(owner and Path(f"/proc/{owner}").exists() for owner in owners)
 
 
-def wait_for(condition, seconds: float = 60) -> None:
+def wait_for(condition, seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_study import ADAM
 from test_report import Page
 
 from ichfast.report.table1 import render
@@ -15,14 +16,6 @@ from ichfast.reproduce.__main__ import main
 from ichfast.reproduce.studies import BASELINE, STUDIES, Column, Part
 from ichfast.training.folder import LOG, METRICS, RECIPE, SLICES
 
-ADAM = (
-    "supervised.optimizer=adam",
-    "supervised.draws=8",
-    "supervised.batch_size=4",
-    "unsupervised.batch_size=4",
-    "training.ema=0.5",
-    "compute.precision=float32",
-)
 STUDY = STUDIES["ct-ich"]
 PRIMARY = STUDY.primary
 assert PRIMARY is not None
