@@ -41,7 +41,7 @@ SHARED: dict[str, Any] = {
     "unsupervised.batch_size": 4,
     "curriculum.k": 5.0,
     "adam.learning_rate": 2e-3,
-    "together.ramp": 40,
+    "together.ramp": 0.4,
     "data.scheme": 20,
     "data.train": 0.4,
     "data.validation": 0.4,  # a few slices could not choose an epoch
