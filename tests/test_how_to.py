@@ -93,3 +93,14 @@ def test_own_dicom(folder):
     for run, strategy in (("first", "supervised"), ("first-with-my-ct", "curriculum")):
         found = metrics(folder / "runs" / run)
         assert (found["status"], found["strategy"]) == ("finished", strategy)
+
+
+def test_ct_ich(folder):
+    printed = follow("ct-ich.md", folder)
+    slices, patients, positive = map(int, printed.splitlines()[0].split())
+    assert (slices, patients) == (24, 6)
+    assert 0 < positive < slices
+    assert "no problems" in printed
+    for run, strategy in (("first", "supervised"), ("few", "paste_negatives")):
+        found = metrics(folder / "runs" / run)
+        assert (found["status"], found["strategy"]) == ("finished", strategy)
