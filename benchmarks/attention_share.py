@@ -48,7 +48,7 @@ OVERRIDES = {
     "supervised.optimizer": "adam",
     "supervised.cross_entropy": 1.0,
     "adam.learning_rate": 2e-3,
-    "curriculum.k": 6.0,
+    "curriculum.k": 4.0,
     "data.size": 96,
     "data.scheme": 80,
     "data.unlabelled_slices": "all",
@@ -206,7 +206,7 @@ def main() -> int:
     parser.add_argument("--labelled", type=Path)
     parser.add_argument("--unlabelled", type=Path)
     parser.add_argument("--run", type=Path, help="a run's folder")
-    parser.add_argument("--epochs", type=int, nargs="+", default=[0, 8, 16, 32])
+    parser.add_argument("--epochs", type=int, nargs="+", default=[0, 4, 8, 16])
     options = parser.parse_args()
     if (options.run is None) == (options.labelled is None or options.unlabelled is None):
         parser.error("give --run, or --labelled and --unlabelled")

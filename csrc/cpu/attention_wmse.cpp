@@ -58,10 +58,9 @@ ICHFAST_INLINE void grad_tile(const Inputs<A> in, const Scale<A> s, int64_t n,
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
     const auto v = voxel(in.image[i], in.logits[i], in.background[i], in.foreground[i], kSigmoid);
-    const auto here = at_voxel<kBalance>(s, v);
-    out.background[i] = grad_background(v, here, kSigmoid);
-    out.foreground[i] = grad_foreground(v, here, kSigmoid);
-    if constexpr (kLogits) out.logits[i] = grad_logit(in.image[i], v, here);
+    out.background[i] = grad_background<kBalance>(v, s, kSigmoid);
+    out.foreground[i] = grad_foreground<kBalance>(v, s, kSigmoid);
+    if constexpr (kLogits) out.logits[i] = grad_logit<kBalance>(in.image[i], v, s);
   }
 }
 

@@ -81,10 +81,9 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
 #pragma unroll
     for (int k = 0; k < step.kWidth; ++k) {
       const auto v = voxel(xs[k], zs[k], rs.background[k], rs.foreground[k], kSigmoid);
-      const auto here = at_voxel<kBalance>(s, v);
-      r_grad.background[k] = grad_background(v, here, kSigmoid);
-      r_grad.foreground[k] = grad_foreground(v, here, kSigmoid);
-      if constexpr (kLogits) z_grad[k] = grad_logit(xs[k], v, here);
+      r_grad.background[k] = grad_background<kBalance>(v, s, kSigmoid);
+      r_grad.foreground[k] = grad_foreground<kBalance>(v, s, kSigmoid);
+      if constexpr (kLogits) z_grad[k] = grad_logit<kBalance>(xs[k], v, s);
     }
     r_out.put(step, r_grad);
     if constexpr (kLogits) z_out.put(step, z_grad);

@@ -113,36 +113,37 @@ ICHFAST_HD Scale<T> scale(Balance balance, const Loss<T>& l, T grad, T n) {
   }
 }
 
-// The same for one voxel: 2wg for both errors, and with area what ∂L/∂m has beside them.
-template <Balance kBalance, class T>
-ICHFAST_HD Scale<T> at_voxel(const Scale<T>& s, const Voxel<T>& v) {
-  if constexpr (kBalance == Balance::kPaper) {
-    return s;
-  } else {
-    // Written so that a GPU has registers enough for the eight voxels of a step: with a factor of e
-    // made once for all of them, or with 1 − m, it spills some.
-    const T half = T(0.5) * squares(v);
-    const T weight = v.mask * s.foreground + (s.background - v.mask * s.background);
-    return {weight, weight, s.area + (s.foreground * half - s.background * half)};
-  }
+// 2wg, what a voxel's residual counts for in kRegion. Written so that a GPU has registers enough
+// for the eight voxels of a step: with 1 − m it spills some.
+template <class T>
+ICHFAST_HD T weight(const Voxel<T>& v, const Scale<T>& s) {
+  return v.mask * s.foreground + (s.background - v.mask * s.background);
 }
 
-template <class T>
+template <Balance kBalance, class T>
 ICHFAST_HD T grad_background(const Voxel<T>& v, const Scale<T>& s, bool sigmoid_r) {
-  const T g = -s.background * v.residual_b;
+  const T w = kBalance == Balance::kPaper ? s.background : weight(v, s);
+  const T g = -w * v.residual_b;
   return sigmoid_r ? g * sigmoid_slope(v.background) : g;
 }
 
-template <class T>
+template <Balance kBalance, class T>
 ICHFAST_HD T grad_foreground(const Voxel<T>& v, const Scale<T>& s, bool sigmoid_r) {
-  const T g = -s.foreground * v.residual_f;
+  const T w = kBalance == Balance::kPaper ? s.foreground : weight(v, s);
+  const T g = -w * v.residual_f;
   return sigmoid_r ? g * sigmoid_slope(v.foreground) : g;
 }
 
-template <class T>
+template <Balance kBalance, class T>
 ICHFAST_HD T grad_logit(T image, const Voxel<T>& v, const Scale<T>& s) {
-  const T g = s.area + image * (s.foreground * v.residual_f - s.background * v.residual_b);
-  return g * sigmoid_slope(v.mask);
+  if constexpr (kBalance == Balance::kPaper) {
+    const T g = s.area + image * (s.foreground * v.residual_f - s.background * v.residual_b);
+    return g * sigmoid_slope(v.mask);
+  } else {
+    const T w = weight(v, s), half = T(0.5) * squares(v);
+    const T area = s.area + (s.foreground * half - s.background * half);
+    return (area + image * (w * (v.residual_f - v.residual_b))) * sigmoid_slope(v.mask);
+  }
 }
 
 }  // namespace ichfast::attention_wmse

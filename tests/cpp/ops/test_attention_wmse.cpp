@@ -18,9 +18,21 @@ void add(Balance balance, const Voxel<double>& v, double* sums) {
       : add<Balance::kRegion>(v, sums[kMask], sums[kBackground], sums[kForeground]);
 }
 
-Scale<double> at_voxel(Balance balance, const Scale<double>& s, const Voxel<double>& v) {
-  return balance == Balance::kPaper ? at_voxel<Balance::kPaper>(s, v)
-                                    : at_voxel<Balance::kRegion>(s, v);
+struct Gradients {
+  double logit, background, foreground;
+};
+
+template <Balance kBalance>
+Gradients differentiate(double image, const Voxel<double>& v, const Scale<double>& s,
+                        bool sigmoid_r) {
+  return {grad_logit<kBalance>(image, v, s), grad_background<kBalance>(v, s, sigmoid_r),
+          grad_foreground<kBalance>(v, s, sigmoid_r)};
+}
+
+Gradients differentiate(Balance balance, double image, const Voxel<double>& v,
+                        const Scale<double>& s, bool sigmoid_r) {
+  return balance == Balance::kPaper ? differentiate<Balance::kPaper>(image, v, s, sigmoid_r)
+                                    : differentiate<Balance::kRegion>(image, v, s, sigmoid_r);
 }
 
 struct Exact {
@@ -41,10 +53,10 @@ Exact exact(const Doubles& x, const Doubles& z, const Doubles& r, const Doubles&
     const auto s = scale(balance, l, grad[b], double(n));
     result.losses.push_back(l.value);
     for (int64_t i = 0; i < n; ++i) {
-      const auto here = at_voxel(balance, s, at(i));
-      result.grad_logits.push_back(grad_logit(x[b * n + i], at(i), here));
-      result.grad_reconstruction[2 * b * n + i] = grad_background(at(i), here, sigmoid_r);
-      result.grad_reconstruction[(2 * b + 1) * n + i] = grad_foreground(at(i), here, sigmoid_r);
+      const auto g = differentiate(balance, x[b * n + i], at(i), s, sigmoid_r);
+      result.grad_logits.push_back(g.logit);
+      result.grad_reconstruction[2 * b * n + i] = g.background;
+      result.grad_reconstruction[(2 * b + 1) * n + i] = g.foreground;
     }
   }
   return result;
@@ -163,10 +175,10 @@ void test_math(Balance balance) {
         return slope;
       };
       const auto v = voxel(p.image, p.logit, p.background, p.foreground, sigmoid_r);
-      const auto here = at_voxel(balance, s, v);
-      CHECK_NEAR(grad_background(v, here, sigmoid_r), along(p.background), 1e-9);
-      CHECK_NEAR(grad_foreground(v, here, sigmoid_r), along(p.foreground), 1e-9);
-      CHECK_NEAR(grad_logit(p.image, v, here), along(p.logit), 1e-9);
+      const auto g = differentiate(balance, p.image, v, s, sigmoid_r);
+      CHECK_NEAR(g.background, along(p.background), 1e-9);
+      CHECK_NEAR(g.foreground, along(p.foreground), 1e-9);
+      CHECK_NEAR(g.logit, along(p.logit), 1e-9);
     }
   }
   for (int spoiled = 0; spoiled < 4; ++spoiled) {
