@@ -27,9 +27,10 @@ from ichfast.evaluation.thresholds import tune_thresholds
 from ichfast.reproduce.cells import run_cells
 from ichfast.reproduce.plan import Cell, has_ended
 from ichfast.reproduce.rows import Overrides, follow_recipe, use_adam
-from ichfast.training import PRESETS, Recipe, recipe
+from ichfast.training import Recipe, recipe
 from ichfast.training.folder import METRICS
 from ichfast.training.parts import ensure_phantom, load_parts
+from ichfast.training.presets import SMALL
 from ichfast.training.strategy import make_strategy
 
 RESULTS = Path(__file__).parent / "results"
@@ -150,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"no row {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
     cohorts = list(range(options.cohorts[0], options.cohorts[1] + 1))
     try:
-        base = recipe.merge(PRESETS["demo"], SHARED)
+        base = recipe.merge(Recipe(), SMALL | SHARED)
         base = recipe.apply_settings(base, options.set)
         cells = {(row, c): make_cell(row, c, base) for c in cohorts for row in options.rows}
         todo = [one for one in cells.values() if not has_ended(one, options.out)]

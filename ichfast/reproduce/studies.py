@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ichfast.data import SCHEMES
 from ichfast.reproduce.rows import CT_ICH_ROWS, ROWS, TableRow
 from ichfast.training import PRESETS, Recipe
-from ichfast.training.presets import BESIDE_IT, STRONG_BASELINE
+from ichfast.training.presets import BESIDE_IT, SMALL, STRONG_BASELINE
 from ichfast.training.recipe import merge
 
 SHARED: dict[str, Any] = {"data.test_slices": "all"}
@@ -196,7 +196,7 @@ STUDIES = {
     for study in (
         Study(
             "demo",
-            merge(PRESETS["demo"], DEMO),
+            merge(Recipe(), SMALL | DEMO),
             ROWS,
             (Part(PAPER_COLUMNS),),
             amounts=(10, 30),

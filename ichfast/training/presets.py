@@ -56,25 +56,40 @@ BESIDE_IT: dict[str, Any] = {
 SEMI_SUPERVISED = "curriculum"
 """the strategy of ``own`` where there are unlabelled scans"""
 
+SMALL: dict[str, Any] = {
+    "training.epochs": 20,
+    "model.channels": [8, 16, 32, 64],
+    "supervised.batch_size": 8,
+    "unsupervised.batch_size": 8,
+    "curriculum.k": 10.0,
+    "lbfgs.max_iter": 10,
+    "adam.learning_rate": 1e-3,
+    "data.size": 128,
+    "data.train": 0.25,
+    "data.validation": 0.15,
+    "data.test": 0.6,
+    "phantom.patients": 100,
+    "phantom.unlabelled": 40,
+    "phantom.slices": 6,
+    "phantom.size": 256,
+}
+"""A phantom, a model and a run that two cores are done with in minutes."""
+
 PRESETS = {
     "demo": merge(
         Recipe(),
-        {
-            "training.epochs": 20,
-            "model.channels": [8, 16, 32, 64],
-            "supervised.batch_size": 8,
-            "unsupervised.batch_size": 8,
-            "curriculum.k": 10.0,
-            "lbfgs.max_iter": 10,
-            "adam.learning_rate": 1e-3,
-            "data.size": 128,
-            "data.train": 0.25,
-            "data.validation": 0.15,
-            "data.test": 0.6,
-            "phantom.patients": 100,
-            "phantom.unlabelled": 40,
-            "phantom.slices": 6,
-            "phantom.size": 256,
+        SMALL
+        | {
+            "training.epochs": 80,
+            "training.validate_every": 5,
+            "supervised.optimizer": "adam",
+            "supervised.alpha": 0.5,
+            "supervised.beta": 0.5,
+            "supervised.cross_entropy": 1.0,
+            "adam.learning_rate": 4e-3,
+            "adam.decay": "cosine",
+            "curriculum.k": 17.0,  # more than half of all epochs supervised
+            "data.test_slices": "all",
         },
     ),
     "own": merge(

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 from benchmarks import cohorts
-from ichfast.training import PRESETS, Recipe, recipe
+from ichfast.training import Recipe, recipe
+from ichfast.training.presets import SMALL
 from ichfast.training.strategy import make_strategy
 
 
 @pytest.fixture
 def base() -> Recipe:
-    return recipe.merge(PRESETS["demo"], cohorts.SHARED)
+    return recipe.merge(Recipe(), SMALL | cohorts.SHARED)
 
 
 def test_a_cohort_is_a_phantom_of_its_own_and_shared_by_all_rows(base) -> None:

@@ -23,6 +23,8 @@ PHANTOM = (
     "data.train=0.4",
     "data.validation=0.3",
     "data.test=0.3",
+    "training.validate_every=1",
+    "adam.decay=none",  # so that a run may be given more epochs
 )
 RUN_FILES = {
     "recipe.toml",

@@ -11,8 +11,9 @@ import torch
 from slice_sets import WINDOW, slice_set
 
 from ichfast.data import SliceSet
-from ichfast.training import PRESETS, Recipe, RunFolder, recipe, run
+from ichfast.training import Recipe, RunFolder, recipe, run
 from ichfast.training.parts import Parts
+from ichfast.training.presets import SMALL
 
 TINY = (
     "training.epochs=6",
@@ -48,7 +49,7 @@ def labelled_by_table(slices: SliceSet) -> SliceSet:
 
 
 def tiny(*settings: str) -> Recipe:
-    return recipe.apply_settings(PRESETS["demo"], [*TINY, *settings])
+    return recipe.apply_settings(recipe.merge(Recipe(), SMALL), [*TINY, *settings])
 
 
 @cache
