@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from ichfast.files import write_whole
 from ichfast.report.figures import encode_picture, trace_outline
-from ichfast.report.page import NO_NUMBER, format_score, load_template
-from ichfast.report.run import to_float
+from ichfast.report.page import format_score, load_template
 from ichfast.report.table1_figures import (
     draw_label_curve,
     draw_training_curves,
     draw_unlabelled_curve,
 )
+from ichfast.report.table1_words import format_difference, format_interval, format_probability
 
 PAGE = "table1.html"
 DETECTION = {
@@ -98,48 +98,24 @@ def render(result: dict[str, Any], pictures: TablePictures | None) -> str:
 
 
 def find_tested(protocol: Mapping[str, Any]) -> list[str]:
-    """The schemes that some row has scores of."""
+    """The schemes that some trained row has scores of."""
+    trained = [row for row in protocol["rows"] if row["name"] != "floor"]
     return [
         scheme
         for scheme in protocol["schemes"]
-        if any(row["schemes"][scheme]["scores"] for row in protocol["rows"])
+        if any(row["schemes"][scheme]["scores"] for row in trained)
     ]
 
 
 def name_scores(protocol: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Name -> label and unit of every score that some row has."""
+    """Name -> label and unit of every score that some row has a number for."""
     found: dict[str, dict[str, str]] = {}
     for row in protocol["rows"]:
         for entry in row["schemes"].values():
             for name, one in (entry["scores"] or {}).items():
-                found[name] = {"label": one["label"], "unit": one["unit"]}
+                if one["estimate"] is not None:
+                    found[name] = {"label": one["label"], "unit": one["unit"]}
     return found
-
-
-def format_interval(value: Mapping[str, Any]) -> str:
-    """Low and high; nothing where there is no interval."""
-    if value["low"] is None:
-        return ""
-    return f"{_format_number(value['low'], value)} to {_format_number(value['high'], value)}"
-
-
-def _format_number(number: float, value: Mapping[str, Any]) -> str:
-    return f"{number:.1f}" if value.get("unit") == "mm" else f"{number:.3f}"
-
-
-def format_difference(value: Any, unit: str = "") -> str:
-    """A number with its sign."""
-    if value is None:
-        return NO_NUMBER
-    text = f"{to_float(value):+.1f}" if unit == "mm" else f"{to_float(value):+.3f}"
-    return text.replace("-", "−")
-
-
-def format_probability(value: Any) -> str:
-    """A p-value."""
-    if value is None:
-        return NO_NUMBER
-    return "< 0.001" if value < 0.001 else f"{to_float(value):.3f}"
 
 
 def judge(value: Mapping[str, Any]) -> str:

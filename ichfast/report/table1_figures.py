@@ -27,7 +27,8 @@ def draw_label_curve(protocol: Mapping[str, Any]) -> Plot | None:
         ]
         for row in protocol["rows"]
     }
-    if len({x for points in lines.values() for x, _ in points}) < 2:
+    trained = {x for name, points in lines.items() if name != "floor" for x, _ in points}
+    if len(trained) < 2:
         return None
     figure, axes = make_axes("patients with labels, %", "Dice, pooled")
     figure.set_size_inches(5.2, 4)

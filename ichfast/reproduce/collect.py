@@ -18,7 +18,7 @@ from ichfast.reproduce.studies import AMOUNT_COLUMN, BASELINE, PROTOCOLS, SHARED
 from ichfast.reproduce.table import Curve, Ended, Runs, Table
 from ichfast.training.folder import LOG, METRICS, SLICES
 from ichfast.training.parts import Load
-from ichfast.training.recipe import to_toml
+from ichfast.training.recipe import Recipe, merge, to_toml
 from ichfast.training.strategy import make_strategy
 
 FORMAT = 2
@@ -34,7 +34,8 @@ def collect(plan: Plan, out: Path, found: Findings, load: Load) -> dict[str, Any
         "ichfast": ichfast.__version__,
         "preset": study.name,
         "phantom": not plan.base.data.labelled,
-        "recipe": to_toml(plan.base),
+        "recipe": to_toml(_hide_folders(plan.base)),
+        "credit": study.credit,
         "shared": SHARED,
         "validated": plan.base.data.validation > 0,
         "seeds": plan.seeds,
@@ -53,6 +54,12 @@ def collect(plan: Plan, out: Path, found: Findings, load: Load) -> dict[str, Any
         "unlabelled_curve": list(_make_unlabelled_curve(table, found.unlabelled)),
         "runs": [_describe_run(one) for one in ended],
     }
+
+
+def _hide_folders(recipe: Recipe) -> Recipe:
+    """With the names of the data's folders alone: where they lie is nobody's business."""
+    folders = {"data.labelled": recipe.data.labelled, "data.unlabelled": recipe.data.unlabelled}
+    return merge(recipe, {key: Path(path).name for key, path in folders.items()})
 
 
 def _judge_family(table: Table) -> list[dict[str, Any]]:

@@ -133,6 +133,8 @@ class Study:
     primary: Comparison | None = None
     secondary: tuple[Comparison, ...] = ()
     """the family whose p-values are corrected for its size"""
+    credit: str = ""
+    """of the pictures in the examples"""
     oracle: Column | None = None
     """where the baseline has all labels of the folds of ``own``"""
 
@@ -226,6 +228,8 @@ STUDIES = {
             needs_data=True,
             primary=PRIMARY,
             secondary=SECONDARY,
+            credit="Pictures: CT-ICH 1.0.0, M. Hssayeni, PhysioNet 2019, doi:10.13026/w8q8-ky94, "
+            "CC BY 4.0; reduced, with outlines drawn in.",
             oracle=Column("paper", 80),
         ),
     )

@@ -104,6 +104,15 @@ def test_from_plan_to_page_and_from_four_files_again(tiny, tmp_path, capsys) -> 
     assert "not there yet" not in page.text
     assert "Supervised, all labels" in page.text
 
+    assert str(tiny(out)[3].rpartition("/")[0]).removeprefix("--labelled=") not in str(result)
+    text = (out / "table1.md").read_text()
+    dice = supervised["dice.all"]
+    cells = f"| {dice['estimate']:.3f} [{dice['low']:.3f} to {dice['high']:.3f}] |"
+    line = next(line for line in text.splitlines() if line.startswith(f"| {BASELINE} | 5 of 5"))
+    assert cells in line
+    assert f"| **{PRIMARY.row} less {BASELINE}, own, 20 %** | 5 of 5 |" in text
+    assert {"nan", "None"}.isdisjoint(text.split())
+
     # What a finished cell needs elsewhere.
     for file in out.rglob("*"):
         if file.name in (RECIPE, METRICS, LOG, SLICES):
