@@ -67,6 +67,8 @@ def _list_rows(protocol: Mapping[str, Any], scheme: str, baseline: str) -> Itera
     yield from _head([f"{scheme} % labelled", "runs", *printed, *SCORES.values(), *against])
     for row in protocol["rows"]:
         entry = row["schemes"][scheme]
+        if not entry["planned"]:
+            continue
         pair = row["differences"][scheme].get(baseline)
         scores = entry["scores"] or {}
         paper = row["paper"][scheme]

@@ -104,7 +104,7 @@ def test_p_values_hold_their_level_and_follow_the_interval():
 
 
 def test_holm():
-    """By statsmodels' multipletests(method="holm"), and those not yet known."""
+    """By hand: sorted, times how many are left, never below the one before."""
     found = adjust_holm([0.01, 0.04, 0.03, 0.005])
     assert found == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert adjust_holm([0.01, 0.3], family=4) == pytest.approx([0.04, 0.9])
@@ -168,7 +168,7 @@ def test_too_few_patients_have_no_interval_and_a_reason():
     assert bootstrap(half) == (1, None, None, TOO_FEW)
     nobody = average(Rows.from_patients([4, 5]), [np.nan, np.nan], "per_patient")
     assert bootstrap(nobody) == (None, None, None, TOO_FEW)
-    assert bootstrap_difference(nobody, half) == (None, None, None, None, TOO_FEW)
+    assert bootstrap_difference(nobody, half) == (None, None, None, None, None, TOO_FEW)
 
 
 def test_resamples_without_a_score_are_left_out():

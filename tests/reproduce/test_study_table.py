@@ -112,6 +112,7 @@ def test_from_plan_to_page_and_from_four_files_again(tiny, tmp_path, capsys) -> 
     assert cells in line
     assert f"| **{PRIMARY.row} less {BASELINE}, own, 20 %** | 5 of 5 |" in text
     assert {"nan", "None"}.isdisjoint(text.split())
+    assert "0 of 0" not in text
 
     # What a finished cell needs elsewhere.
     for file in out.rglob("*"):
