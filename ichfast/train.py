@@ -28,6 +28,11 @@ With --labelled: the preset "own", a strong supervised baseline; with --unlabell
 curriculum on top of it.
 """
 
+DEMO = (
+    "the demo, on a phantom and not on patients: expect a test Dice of about 0.7 on slices with "
+    "blood (its last digits depend on the processor)"
+)
+
 EPILOG = """\
 examples:
   python -m ichfast.train
@@ -180,6 +185,8 @@ def choose_recipe(options: argparse.Namespace) -> Recipe:
             chosen = recipe.read(options.recipe, chosen)
     chosen = recipe.apply_folders(chosen, options.labelled, options.unlabelled)
     chosen = recipe.apply_settings(chosen, options.set)
+    if chosen == PRESETS["demo"]:
+        print(DEMO, file=sys.stderr)
     if options.unlabelled and not STRATEGIES[chosen.training.strategy].unlabelled:
         print(
             f"{options.unlabelled} is left alone: strategy {chosen.training.strategy} looks at "

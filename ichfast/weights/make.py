@@ -125,10 +125,9 @@ def read_cross_validation(path: Path, recipe: Recipe) -> CrossValidation:
             f"{path} is not the JSON of a Table 1 whose row of the baseline has its folds of 80 % "
             f"({error!r}); give the one that python -m ichfast.reproduce table1 has written."
         ) from error
-    seeds = f"{table['seeds']} seed{'s' * (table['seeds'] > 1)}"
     return CrossValidation(
         about=f"row {row['name']} of Table 1 (preset {table['preset']}): five folds by patient, "
-        f"{seeds}, {column['tested']} of {column['planned']} runs",
+        f"{column['tested']} of {column['planned']} runs",
         differences=tuple(str(one) for one in compare(own, recipe) if one.key not in WHOSE),
         scores=scores,
     )

@@ -169,7 +169,8 @@ def test_what_is_named_is_what_is_taken(capsys) -> None:
         chosen, folder = choose(*arguments)
         assert chosen.training == PRESETS[preset].training
         assert fnmatch(str(folder), f"runs/{preset}-*")
-    assert capsys.readouterr().err == ""
+        said = capsys.readouterr().err
+        assert said == (f"{train.DEMO}\n" if not arguments else "")
 
 
 def test_own_unlabelled_scans_are_learned_from_unless_the_strategy_is_named(capsys) -> None:

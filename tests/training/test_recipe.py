@@ -108,7 +108,7 @@ def test_settings_over_a_file_over_a_preset(tmp_path) -> None:
 )
 def test_refusals(setting: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        recipe.apply_settings(PRESETS["demo"], [setting])
+        recipe.apply_settings(Recipe(), [setting])
 
 
 @pytest.mark.parametrize("text", ["[training", "training = 3", "[training]\nepochs = 'x'"])

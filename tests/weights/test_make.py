@@ -87,7 +87,6 @@ def write_table(path: Path, **changes: Any) -> Path:
     table = {
         "preset": study.name,
         "recipe": to_toml(study.recipe),
-        "seeds": 3,
         "baseline": "supervised",
         "protocols": [{"name": "paper", "rows": rows}, {"name": "own", "rows": []}],
     }
@@ -101,7 +100,7 @@ def test_cross_validated_scores_and_what_was_different(tmp_path) -> None:
     found = read_cross_validation(write_table(tmp_path / "table.json"), trained)
     assert found.differences == ()
     assert found.scores["dice.pooled"].low == 0.5
-    assert "five folds by patient, 3 seeds, 14 of 15 runs" in found.about
+    assert "(preset ct-ich): five folds by patient, 14 of 15 runs" in found.about
     longer = merge(trained, {"training.epochs": study.training.epochs + 1})
     (difference,) = read_cross_validation(tmp_path / "table.json", longer).differences
     assert difference.startswith("training.epochs (")
