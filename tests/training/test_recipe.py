@@ -98,17 +98,18 @@ def test_settings_over_a_file_over_a_preset(tmp_path) -> None:
         ("data.window=[40, 1]", "width 1.0 must be above 1 HU"),
         ("data.size=100", r"not a multiple of 8.*take 104"),
         ("data.train=0.9", "add up to"),
-        ("supervised.draws=9", r"L-BFGS looks at the whole .* set supervised\.optimizer"),
-        (
-            "supervised.positive=0.5",
-            r"L-BFGS looks at the whole .* set supervised\.optimizer",
-        ),
         ("data.validation=0", r"nothing to choose the best epoch by; set training\.select = last"),
     ],
 )
 def test_refusals(setting: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         recipe.apply_settings(Recipe(), [setting])
+
+
+@pytest.mark.parametrize("setting", ["supervised.draws=9", "supervised.positive=0.5"])
+def test_lbfgs_draws_nothing(setting: str) -> None:
+    with pytest.raises(RecipeError, match=r"looks at the whole .* set supervised\.optimizer"):
+        recipe.apply_settings(PRESETS["paper"], [setting])
 
 
 @pytest.mark.parametrize("text", ["[training", "training = 3", "[training]\nepochs = 'x'"])
