@@ -16,14 +16,14 @@ import torch
 from team_runs import torchrun
 from test_command import PHANTOM as FEW
 from test_resume import KINDS, assert_same_end
-from tiny_runs import TINY, log_of, same, state_of, tiny
+from tiny_runs import log_of, same, state_of, tiny
 
 from ichfast import train
 from ichfast.data.phantom import write_phantom
 from ichfast.errors import IchfastError, OutputError
 from ichfast.ops import tversky
 from ichfast.team import ALONE, Team
-from ichfast.training import RunFolder, pipeline, run
+from ichfast.training import RunFolder, pipeline, recipe, run
 from ichfast.training.folder import FollowedFolder
 from ichfast.training.parts import ensure_phantom
 
@@ -212,8 +212,9 @@ def test_resume_by_another_number_of_processes(two: Path, single: Any) -> None:
 
 def test_killed_processes_start_again(two: Path, phantoms: Path) -> None:
     out = phantoms / "killed"
-    settings = [*TINY, *PHANTOM, "training.epochs=4"]
-    arguments = ["--out", str(out), *(word for pair in settings for word in ("--set", pair))]
+    whole = phantoms / "killed.toml"
+    whole.write_text(recipe.to_toml(tiny(*PHANTOM, "training.epochs=4")))
+    arguments = ["--out", str(out), "--recipe", str(whole)]
     (phantoms / "arguments.json").write_text(json.dumps(arguments))
     (phantoms / "kills.json").write_text(json.dumps([[0, 1], [1, 2]]))
     result = torchrun(2, "killed", str(phantoms), options="--max-restarts=3 --monitor-interval=1")
