@@ -269,11 +269,16 @@ def test_ctrl_c_leaves_no_answer_for_the_next_frame(path: Path, use_worker: Any)
             time.sleep(0.005)
         os.kill(os.getpid(), signal.SIGINT)
 
+    # A shell's background jobs start with Ctrl-C ignored, and Python then leaves it so.
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
     thread = Thread(target=interrupt)
     thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        read_image(path)
-    thread.join()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            read_image(path)
+    finally:
+        thread.join()
+        signal.signal(signal.SIGINT, former)
     assert not read_image(path).stored.any()
 
 
