@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ichfast.ops.reference._dtypes import widen
+from ichfast.ops.reference._gaussian import make_weights
 
 __all__ = ["paste"]
 
@@ -27,7 +28,7 @@ def paste(
     """x + a·(s − x), a being the blurred region; see :func:`ichfast.ops.paste`."""
     x, s = widen(image, source)
     chosen = (region != 0) & (x >= low) & (x <= high)
-    weights = _gaussian_weights(feather).to(x.dtype)
+    weights = make_weights(feather, math.ceil(3 * _LARGEST_FEATHER)).to(x.dtype)
     # A convolution with weights of its own for each image: images as channels, each its group.
     a = chosen.to(x.dtype).transpose(0, 1)
     a = functional.conv2d(a, weights[:, None, None, :], padding="same", groups=len(image))
@@ -38,14 +39,3 @@ def paste(
     if target is None or source_target is None:
         return pasted, None
     return pasted, torch.where(chosen, source_target, target)
-
-
-def _gaussian_weights(sigma: Tensor) -> Tensor:
-    """(B,) standard deviations up to ``_LARGEST_FEATHER`` → (B, 2n + 1) float64 weights of sum 1, 0
-    from ``ceil(3·sigma)`` on; with a sigma of 0, 1 in the middle."""
-    reach = math.ceil(3 * _LARGEST_FEATHER)
-    offset = torch.arange(-reach, reach + 1, dtype=torch.float64, device=sigma.device)
-    sigma = sigma.double()[:, None]
-    weights = torch.where(offset == 0, 1.0, torch.exp(-0.5 * (offset / sigma).square()))
-    weights = torch.where(offset.abs() <= torch.ceil(3 * sigma), weights, 0.0)
-    return weights / weights.sum(1, keepdim=True)

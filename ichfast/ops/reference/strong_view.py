@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ichfast.ops.reference._dtypes import widen
+from ichfast.ops.reference._gaussian import make_weights
 
 __all__ = ["strong_view"]
 
@@ -69,13 +70,8 @@ def _shift_right(x: Tensor, bits: int) -> Tensor:
 
 
 def _blur(x: Tensor, blur: Tensor) -> Tensor:
-    sigma = blur.double()[:, None]
-    radius = (3 * sigma).ceil()
-    most = int(radius.max())
-    distance = torch.arange(-most, most + 1, device=x.device).double()
-    weights = torch.exp(-0.5 * (distance / sigma.clamp(min=1e-300)) ** 2)
-    weights = weights * (distance.abs() <= radius)
-    weights = (weights / weights.sum(1, keepdim=True)).to(x.dtype)
+    most = int((3 * blur.double()).ceil().max())
+    weights = make_weights(blur, most).to(x.dtype)
     x = x.transpose(0, 1)  # a channel per image
     for kernel, padding in (
         (weights[:, None, :, None], (0, 0, most, most)),
