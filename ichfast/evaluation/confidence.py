@@ -12,8 +12,8 @@ from ichfast.evaluation.intervals import (
     Aggregation,
     Ratio,
     Rows,
-    average,
     bootstrap,
+    score_detection,
     score_overlap,
 )
 from ichfast.metrics import number_names, sum_by
@@ -57,14 +57,8 @@ def _find_overlap(
 
 def _find_rates(counts: Tensor, patients: NDArray[np.int64]) -> dict[str, Range]:
     """Of slices or scans, each with its patient."""
-    tp, fp, fn = counts.numpy().T
-    positive, called = tp + fn > 0, tp + fp > 0
-    rows = Rows.from_patients(patients)
-    right = {
-        "sensitivity": np.where(positive, called, np.nan),
-        "specificity": np.where(positive, np.nan, ~called),
-    }
-    return {name: _find_range(average(rows, own, "per_slice")) for name, own in right.items()}
+    rates = score_detection(Rows.from_patients(patients), counts.numpy())
+    return {name: _find_range(rate) for name, rate in rates.items()}
 
 
 def _find_range(score: Ratio) -> Range:

@@ -125,6 +125,18 @@ def score_overlap(
         return average(rows, above / below, aggregation)
 
 
+def score_detection(rows: Rows, counts: ArrayLike) -> dict[str, Ratio]:
+    """Sensitivity and specificity of counts (N, 3) = TP, FP, FN, by name: the share of the rows
+    with blood in which any voxel is called blood, and of those without in which none is."""
+    tp, fp, fn = np.asarray(counts, np.float64).reshape(len(rows.patients), 3).T
+    positive, called = tp + fn > 0, tp + fp > 0
+    right = {
+        "sensitivity": np.where(positive, called, np.nan),
+        "specificity": np.where(positive, np.nan, ~called),
+    }
+    return {name: average(rows, values, "per_slice") for name, values in right.items()}
+
+
 def average(
     rows: Rows, values: ArrayLike, aggregation: Literal["per_slice", "per_patient"]
 ) -> Ratio:

@@ -140,12 +140,7 @@ def _add_outlines(slices: Slices, add: Add) -> None:
 
 def _add_detection(slices: Slices, add: Add) -> None:
     for unit, own in (("slices", slices), ("scans", merge_scans(slices))):
-        called = (own.counts[:, 0] + own.counts[:, 1] > 0).astype(float)
-        for name, values in (
-            ("sensitivity", np.where(own.with_blood, called, np.nan)),
-            ("specificity", np.where(own.with_blood, np.nan, 1 - called)),
-        ):
-            rate = intervals.average(own.rows, values, "per_slice")
+        for name, rate in intervals.score_detection(own.rows, own.counts).items():
             add(f"{name}.{unit}", f"{name.capitalize()}, {unit}", rate)
         ranked = own.patients, own.seeds, own.positive, own.areas
         add(f"auc.{unit}", f"AUC of the area, {unit}", Auc.from_rows(*ranked), compared=True)
