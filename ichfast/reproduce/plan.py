@@ -123,7 +123,7 @@ def _parse_condition(text: str) -> Callable[[Cell], bool]:
         if not equals or key not in KEYS:
             raise RecipeError(
                 f"--only {text}: write {'=, '.join(KEYS[:-1])}= or {KEYS[-1]}= and a value, as in "
-                " --only 'scheme=20,row=curriculum' or --only 'row!=pretrained'."
+                "--only 'scheme=20,row=curriculum' or --only 'row!=pretrained'."
             )
         conditions.append((key, pattern, wanted))
     return lambda cell: all(
