@@ -191,6 +191,7 @@ def _describe_run(one: Ended) -> dict[str, Any]:
         "epochs": metrics["epochs"],
         "best_epoch": metrics["best_epoch"],
         "steps": metrics["steps"],
+        "precision": metrics.get("precision"),
         "passes": one.passes,
         "dice": None if metrics["test"] is None else metrics["test"]["dice"]["pooled"],
         "curve": one.curves["dice"],

@@ -12,6 +12,7 @@ from ichfast import models
 from ichfast.losses import JaccardLoss
 from ichfast.reproduce.plan import Cell
 from ichfast.training import Recipe
+from ichfast.training.forward import choose_precision
 from ichfast.training.settings import ModelSettings
 from ichfast.training.steps import FORWARD, Step
 from ichfast.training.strategy import make_strategy
@@ -45,7 +46,7 @@ class Cost:
 def estimate_cost(cell: Cell, sizes: Sizes) -> Cost:
     recipe = cell.recipe
     lbfgs = recipe.supervised.optimizer == "lbfgs"
-    precision = torch.float32 if lbfgs else getattr(torch, recipe.compute.precision)
+    precision = torch.float32 if lbfgs else choose_precision(recipe, torch.device("cpu"))
     each, parameters = _measure(recipe.model, recipe.data.size, precision)
     passes, slices = 0.0, 0.0
     drawn = recipe.supervised.draws or sizes.train

@@ -133,12 +133,17 @@ def _parse_condition(text: str) -> Callable[[Cell], bool]:
 
 
 def has_ended(cell: Cell, out: Path) -> bool:
-    """Whether the cell's run is over. OutputError where its folder holds another recipe's run."""
+    """Whether the cell's run is over, however it was computed. OutputError where its folder holds
+    another recipe's run."""
     folder = out / cell.path
     if not (folder / RECIPE).is_file():
         return False
     former = read(folder / RECIPE, Recipe())
-    changed = [str(one) for one in compare(former, cell.recipe) if one.key not in MAY_CHANGE]
+    changed = [
+        str(one)
+        for one in compare(former, cell.recipe)
+        if one.key not in MAY_CHANGE and not one.key.startswith("compute.")
+    ]
     if changed:
         raise OutputError(
             f"{folder} was run with another recipe: {', '.join(changed)}. Take another --out, or "

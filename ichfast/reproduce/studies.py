@@ -177,7 +177,7 @@ CT_ICH = (
         "training.checkpoint_every": 5,
         "data.train": 0.8,
         "data.validation": 0.0,  # the last weights' average: nothing is chosen by labels
-        "compute.precision": "bfloat16",
+        "compute.precision": "auto",
     }
 )
 

@@ -23,6 +23,7 @@ from ichfast.team import ALONE, Team
 from ichfast.training import checkpoint
 from ichfast.training.checkpoint import Progress
 from ichfast.training.folder import EXAMPLES, METRICS, RECIPE, SLICES, WEIGHTS, RunFolder
+from ichfast.training.forward import choose_precision
 from ichfast.training.host import avoid_denormals, keep_heap
 from ichfast.training.loop import train
 from ichfast.training.parts import Parts, load_parts
@@ -67,7 +68,7 @@ def run(
                 status = "interrupted"
         except DivergedError as error:
             status, reason = "diverged", str(error)
-        metrics = describe_end(status, reason, progress, parts, recipe, seconds, team)
+        metrics = describe_end(status, reason, progress, parts, recipe, device, seconds, team)
         if status == "finished" or (status == "diverged" and progress.best_epoch is not None):
             assess(metrics, model, progress, parts, recipe, folder, device, team)
     write_metrics(folder, metrics)
@@ -108,7 +109,7 @@ def finish(
         if not ended and progress.epochs < planned:
             status = "unfinished"
             reason = f"finished early after {progress.epochs} of {planned} epochs"
-        metrics = describe_end(status, reason, progress, parts, recipe, seconds, team)
+        metrics = describe_end(status, reason, progress, parts, recipe, device, seconds, team)
         assess(metrics, model, progress, parts, recipe, folder, device, team)
     write_metrics(folder, metrics)
     return metrics
@@ -144,6 +145,7 @@ def describe_end(
     progress: Progress,
     parts: Parts,
     recipe: Recipe,
+    device: torch.device,
     data_seconds: float,
     team: Team,
 ) -> dict[str, Any]:
@@ -160,6 +162,7 @@ def describe_end(
         "test": None,
         "data": parts.count(),
         "versions": list_versions(),
+        "precision": str(choose_precision(recipe, device)).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "processes": team.size,
         "seconds": {"data": data_seconds, "training": progress.seconds, "evaluation": None},

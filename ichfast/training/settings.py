@@ -268,9 +268,10 @@ class PhantomSettings(Settings):
 class ComputeSettings(Settings):
     """Of training; validation and test are always plain float32."""
 
-    precision: Literal["float32", "bfloat16"] = key(
+    precision: Literal["float32", "bfloat16", "auto"] = key(
         "float32",
-        "dtype of the layers in Adam's steps; weights, optimizers, losses and L-BFGS stay float32",
+        "dtype of the layers in Adam's steps; weights, optimizers, losses and L-BFGS stay float32; "
+        "auto: bfloat16 where processor or GPU computes in it, float32 elsewhere",
     )
     memory_format: Literal["channels_last", "contiguous"] = key(
         "channels_last", "layout of the feature maps"

@@ -1,6 +1,7 @@
 """[compute]: each option learns, resumes exactly and leaves weights and results as they were."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ichfast import models
 from ichfast.errors import RecipeError
-from ichfast.training.forward import Forward, to_channels_last
+from ichfast.training.forward import Forward, choose_precision, has_bfloat16, to_channels_last
 from ichfast.training.registry import STRATEGIES
 from ichfast.training.steps import Step, build_steps
 from ichfast.training.steps.supervised import SupervisedAdam, SupervisedLBFGS
@@ -237,3 +238,27 @@ def test_lbfgs_is_float32_whatever_adam_is() -> None:
         step = one_step("supervised", *settings)
         losses.append([step.run(epoch, moved=False).loss for epoch in range(3)])
     assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "bfloat16"),
+    [
+        ("fma avx2", False),
+        ("avx2 avx512f avx512bw", False),  # torch would take it, and be slow
+        ("avx512f avx512_bf16", True),
+        ("amx_tile amx_bf16", True),
+        ("asimd bf16", True),
+    ],
+)
+def test_precision_auto_is_what_the_processor_computes_in(
+    flags: str, bfloat16: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
+    assert has_bfloat16(CPU, cpuinfo) == bfloat16
+    assert not has_bfloat16(CPU, tmp_path / "absent")
+
+    monkeypatch.setattr("ichfast.training.forward.has_bfloat16", lambda device: bfloat16)
+    expected = torch.bfloat16 if bfloat16 else torch.float32
+    assert choose_precision(tiny("compute.precision=auto"), CPU) == expected
+    assert Forward(tiny("compute.precision=auto"), CPU).precision == expected
