@@ -1,0 +1,1 @@
+"""What a trained model is for: scans in, masks, volumes and pages out."""

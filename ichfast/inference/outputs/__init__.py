@@ -1,0 +1,1 @@
+"""The files that a segmented series leaves, a module each."""
