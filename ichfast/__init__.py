@@ -1,8 +1,13 @@
 """Fused kernels and trainer for semi-supervised segmentation of haemorrhage in head CT."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ichfast import _native
+
+if TYPE_CHECKING:
+    from ichfast.inference.model import load_model
+
+__all__ = ["build_info", "load_model"]
 
 __version__ = "0.1.0"
 
@@ -18,3 +23,12 @@ def build_info() -> dict[str, Any]:
             "13.0" and "8.0 9.0+PTX"; None where they were not built.
     """
     return {"version": __version__, **_native.INFO, "cuda": _native.NO_CUDA is None}
+
+
+def __getattr__(name: str) -> Any:
+    """What needs more than torch and the native library is loaded where it is asked for."""
+    if name == "load_model":
+        from ichfast.inference.model import load_model
+
+        return load_model
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

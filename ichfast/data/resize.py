@@ -15,28 +15,42 @@ _LOW, _WIDTH = -1024.0, 4096.0
 
 
 def resize_hu(scan: Series, slices: np.ndarray, size: int) -> np.ndarray:
-    """(k, S, S) int16: Hounsfield units of these slices, as `ct_window` makes them (padding is air,
-    clipped to -1024 ... 3071, averaged over each pixel's area), to the nearest integer.
-    """
+    """(k, S, S) int16: Hounsfield units of these slices, as `average_hu` makes them."""
     stored = _take_slices(scan.stored, slices)
     slope, intercept = (
         torch.from_numpy(numbers[slices]).float() for numbers in (scan.slope, scan.intercept)
     )
+    hu: np.ndarray = average_hu(
+        torch.from_numpy(stored), slope, intercept, (size, size), scan.padding
+    ).numpy()
+    return hu
+
+
+def average_hu(
+    stored: Tensor,
+    slope: Tensor,
+    intercept: Tensor,
+    size: tuple[int, int],
+    padding: float | None = None,
+) -> Tensor:
+    """(k, H', W') int16: Hounsfield units of the (k, H, W) stored values, as `ct_window` makes
+    them (padding is air, clipped to -1024 ... 3071, averaged over each pixel's area), to the
+    nearest integer. DataError where they are not finite.
+    """
     share = ct_window(
-        torch.from_numpy(stored),
+        stored,
         slope,
         intercept,
-        torch.tensor([[_LOW + _WIDTH / 2, _WIDTH]]),
-        (size, size),
+        torch.tensor([[_LOW + _WIDTH / 2, _WIDTH]], device=stored.device),
+        size,
         function="linear_exact",
-        padding=scan.padding,
+        padding=padding,
     )[:, 0]
     # Integers rescaled by finite numbers stay finite; checking every pixel is slow.
-    finite = stored.dtype.kind in "iu" and (slope.isfinite() & intercept.isfinite()).all()
+    finite = not stored.is_floating_point() and (slope.isfinite() & intercept.isfinite()).all()
     if not finite and not share.isfinite().all():  # a rescale beyond float32
         raise DataError("its Hounsfield units are not finite")
-    hu: np.ndarray = share.mul_(_WIDTH).add_(_LOW).round_().to(torch.int16).numpy()
-    return hu
+    return share.mul_(_WIDTH).add_(_LOW).round_().to(torch.int16)
 
 
 def _take_slices(stored: np.ndarray, slices: np.ndarray) -> np.ndarray:

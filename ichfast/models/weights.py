@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
+from torch import Tensor
 
 from ichfast.errors import CheckpointError
 from ichfast.models.multitask import MultiTaskUNet
@@ -45,7 +46,11 @@ def load(path: Path | str) -> ReducedUNet:
 
 
 def read(path: Path | str) -> tuple[ReducedUNet, dict[str, Any]]:
-    """The same model, and what else its file says about it."""
+    """The same model, and what else its file says about it. CheckpointError where the file holds
+    none, or its tensors are not those of the model that it names, or not those of any that works.
+    """
+    if Path(path).is_dir():
+        raise CheckpointError(f"{path} is a folder; give a file in it, such as model.safetensors.")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -57,10 +62,41 @@ def read(path: Path | str) -> tuple[ReducedUNet, dict[str, Any]]:
         kind, channels, convolutions = (
             about.pop(key) for key in ("model", "channels", "convolutions")
         )
-        model = MODELS[kind](channels, convolutions)
-        model.load_state_dict(tensors)
+        with torch.device("meta"):  # no memory before the shapes are known to be right
+            model = MODELS[kind](channels, convolutions)
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise CheckpointError(
             f"{path} holds no weights of an ichfast model; give the model.safetensors of a run."
         ) from error
+    check_tensors(model, tensors, path)
+    model.to_empty(device="cpu").load_state_dict(tensors)
     return model.eval(), about
+
+
+def check_tensors(model: ReducedUNet, tensors: Mapping[str, Tensor], path: Path | str) -> None:
+    """CheckpointError unless the tensors are the model's by name and shape, and numbers that a
+    network can work with."""
+    wanted = model.state_dict()
+    if odd := sorted(wanted.keys() ^ tensors.keys()):
+        has = "lacks" if odd[0] in wanted else "also has"
+        raise CheckpointError(
+            f"{path} holds no weights of an ichfast model such as it names: it {has} {odd[0]}; "
+            "give the file as it was written."
+        )
+    for name, tensor in tensors.items():
+        if tensor.shape != wanted[name].shape:
+            raise CheckpointError(
+                f"{path} holds no weights of an ichfast model such as it names: {name} is "
+                f"{tuple(tensor.shape)} and should be {tuple(wanted[name].shape)}; give the file "
+                "as it was written."
+            )
+        if not tensor.isfinite().all():
+            raise CheckpointError(
+                f"{path}: the weights in {name} are not finite, so the model gives no numbers; "
+                "give those of another run."
+            )
+        if name.endswith("running_var") and (tensor < 0).any():
+            raise CheckpointError(
+                f"{path}: {name} has a negative variance, so the model gives no numbers; give the "
+                "file as it was written."
+            )

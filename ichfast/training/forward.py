@@ -1,13 +1,13 @@
 """How the steps run a network: precision, memory layout, compiled or not. Nothing else asks."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from ichfast.errors import RecipeError
+from ichfast.models.compute import has_bfloat16, to_channels_last
 from ichfast.training.recipe import Recipe
 
 Outputs = TypeVar("Outputs", Tensor, tuple[Tensor, Tensor])
@@ -64,23 +64,3 @@ def choose_precision(recipe: Recipe, device: torch.device) -> torch.dtype:
     if recipe.compute.precision != "auto":
         return torch.bfloat16 if recipe.compute.precision == "bfloat16" else torch.float32
     return torch.bfloat16 if has_bfloat16(device) else torch.float32
-
-
-def has_bfloat16(device: torch.device, cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether the device multiplies bfloat16 by itself. Where it does not, torch still takes it,
-    step by step: on an AMD EPYC with AVX2 alone, a training step took ten times as long."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    try:
-        words = set(cpuinfo.read_text(encoding="utf-8", errors="replace").split())
-    except OSError:  # not Linux
-        return False
-    return not words.isdisjoint(("avx512_bf16", "amx_bf16", "bf16"))  # bf16: on ARM
-
-
-def to_channels_last(image: Tensor) -> Tensor:
-    """The (B, 1, H, W) image with the strides that make every layer after it channels-last. With
-    one channel it is so already, but torch takes it for contiguous as long as its strides are."""
-    _, channels, height, width = image.shape
-    strides = (channels * height * width, 1, channels * width, channels)
-    return image.contiguous().as_strided(image.shape, strides)

@@ -20,6 +20,7 @@ from ichfast.models import ReducedUNet, to_bytes
 from ichfast.models.synced import synchronise
 from ichfast.team import ALONE, Team
 from ichfast.training import checkpoint
+from ichfast.training.about import describe_weights
 from ichfast.training.checkpoint import Progress
 from ichfast.training.folder import WEIGHTS, RunFolder
 from ichfast.training.parts import Parts
@@ -58,7 +59,7 @@ def train(
         strategy.steps, model, parts.train, parts.unlabelled, recipe, device, team, average
     )
     watch = Watch(steps.values(), device, team)
-    fingerprints = parts.fingerprints
+    fingerprints, about = parts.fingerprints, describe_weights(recipe, parts)
     if not team.agree(fingerprints):
         raise DataError(
             "the processes do not read the same slices; give every machine the same folders."
@@ -85,7 +86,7 @@ def train(
             if len(parts.validation) and (epoch + 1) % settings.validate_every == 0:
                 validation = validate(chosen, parts, recipe, device, team)
                 if settings.select == "best" and progress.keep_best(model, validation["dice"]):
-                    folder.write(WEIGHTS, to_bytes(model))
+                    folder.write(WEIGHTS, to_bytes(model, about))
             seconds = time.perf_counter() - start
 
             progress.advance(draw.step, outcome.loss, seconds)
@@ -95,7 +96,7 @@ def train(
             if last or stopping or progress.epochs % settings.checkpoint_every == 0:
                 checkpoint.save(folder, recipe, fingerprints, progress, model, steps, average, team)
                 if settings.select != "best":
-                    folder.write(WEIGHTS, to_bytes(chosen))
+                    folder.write(WEIGHTS, to_bytes(chosen, about))
             bar.set_postfix_str(describe(draw, outcome, progress, validation), refresh=False)
             if stopping and not last:
                 return False

@@ -21,6 +21,7 @@ from ichfast.evaluation import evaluate, find_intervals, pick_examples, tabulate
 from ichfast.models import ReducedUNet
 from ichfast.team import ALONE, Team
 from ichfast.training import checkpoint
+from ichfast.training.about import describe_weights
 from ichfast.training.checkpoint import Progress
 from ichfast.training.folder import EXAMPLES, METRICS, RECIPE, SLICES, WEIGHTS, RunFolder
 from ichfast.training.forward import choose_precision
@@ -189,7 +190,7 @@ def assess(
     start = time.perf_counter()
     if progress.kept:
         model.load_state_dict(progress.kept)
-    folder.write(WEIGHTS, models.to_bytes(model))
+    folder.write(WEIGHTS, models.to_bytes(model, describe_weights(recipe, parts)))
     validation, test = (
         evaluate(
             model,

@@ -13,7 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ichfast import models
 from ichfast.errors import RecipeError
-from ichfast.training.forward import Forward, choose_precision, has_bfloat16, to_channels_last
+from ichfast.models.compute import has_bfloat16, to_channels_last
+from ichfast.training.forward import Forward, choose_precision
 from ichfast.training.registry import STRATEGIES
 from ichfast.training.steps import Step, build_steps
 from ichfast.training.steps.supervised import SupervisedAdam, SupervisedLBFGS

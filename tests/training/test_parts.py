@@ -191,21 +191,20 @@ def test_a_run_on_pools_is_the_run_on_their_sets(phantom, tmp_path) -> None:
     found = []
     for name in ("labelled", "unlabelled"):
         options = {"size": 16, "workers": 1, "progress": False}
-        prepare_pool(phantom / name, tmp_path / f"pool-{name}", **options)
+        prepare_pool(phantom / name, tmp_path / "pools" / name, **options)
     settings = [
         "training.epochs=3", "data.size=16", "model.channels=[2, 3, 4]", "lbfgs.max_iter=2",
         "curriculum.k=0.5", "data.train=0.4", "data.validation=0.3", "data.test=0.3",
         "augmentation.flip=0.5", "data.slices=all", "data.unlabelled_slices=all",
     ]  # fmt: skip
     sets = [word for setting in settings for word in ("--set", setting)]
-    for kind, parent in (("sets", phantom), ("pools", tmp_path)):
-        prefix = "pool-" if kind == "pools" else ""
+    for kind, parent in (("sets", phantom), ("pools", tmp_path / "pools")):
         folders = [
             word
             for name in ("labelled", "unlabelled")
-            for word in (f"--{name}", str(parent / f"{prefix}{name}"))
+            for word in (f"--{name}", str(parent / name))
         ]
-        out = tmp_path / kind
+        out = tmp_path / "runs" / kind
         assert train.main([*folders, "--out", str(out), *sets]) == 0
         found.append((out / "model.safetensors").read_bytes())
         log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
