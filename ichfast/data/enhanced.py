@@ -28,7 +28,7 @@ _ACQUISITION = 0x00189302
 _OFFSETS, _LENGTHS = 0x7FE00001, 0x7FE00002
 # Functional group -> what is read from its one item.
 _GROUPS = {
-    0x00289110: (headers.SPACING,),  # Pixel Measures
+    0x00289110: (headers.SPACING, headers.THICKNESS),  # Pixel Measures
     0x00209113: (headers.POSITION,),  # Plane Position (Patient)
     0x00209116: (headers.ORIENTATION,),  # Plane Orientation (Patient)
     0x00289145: (headers.SLOPE, headers.INTERCEPT, headers.RESCALE_TYPE),  # Value Transformation
@@ -40,7 +40,7 @@ _GROUPS = {
 _OF_A_FRAME = tuple(tag for tags in _GROUPS.values() for tag in tags)
 # Where Legacy Converted files keep what has no group of its own (C.7.6.16.2.25 and on).
 _UNASSIGNED = {0x00209170: _OF_A_FRAME, 0x00209171: _OF_A_FRAME}
-_MAY_DIFFER = (headers.WINDOW_CENTER,)  # is about display
+_MAY_DIFFER = (headers.WINDOW_CENTER, headers.THICKNESS)  # change no pixel and no place
 _TAGS = [*headers.TAGS, *_OF_A_FRAME, _SHARED, _PER_FRAME, _OFFSETS, _LENGTHS]
 
 # Frame Type value 4 (C.8.16.1.4, C.8.2.1.1.1) of what is calculated from several pictures and is

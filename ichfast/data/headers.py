@@ -35,6 +35,7 @@ IMAGE_TYPE = 0x00080008
 SOP_CLASS = 0x00080016
 MODALITY = 0x00080060
 PATIENT = 0x00100020
+THICKNESS = 0x00180050
 TILT = 0x00181120
 STUDY = 0x0020000D
 SERIES = 0x0020000E
@@ -62,6 +63,7 @@ TAGS = (  # ascending, as `walk_elements` wants them
     SOP_CLASS,
     MODALITY,
     PATIENT,
+    THICKNESS,
     TILT,
     STUDY,
     SERIES,
@@ -247,6 +249,7 @@ def make_header(tags: Tags, data_offset: int) -> Header:
     if min(spacing) <= 0:
         raise Refused("PixelSpacing is not positive")
     tilt = tags.get_numbers(TILT, 1, "GantryDetectorTilt")[0] if tags.get_raw(TILT).strip() else 0.0
+    thickness = _parse_numbers(tags.get_raw(THICKNESS))
     series = tags.get_text(SERIES)
     if not series:
         raise Refused("SeriesInstanceUID is missing")
@@ -261,6 +264,7 @@ def make_header(tags: Tags, data_offset: int) -> Header:
         position=tags.get_numbers(POSITION, 3, "ImagePositionPatient"),
         orientation=tags.get_numbers(ORIENTATION, 6, "ImageOrientationPatient"),
         spacing=spacing,
+        thickness=thickness[0] if len(thickness) == 1 and thickness[0] > 0 else None,
         gantry_tilt=tilt,
         rows=rows,
         columns=columns,

@@ -22,6 +22,7 @@ class Header:
     position: tuple[float, ...]  # ImagePositionPatient, 3
     orientation: tuple[float, ...]  # ImageOrientationPatient, 6
     spacing: tuple[float, ...]  # PixelSpacing, 2
+    thickness: float | None  # SliceThickness in mm, None where it is not given
     gantry_tilt: float  # degrees, 0 when not given; its sign is the vendor's
     rows: int
     columns: int

@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 
 from ichfast.data import quirks
+from ichfast.data.grid import Form, Grid
 from ichfast.data.problems import Refused, refuse_failures, silence
 from ichfast.data.series import Series
 from ichfast.data.stacks import MIN_AXIAL, measure_tilt
@@ -54,6 +55,7 @@ def read_nifti(
     origin = affine[:3, 3] * [-1, -1, 1]
     positions = normal @ (origin[:, None] + columns[:, [up]] * np.arange(n))
     order = np.arange(n)[:: int(turn[up, 1])]
+    grid = _make_grid(scan, affine, turn)
     series = Series(
         stored=np.ascontiguousarray(orientations.apply_orientation(stored, turn)),
         slope=np.full(n, slope, dtype=float),
@@ -67,10 +69,41 @@ def read_nifti(
         spacing=(float(spacing[rows]), float(spacing[across])),
         tilt=measure_tilt(normal.tolist()),
         sources=tuple(f"{source}#{i + 1}" for i in order),
+        grid=grid,
     )
     if values is not None:
         values = np.ascontiguousarray(orientations.apply_orientation(values, turn))
     return replace(series, quirks=quirks.detect(series)), values
+
+
+def _make_grid(scan: Any, affine: np.ndarray, turn: np.ndarray) -> Grid:
+    """`turn` takes the file's axes to the upright ones, as nibabel's orientations have it."""
+    axes, flips = turn[:, 0].astype(int).tolist(), (turn[:, 1] < 0).tolist()
+    edges = affine[:3, :3] * [[-1], [-1], [1]]  # RAS to DICOM's LPS
+    corner = affine[:3, 3] * [-1, -1, 1]
+    for k in range(3):
+        if flips[k]:
+            corner, edges[:, k] = corner + (scan.shape[k] - 1) * edges[:, k], -edges[:, k]
+    up, down, across = (edges[:, axes.index(axis)] for axis in range(3))
+    n, *size = (scan.shape[axes.index(axis)] for axis in range(3))
+    return Grid(
+        origins=corner + np.arange(n)[:, None] * up,
+        down=down,
+        across=across,
+        size=(size[0], size[1]),
+        order=(tuple(axes), tuple(flips)),
+        thickness=float(np.linalg.norm(up)),
+        file_forms=(affine, _get_form(scan.header.get_sform), _get_form(scan.header.get_qform)),
+    )
+
+
+def _get_form(get: Any) -> Form:
+    """None for a qform that is no rotation: readers take the sform then."""
+    try:
+        matrix, code = get(coded=True)
+    except ValueError:
+        return None, 0
+    return matrix, int(code)
 
 
 def _load(path: Path, what: str) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from ichfast.data import quirks
+from ichfast.data.grid import SPACING_MM
 from ichfast.data.layouts import detect_layout
 from ichfast.data.problems import Problems, Refused
 from ichfast.data.series import Series
@@ -84,7 +84,7 @@ def make_affine(series: Series) -> np.ndarray:
     if len(series) < 2:
         raise Refused("a single slice, so the distance between slices is unknown")
     steps = np.diff(series.positions)
-    if np.ptp(steps) > quirks.SPACING_MM:
+    if np.ptp(steps) > SPACING_MM:
         raise Refused("slices at uneven distances do not fit into one volume")
     c, s = np.cos(np.radians(series.tilt)), np.sin(np.radians(series.tilt))
     affine = np.eye(4)

@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from ichfast.data.grid import SAME_POSITION_MM, SPACING_MM
 from ichfast.data.image import Image
 from ichfast.data.problems import Refused
 from ichfast.data.series import AIR_HU, Series
@@ -274,8 +275,6 @@ IMAGE_QUIRKS: tuple[Quirk[Image], ...] = (
 # Geometry: nothing to correct slice by slice, but worth knowing.
 
 TILT_DEGREES = 0.5
-SPACING_MM = 0.1
-SAME_POSITION_MM = 0.01
 
 
 def _lacks_slices(series: Series) -> bool:

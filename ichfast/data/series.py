@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ichfast.data.grid import Grid
+
 SUBTYPES = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural")
 AIR_HU = -1000.0
 
@@ -33,6 +35,7 @@ class Series:
     mixed: bool = False  # its SeriesInstanceUID holds images of another size, spacing or direction
     quirks: tuple[str, ...] = ()  # names from ichfast.data.quirks
     hu_range: tuple[float, float] | None = None  # where given, HU beyond it were cut off by others
+    grid: Grid | None = None  # None: the files do not say where they lie
 
     def __len__(self) -> int:
         return len(self.stored)

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from ichfast.data import quirks
 from ichfast.data.dicom import read_image
 from ichfast.data.enhanced import EnhancedFile, Picture, read_pictures
+from ichfast.data.grid import SAME_POSITION_MM, Grid
 from ichfast.data.image import Header, Image
 from ichfast.data.listing import find_files, name_slice, name_source
 from ichfast.data.problems import Problems, Refused
@@ -157,6 +158,7 @@ def _read_stack(root: Path, problems: Problems, stack: Stack) -> Series | None:
     intercept: list[float] = []
     padding: list[int | None] = []
     positions: list[float] = []
+    corners: list[tuple[float, ...]] = []
     sources: list[str] = []
     found: dict[str, None] = {}  # an ordered set
     opened: dict[Path, EnhancedFile] = {}
@@ -169,7 +171,7 @@ def _read_stack(root: Path, problems: Problems, stack: Stack) -> Series | None:
             problems.record(source, refused)
             continue
         pixels = stack.frame.turn_upright(image.stored)
-        again = bool(positions) and position - positions[-1] < quirks.SAME_POSITION_MM
+        again = bool(positions) and position - positions[-1] < SAME_POSITION_MM
         if again and np.array_equal(pixels, stored[-1]):
             problems.skip(source, f"the same image as {sources[-1]}")
             continue
@@ -178,6 +180,7 @@ def _read_stack(root: Path, problems: Problems, stack: Stack) -> Series | None:
         intercept.append(image.intercept)
         padding.append(image.padding)
         positions.append(position)
+        corners.append(image.header.position)
         sources.append(source)
         found.update(dict.fromkeys(names))
     if not stored:
@@ -198,8 +201,27 @@ def _read_stack(root: Path, problems: Problems, stack: Stack) -> Series | None:
         tilt=measure_tilt(stack.frame.normal, stack.header.gantry_tilt),
         sources=tuple(sources),
         mixed=stack.mixed,
+        grid=_make_grid(stack, np.array(corners)),
     )
     return replace(series, quirks=(*found, *quirks.detect(series)))
+
+
+def _make_grid(stack: Stack, corners: np.ndarray) -> Grid:
+    """From the (n, 3) ImagePositionPatient of its slices: the centre of a file's first pixel."""
+    header, frame = stack.header, stack.frame
+    along_row, down_column = np.array(header.orientation).reshape(2, 3)
+    across = along_row / np.linalg.norm(along_row) * header.spacing[1]
+    down = down_column / np.linalg.norm(down_column) * header.spacing[0]
+    size = header.rows, header.columns
+    axes, flips = (0, 1, 2), (False, frame.flip_rows, frame.flip_columns)
+    if frame.transpose:
+        down, across, size = across, down, size[::-1]
+        axes, flips = (0, 2, 1), (False, frame.flip_columns, frame.flip_rows)
+    if frame.flip_rows:
+        corners, down = corners + (size[0] - 1) * down, -down
+    if frame.flip_columns:
+        corners, across = corners + (size[1] - 1) * across, -across
+    return Grid(corners, down, across, size, (axes, flips), header.thickness)
 
 
 def _read_slice(path: Path, number: int, opened: dict[Path, EnhancedFile]) -> Image:

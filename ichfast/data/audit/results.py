@@ -12,6 +12,7 @@ import numpy as np
 from ichfast.data import quirks
 from ichfast.data.audit.look import find_quirks, make_unread
 from ichfast.data.audit.tally import NAMED, SeriesTally, Tally, make_word_pattern
+from ichfast.data.grid import SAME_POSITION_MM
 from ichfast.data.problems import make_printable
 from ichfast.data.series import Series
 from ichfast.data.stacks import measure_tilt
@@ -103,7 +104,7 @@ def _count_values(values: Iterable[float]) -> list[list[float]]:
 def _measure_gaps(scan: SeriesTally) -> np.ndarray:
     """Distances between neighbours, without the zeros between slices at one position."""
     gaps: np.ndarray = np.diff(np.sort(np.frombuffer(scan.positions)))
-    return gaps[gaps >= quirks.SAME_POSITION_MM]
+    return gaps[gaps >= SAME_POSITION_MM]
 
 
 def _describe_set(
@@ -160,7 +161,7 @@ def _describe_series(
         "pixel_spacing_mm": list(header.spacing),
         "tilt": round(angle, 1),
         "spacings_mm": _group_gaps(np.diff(positions)),
-        "duplicate_positions": int((np.diff(positions) < quirks.SAME_POSITION_MM).sum()),
+        "duplicate_positions": int((np.diff(positions) < SAME_POSITION_MM).sum()),
         "missing_slices": missing,
         "found": list(dict.fromkeys(found)),
         "quirks_of_files": dict(scan.found),
@@ -173,7 +174,7 @@ def _group_gaps(gaps: np.ndarray) -> list[list[float]]:
     groups: list[list[float]] = []
     for gap in map(float, gaps):
         for group in groups:
-            if abs(group[0] - gap) <= quirks.SAME_POSITION_MM:
+            if abs(group[0] - gap) <= SAME_POSITION_MM:
                 group[1] += 1
                 break
         else:
