@@ -2,7 +2,6 @@
 along the slice normal, so the product is right for tilted and for unevenly spaced slices.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,18 +62,13 @@ def measure_slabs(positions: np.ndarray, thickness: float | None = None) -> np.n
     return slabs
 
 
-def describe_gaps(gaps: Sequence[Gap], positions: np.ndarray) -> list[str]:
-    """A sentence each, with slices counted from 1."""
-    sentences = []
-    for gap in gaps:
-        missing = round(gap.mm / gap.step) - 1
-        number = f"{missing} slice{'s' * (missing > 1)}"
-        sentences.append(
-            f"a gap of {gap.mm:.1f} mm between slices {gap.after + 1} and {gap.after + 2} "
-            f"(at {positions[gap.after]:.1f} mm), {gap.step:.1f} mm beside it: {number} missing; "
-            "each side counts up to the middle"
-        )
-    return sentences
+def describe_gap(gap: Gap) -> str:
+    """In words, with slices counted from 1."""
+    missing = round(gap.mm / gap.step) - 1
+    return (
+        f"a gap of {gap.mm:.1f} mm between slices {gap.after + 1} and {gap.after + 2}, "
+        f"{gap.step:.1f} mm beside it: {missing} slice{'s' * (missing > 1)} missing"
+    )
 
 
 def pixel_area(spacing: tuple[float, float]) -> float | None:
