@@ -2,13 +2,16 @@
 that scanners make: straight, tilted gantry, uneven spacing, both, and a scan without a bleed.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from enhanced_files import enhanced as make_enhanced
+from published import dicom as make_dicom
+from pydicom.dataset import FileDataset
+from pydicom.uid import generate_uid
 
 GEOMETRIES = ("flat", "tilted", "uneven", "both", "negative")
 TILT = 18.0  # degrees, nose up
@@ -24,7 +27,7 @@ class WrittenSeries:
     """What was written; n slices, inferior -> superior, in LPS mm."""
 
     root: Path
-    files: tuple[Path, ...]  # n
+    sources: tuple[str, ...]  # n, as the series names them
     hu: np.ndarray  # (n, H, W) int16, upright
     mask: np.ndarray  # (n, H, W) bool, upright: voxels whose centre lies in the bleed
     volume_ml: float  # of the bleed, by its formula
@@ -35,6 +38,11 @@ class WrittenSeries:
     transpose: bool
     flip_rows: bool
     flip_columns: bool
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """n, of each slice; the same where it holds them all."""
+        return tuple(self.root / source.partition("#")[0] for source in self.sources)
 
     def as_filed(self, upright: np.ndarray) -> np.ndarray:
         """(n, H, W) upright -> (n, rows, columns) of the files."""
@@ -51,6 +59,7 @@ def write_ct_series(
     slices: int = 16,
     step: float = 5.0,
     missing: tuple[int, ...] = (),
+    enhanced: bool = False,
     transpose: bool = False,
     flip_rows: bool = False,
     flip_columns: bool = False,
@@ -58,7 +67,7 @@ def write_ct_series(
     patient: str = "head",
     **tags: Any,
 ) -> WrittenSeries:
-    """One file per slice, `000.dcm` and on by instance number.
+    """One file per slice, `000.dcm` and on by instance number, or one for all, `series.dcm`.
 
     Args:
         geometry: One of `GEOMETRIES`; "negative" is flat.
@@ -68,6 +77,8 @@ def write_ct_series(
         step: mm along the long axis from a slice to the next; where uneven, half of it through the
             lower half of the slices, as many protocols have it.
         missing: Slices that are not written, counted from the inferior one.
+        enhanced: One Enhanced CT, readable but without the acquisition details that its standard
+            wants; highdicom.legacy makes a valid file of the single ones.
         transpose, flip_rows, flip_columns: How the files hold the upright slice: flipped, and then
             transposed.
         descending: Instance numbers run from the superior slice to the inferior one.
@@ -89,7 +100,10 @@ def write_ct_series(
     hu, mask = draw(origins[:, None, None] + offsets, bleed=geometry != "negative")
     written = WrittenSeries(
         root=root,
-        files=tuple(root / f"{slices - 1 - k if descending else k:03}.dcm" for k in kept),
+        sources=tuple(
+            f"series.dcm#{n}" if enhanced else f"{slices - 1 - k if descending else k:03}.dcm"
+            for n, k in enumerate(kept, 1)
+        ),
         hu=hu,
         mask=mask,
         volume_ml=(geometry != "negative") * 4 / 3 * np.pi * float(np.prod(BLEED)) / 1000,
@@ -101,27 +115,39 @@ def write_ct_series(
         flip_rows=flip_rows,
         flip_columns=flip_columns,
     )
-    stored = written.as_filed(hu - INTERCEPT).astype(np.uint16)
     row, column = (-across if flip_columns else across), (-down if flip_rows else down)
-    orientation = (*column, *row) if transpose else (*row, *column)
-    corner = (shape[0] - 1) * flip_rows * written.down + (
-        shape[1] - 1
-    ) * flip_columns * written.across
-    for pixels, path, origin, k in zip(stored, written.files, origins, kept, strict=True):
+    last_row, last_column = (shape[0] - 1) * flip_rows, (shape[1] - 1) * flip_columns
+    corners = origins + last_row * written.down + last_column * written.across
+    shared = {
+        "ImageOrientationPatient": _round((*column, *row) if transpose else (*row, *column)),
+        "PixelSpacing": list(spacing[::-1] if transpose else spacing),
+        "SliceThickness": step,
+        "GantryDetectorTilt": round(float(np.degrees(angle)), 3),
+        "RescaleIntercept": INTERCEPT,
+        "RescaleSlope": 1,
+        "RescaleType": "HU",
+    }
+    stored = written.as_filed(hu - INTERCEPT).astype(np.uint16)
+    places = [{"ImagePositionPatient": _round(corner)} for corner in corners]
+    if enhanced:
+        about = {**describe_ct(patient, geometry, 1), **tags}
+        dataset = make_enhanced(stored, corners[:, 2], shared=shared, frames=places, **about)
+        _save(dataset, root / "series.dcm")
+        return written
+    for pixels, source, place, k in zip(stored, written.sources, places, kept, strict=True):
         number = slices - k if descending else k + 1
-        dataset = make_ct(patient, geometry, number, pixels)
-        dataset.ImagePositionPatient = [round(float(v), 6) for v in origin + corner]
-        dataset.ImageOrientationPatient = [round(float(v), 9) for v in orientation]
-        dataset.PixelSpacing = list(spacing[::-1] if transpose else spacing)
-        dataset.SliceThickness = step
-        dataset.GantryDetectorTilt = round(float(np.degrees(angle)), 3)
-        for keyword, value in tags.items():
-            if value is None:
-                delattr(dataset, keyword)
-            else:
-                setattr(dataset, keyword, value)
-        dataset.save_as(path, enforce_file_format=True)
+        about = {**describe_ct(patient, geometry, number), **shared, **place, **tags}
+        _save(make_dicom(pixels, **about), root / source)
     return written
+
+
+def _save(dataset: FileDataset, path: Path) -> None:
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.save_as(path, enforce_file_format=True)
+
+
+def _round(vector: Iterable[float]) -> list[float]:
+    return [round(float(value), 9) for value in vector]
 
 
 def place_slices(slices: int, step: float, *, uneven: bool) -> np.ndarray:
@@ -147,19 +173,15 @@ def draw(points: np.ndarray, *, bleed: bool) -> tuple[np.ndarray, np.ndarray]:
     return hu, mask
 
 
-def make_ct(patient: str, series: str, number: int, pixels: np.ndarray) -> Dataset:
-    """A CT image (PS3.3 A.3) with all that its modules require, but where it lies."""
+def describe_ct(patient: str, series: str, number: int) -> dict[str, Any]:
+    """What the modules of a CT image (PS3.3 A.3) require beside pixels and place, by keyword."""
 
     def uid(part: object) -> str:
         return generate_uid(entropy_srcs=["ichfast", patient, series, str(part)])
 
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    values = {
+    return {
         "SpecificCharacterSet": "ISO_IR 192",
         "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
-        "SOPClassUID": CTImageStorage,
         "SOPInstanceUID": uid(number),
         "StudyDate": "20240102",
         "SeriesDate": "20240102",
@@ -170,7 +192,6 @@ def make_ct(patient: str, series: str, number: int, pixels: np.ndarray) -> Datas
         "AcquisitionTime": "101112",
         "ContentTime": "101112",
         "AccessionNumber": "A1",
-        "Modality": "CT",
         "Manufacturer": "Drawn",
         "ReferringPhysicianName": "",
         "StudyDescription": "Head",
@@ -193,21 +214,7 @@ def make_ct(patient: str, series: str, number: int, pixels: np.ndarray) -> Datas
         "InstanceNumber": number,
         "FrameOfReferenceUID": uid("frame of reference"),
         "PositionReferenceIndicator": "",
-        "SamplesPerPixel": 1,
-        "PhotometricInterpretation": "MONOCHROME2",
-        "Rows": pixels.shape[0],
-        "Columns": pixels.shape[1],
-        "BitsAllocated": 16,
         "BitsStored": 12,
-        "HighBit": 11,
-        "PixelRepresentation": 0,
         "WindowCenter": 40,
         "WindowWidth": 80,
-        "RescaleIntercept": INTERCEPT,
-        "RescaleSlope": 1,
-        "RescaleType": "HU",
-        "PixelData": pixels.tobytes(),
     }
-    for keyword, value in values.items():
-        setattr(dataset, keyword, value)
-    return dataset

@@ -11,14 +11,15 @@ from dicom_tools import list_errors
 from ichfast.data import Problems, read_series
 
 
+@pytest.mark.parametrize("enhanced", [False, True])
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_reader_finds_what_was_written(tmp_path: Path, geometry: str) -> None:
-    written = write_ct_series(tmp_path, geometry, missing=(3,))
+def test_reader_finds_what_was_written(tmp_path: Path, geometry: str, enhanced: bool) -> None:
+    written = write_ct_series(tmp_path, geometry, missing=(3,), enhanced=enhanced)
     problems = Problems()
     (series,) = read_series(tmp_path, problems)
     np.testing.assert_array_equal(series.hu(), written.hu)
     np.testing.assert_allclose(series.positions, written.positions, atol=1e-4)
-    assert series.sources == tuple(path.name for path in written.files)
+    assert series.sources == written.sources
     assert series.tilt == pytest.approx(TILT if geometry in ("tilted", "both") else 0, abs=1e-3)
     assert written.mask.any() == (geometry != "negative")
 
