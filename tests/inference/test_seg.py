@@ -97,17 +97,28 @@ def test_highdicom_reads_it_by_frame_of_an_enhanced_source(tmp_path: Path, geome
     np.testing.assert_array_equal(pixels[..., 0], written.as_filed(written.mask))
 
 
-@pytest.mark.parametrize("geometry", ["flat", "negative"])
-def test_dcmqi_reads_an_even_series(tmp_path: Path, geometry: str) -> None:
+def convert_by_dcmqi(path: Path) -> np.ndarray:
+    """(n, rows, columns) of seg.dcm; meta.json lies beside it."""
     tool = find_tool("segimage2itkimage", "dcmqi")
-    written = write_ct_series(tmp_path / "ct", geometry)
-    command = [tool, "--inputDICOM", write(written), "--outputDirectory", tmp_path, "-t", "nifti"]
+    command = [tool, "--inputDICOM", path, "--outputDirectory", path.parent, "-t", "nifti"]
     subprocess.run(command, check=True, capture_output=True)
-    image = nibabel.load(tmp_path / "1.nii.gz")
-    np.testing.assert_array_equal(np.asarray(image.dataobj).transpose(2, 1, 0), written.mask)
+    return np.asarray(nibabel.load(path.parent / "1.nii.gz").dataobj).transpose(2, 1, 0)
+
+
+@pytest.mark.parametrize("thickness", [2.5, 10, None])
+@pytest.mark.parametrize("geometry", ["flat", "negative"])
+def test_dcmqi_reads_an_even_series(tmp_path: Path, geometry: str, thickness: float | None) -> None:
+    """Slices may be thinner than their distance, or overlap."""
+    written = write_ct_series(tmp_path / "ct", geometry, SliceThickness=thickness)
+    np.testing.assert_array_equal(convert_by_dcmqi(write(written)), written.mask)
     meta = json.loads((tmp_path / "meta.json").read_text())
     ((segment,),) = meta["segmentAttributes"]
     assert segment["SegmentedPropertyTypeCodeSequence"]["CodeValue"] == "50960005"
+
+
+def test_dcmqi_loses_no_voxel_of_an_uneven_series(tmp_path: Path) -> None:
+    written = write_ct_series(tmp_path / "ct", "uneven")
+    assert convert_by_dcmqi(write(written)).sum() == written.mask.sum()
 
 
 @pytest.mark.parametrize("transpose", [False, True])
@@ -276,6 +287,14 @@ def test_source_that_has_changed(tmp_path: Path, change: str) -> None:
         written.files[3].write_text("a note")
     with pytest.raises(DataError, match=r"003\.dcm: "):
         write_seg(tmp_path / "seg.dcm", series, written.mask, written.root, **MODEL)
+
+
+def test_series_of_one_slice(tmp_path: Path) -> None:
+    written = write_ct_series(tmp_path / "ct", slices=1)
+    require_exact(write(written), written)
+    written = write_ct_series(tmp_path / "thin" / "ct", slices=1, SliceThickness=None)
+    with pytest.raises(DataError, match="a slice alone needs SliceThickness"):
+        write(written)
 
 
 def test_without_highdicom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,10 +14,11 @@ from pydicom.uid import CTImageStorage, generate_uid
 from pydicom.valuerep import format_number_as_ds
 
 import ichfast
+from ichfast.data.grid import SAME_POSITION_MM, SPACING_MM, Grid
 from ichfast.data.problems import silence
 from ichfast.data.series import Series
 from ichfast.data.stacks import make_frame
-from ichfast.errors import OutputError
+from ichfast.errors import DataError, OutputError
 from ichfast.files import replace_whole, report_errors
 from ichfast.inference.outputs.source_slices import IDENTITY, STUDY, SourceSlice, read_source_slices
 
@@ -62,12 +63,14 @@ def write_seg(
         raise OutputError(
             f'{path.name} needs {error.name}, which is not installed: pip install "ichfast[seg]"'
         ) from error
+    if series.grid is None:
+        raise DataError(f"{path.name} is made of DICOM series; {series.series} has no positions")
     slices = read_source_slices(root, series)
-    filed = _turn_as_filed(mask, slices[0])
+    thickness = _choose_thickness(series, series.grid, path)
     with silence("pydicom"), silence("highdicom"):
         seg = highdicom.seg.Segmentation(
-            source_images=_make_sources(slices, series, anonymous),
-            pixel_array=filed.astype(np.uint8),
+            source_images=_make_sources(slices, series, thickness, anonymous),
+            pixel_array=series.grid.restore(mask).astype(np.uint8),
             segmentation_type="BINARY",
             segment_descriptions=[_describe(highdicom, model_name, model_version)],
             series_instance_uid=generate_uid(),
@@ -84,23 +87,32 @@ def write_seg(
             omit_empty_frames=False,  # a slice without a frame would be one that nobody looked at
             specific_character_set="ISO_IR 192",
         )
+        seg.ContentCreatorName = ""  # required, be it empty
         _refer_to(seg, slices)
         with report_errors(path), replace_whole(path, lasting=True) as partial:
             seg.save_as(partial, enforce_file_format=True)
 
 
-def _turn_as_filed(mask: np.ndarray, first: SourceSlice) -> np.ndarray:
-    frame = make_frame(first.header.orientation)
-    turned = mask[:, :: -1 if frame.flip_rows else 1, :: -1 if frame.flip_columns else 1]
-    return turned.transpose(0, 2, 1) if frame.transpose else turned
+def _choose_thickness(series: Series, grid: Grid, path: Path) -> float:
+    """SliceThickness in mm: the distance between slices and not what their files say, since dcmqi
+    takes it for that, and drops slices that are closer.
+    """
+    steps = np.diff(series.positions)
+    steps = steps[steps >= SAME_POSITION_MM]
+    if len(steps):
+        return float(np.mean(steps) if np.ptp(steps) <= SPACING_MM else np.min(steps))
+    if grid.thickness is None:
+        raise DataError(f"{path.name}: a slice alone needs SliceThickness, which its file lacks")
+    return grid.thickness
 
 
-def _make_sources(slices: Sequence[SourceSlice], series: Series, anonymous: bool) -> list[Dataset]:
+def _make_sources(
+    slices: Sequence[SourceSlice], series: Series, thickness: float, anonymous: bool
+) -> list[Dataset]:
     """Images of one slice each, whatever the files are: highdicom takes one enhanced file, with all
     of its frames, or none.
     """
     first, normal = slices[0], np.array(make_frame(slices[0].header.orientation).normal)
-    steps = np.diff(series.positions)
     sources = []
     distance = -np.inf
     for number, one in enumerate(slices):
@@ -119,7 +131,7 @@ def _make_sources(slices: Sequence[SourceSlice], series: Series, anonymous: bool
         source.Rows, source.Columns = first.header.rows, first.header.columns
         source.ImageOrientationPatient = _format(first.header.orientation)
         source.PixelSpacing = _format(first.header.spacing)
-        source.SliceThickness = _format([float(np.median(steps))])[0]
+        (source.SliceThickness,) = _format([thickness])
         # highdicom drops all but one of the slices at the same place.
         position = series.positions[number]
         distance = max(position, distance + APART_MM)
