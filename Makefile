@@ -17,6 +17,9 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 
+# Whoever has a browser for the tests of the viewer's page.
+CHROMIUM := $(firstword $(foreach name,chromium chromium-browser google-chrome google-chrome-stable,$(shell command -v $(name))))
+
 # Whoever has a CUDA toolkit.
 NVCC := $(or $(shell command -v nvcc),$(wildcard $(or $(CUDA_HOME),/usr/local/cuda)/bin/nvcc))
 CUDA_VENV := .venv-cuda
@@ -37,6 +40,7 @@ train: $(VENV)/built
 	@tools/stage train 'phantom, training, report; 1 to 4 minutes on two cores' $(RUN) -m ichfast.train $(ARGS)
 
 test: $(VENV)/tested
+	@$(if $(CHROMIUM),,echo "test: without those of the viewer in a browser, since no Chromium was found (apt-get install chromium)")
 	@OMP_NUM_THREADS=1 tools/stage test '3 to 6 minutes on two cores' $(RUN) -m pytest -n 2 --dist worksteal $(ARGS)
 
 # The ops' tests with the CPU kernels under GCC's AddressSanitizer and UndefinedBehaviorSanitizer.

@@ -1,10 +1,11 @@
 """A page in headless Chromium, driven by its DevTools protocol: JSON over a pipe, NUL between."""
 
 import base64
+import fcntl
 import json
 import os
 import shutil
-import subprocess
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,6 +70,10 @@ class Page:
         message, _, self.rest = self.rest.partition(b"\0")
         answer: dict[str, Any] = json.loads(message)
         return answer
+
+    def find_events(self, method: str) -> list[dict[str, Any]]:
+        """What the page has told of this kind."""
+        return [event["params"] for event in self.events if event.get("method") == method]
 
     def evaluate(self, expression: str) -> Any:
         """The value of a JavaScript expression, awaited where it is a promise."""
@@ -180,8 +185,14 @@ class Page:
 @contextmanager
 def start_chromium(program: str, profile: Path) -> Iterator[Page]:
     """A headless Chromium with a profile of its own, on file descriptors 3 (in) and 4 (out)."""
-    from_us, to_browser = os.pipe()
-    to_us, from_browser = os.pipe()
+    pipes = [os.pipe(), os.pipe()]
+    # Above 3 and 4, so that neither is overwritten before it is duplicated.
+    from_us, to_browser, to_us, from_browser = (
+        fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for pipe in pipes for end in pipe
+    )
+    for pipe in pipes:
+        for end in pipe:
+            os.close(end)
     command = [
         program,
         "--headless=new",
@@ -192,22 +203,19 @@ def start_chromium(program: str, profile: Path) -> Iterator[Page]:
         "--disable-background-networking",
         "--no-first-run",
         f"--user-data-dir={profile}",
-        "about:blank",
     ]
-    shell = f'exec "$@" 3<&{from_us} 4>&{from_browser}'
-    with open(profile.with_suffix(".log"), "wb") as log:
-        process = subprocess.Popen(
-            ["sh", "-c", shell, "sh", *command],
-            pass_fds=(from_us, from_browser),
-            stdout=log,
-            stderr=log,
-        )
-    os.close(from_us)
-    os.close(from_browser)
+    log = os.open(profile.with_suffix(".log"), os.O_WRONLY | os.O_CREAT)
+    actions = [
+        (os.POSIX_SPAWN_DUP2, *ends)
+        for ends in ((from_us, 3), (from_browser, 4), (log, 1), (log, 2))
+    ]
+    process = os.posix_spawn(program, command, os.environ, file_actions=actions)
+    for end in (from_us, from_browser, log):
+        os.close(end)
     try:
         yield Page(to_browser, to_us)
     finally:
-        process.terminate()
-        process.wait(PATIENCE)
+        os.kill(process, signal.SIGTERM)
+        os.waitpid(process, 0)
         os.close(to_browser)
         os.close(to_us)
