@@ -201,7 +201,8 @@ def test_nothing_is_fetched_and_nothing_runs(run):
     for _, attributes in html.tags:
         assert not [name for name in attributes if name.startswith("on")]
         for name in ("src", "href", "xlink:href"):
-            assert (attributes.get(name) or "#").startswith(("#", "data:image/png;base64,"))
+            value = attributes.get(name) or "#"
+            assert value.startswith(("#", "data:image/png;base64,")) or value == "examples.html"
     text = (run / "report.html").read_text()
     assert not re.search(r"@import|url\((?!#)", text)
     assert set(re.findall(r"https?://[^\s\"<]*", text)) <= {
@@ -348,6 +349,8 @@ def test_a_line_cut_off_by_a_kill_is_left_out_and_a_repeated_epoch_counts_once(r
         ("metrics.json", "[]", "metrics.json is not the metrics file"),
         ("examples.safetensors", "rubbish", "examples.safetensors cannot be read"),
         ("recipe.toml", b"\xff\xfe\xff", "recipe.toml cannot be read"),
+        ("recipe.toml", "data = 3", "recipe.toml is no recipe with data.window"),
+        ("recipe.toml", "[data]\nwindow = [40]", "recipe.toml is no recipe with data.window"),
     ],
 )
 def test_a_broken_file_is_named(run, capsys, name, content, says):
@@ -356,6 +359,27 @@ def test_a_broken_file_is_named(run, capsys, name, content, says):
         write_report(run)
     assert main([str(run)]) == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_examples_in_the_viewer(run):
+    (run / "recipe.toml").write_text("[data]\nwindow = [30.0, 100.0]\n")
+    assert ("a", {"href": "examples.html"}) in page(run).tags
+    text = (run / "examples.html").read_text(encoding="utf-8")
+    described = json.loads(re.search(r'id="study">(.*?)</script>', text)[1])
+    pictures = load_file(run / "examples.safetensors")
+    assert described["window"] == [30, 100]
+    assert described["labels"] == ["Dice 0.000, the worst", "Dice 0.250", "Dice –, the best"]
+    assert not described["oneScan"]
+    above = np.array(described["histograms"])[:, described["step"] + 1 :].sum(1)
+    assert np.array_equal(above, (pictures["mask"] > 0.5).sum((1, 2, 3)))
+    assert described["target"] == [16, 16, 16]
+
+
+def test_examples_of_former_weights_go(run):
+    write_report(run)
+    change_metrics(run, test=None)
+    assert "a" not in page(run).names()
+    assert not (run / "examples.html").exists()
 
 
 def test_examples_that_lack_a_tensor_are_named(run):
@@ -383,7 +407,7 @@ def test_a_failed_write_keeps_the_former_page(run, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.replace", full)
-    with pytest.raises(OutputError, match=r"report\.html could not be written: No space left"):
+    with pytest.raises(OutputError, match=r"\.html could not be written: No space left"):
         write_report(run)
     assert (run / "report.html").read_bytes() == former
     assert not list(run.glob(f"{PARTIAL}*"))

@@ -11,12 +11,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template, UndefinedError
 
 from ichfast.errors import DataError
-from ichfast.files import write_whole
+from ichfast.files import report_errors, write_whole
 from ichfast.metrics import AGGREGATIONS
+from ichfast.report.examples import find_threshold, render_examples
 from ichfast.report.figures import draw_plots, encode_picture, trace_outline
 from ichfast.report.run import Run, read_run, to_float
 
 PARTS = ("test", "validation")
+EXAMPLES = "examples.html"
 NO_NUMBER = "–"
 EMPTY_RULES = {
     "nan": "has no Dice and is left out of the means",
@@ -38,16 +40,25 @@ class Example:
 
 
 def write_report(run: Path) -> Path:
-    """Write ``report.html`` into the run folder, from the files in it and nothing else."""
+    """Write ``report.html`` and, where there are examples, ``examples.html`` into the run folder,
+    from the files in it and nothing else."""
     path = run / "report.html"
+    contents = read_run(run)
     try:
-        html = render(read_run(run))
+        html = render(contents)
     except UndefinedError as error:
         raise DataError(
             f"{run / 'metrics.json'} lacks what the page shows ({error}). Was it written by "
             "another version of ichfast? Delete it to see the curves alone."
         ) from error
     fix = f"Make room or allow writing there, then run python -m ichfast.report {run}."
+    if contents.examples:
+        dice = [format_score(score) for score in contents.examples["dice"]]
+        slices = render_examples(contents, dice)
+        write_whole(run / EXAMPLES, slices.encode(), lasting=False, fix=fix)
+    else:
+        with report_errors(run / EXAMPLES, fix):
+            (run / EXAMPLES).unlink(missing_ok=True)  # of weights that are no longer the run's
     write_whole(path, html.encode(), lasting=False, fix=fix)
     return path
 
@@ -192,7 +203,7 @@ def _make_examples(run: Run) -> list[Example]:
     if not run.examples:
         return []
     pictures = run.examples
-    threshold = (run.metrics.get("test") or {}).get("threshold", 0.5)
+    threshold = find_threshold(run)
     maps = [pictures[key] for key in ("attention", "reconstruction") if key in pictures]
     return [
         Example(

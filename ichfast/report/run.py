@@ -2,6 +2,7 @@
 
 import json
 import math
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from ichfast.errors import DataError, OutputError
+
+WINDOW = (40.0, 120.0)
+"""of recipes that do not say theirs"""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class Run:
 
     name: str
     recipe: str
+    window: tuple[float, float]  # level, width in HU
     log: tuple[Epoch, ...]
     metrics: dict[str, Any]  # empty where the run wrote none
     examples: dict[str, NDArray[Any]]  # empty where the run wrote none
@@ -46,12 +51,14 @@ def read_run(folder: Path) -> Run:
             f"{folder} is not a run folder: it has no recipe.toml. "
             "Give the folder that training wrote (its --out)."
         )
+    recipe = _read_text(folder / "recipe.toml")
     metrics = _read_metrics(folder / "metrics.json")
     # A run that was tested, extended and stopped has examples of its former weights.
     tested = not metrics or metrics.get("test") is not None
     return Run(
         name=folder.resolve().name,
-        recipe=_read_text(folder / "recipe.toml"),
+        recipe=recipe,
+        window=_find_window(recipe, folder / "recipe.toml"),
         log=_read_log(folder / "log.jsonl"),
         metrics=metrics,
         examples=_read_examples(folder / "examples.safetensors") if tested else {},
@@ -63,6 +70,17 @@ def _read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}.") from error
+
+
+def _find_window(recipe: str, path: Path) -> tuple[float, float]:
+    try:
+        level, width = tomllib.loads(recipe).get("data", {}).get("window", WINDOW)
+        return float(level), float(width)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path} is no recipe with data.window = [level, width] ({error}). "
+            "Restore the file that training wrote."
+        ) from error
 
 
 def _read_log(path: Path) -> tuple[Epoch, ...]:

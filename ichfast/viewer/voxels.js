@@ -61,10 +61,10 @@ function probabilityAt(step, own, threshold) {
   return step === own ? threshold : (step + 1) / 255;
 }
 
-/** Sum over slices of pixels × area × slab in mL; without area or slabs the sum of pixels. */
+/** Sum over slices of pixels × slab × area in mL; without area or slabs the sum of pixels. */
 function measureVolume(counts, area, slabs) {
   if (!area || !slabs) return counts.reduce((sum, count) => sum + count, 0);
-  return counts.reduce((sum, count, i) => sum + count * area * slabs[i], 0) / 1000;
+  return (counts.reduce((sum, count, i) => sum + count * slabs[i], 0) * area) / 1000;
 }
 
 /** With one decimal; a tie goes to the even digit, as Python's f"{value:.1f}" has it. */

@@ -33,6 +33,7 @@ RUN_FILES = {
     "slices.json",
     "model.safetensors",
     "examples.safetensors",
+    "examples.html",
     "checkpoint.pt",
     "report.html",
 }
