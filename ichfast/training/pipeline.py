@@ -21,7 +21,7 @@ from ichfast.evaluation import evaluate, find_intervals, pick_examples, tabulate
 from ichfast.models import ReducedUNet
 from ichfast.team import ALONE, Team
 from ichfast.training import checkpoint
-from ichfast.training.about import describe_weights
+from ichfast.training.about import calibrate_run, describe_weights
 from ichfast.training.checkpoint import Progress
 from ichfast.training.folder import EXAMPLES, METRICS, RECIPE, SLICES, WEIGHTS, RunFolder
 from ichfast.training.forward import choose_precision
@@ -161,6 +161,7 @@ def describe_end(
         "steps": progress.steps,
         "validation": None,
         "test": None,
+        "calibration": None,
         "data": parts.count(),
         "versions": list_versions(),
         "precision": str(choose_precision(recipe, device)).removeprefix("torch."),
@@ -190,7 +191,10 @@ def assess(
     start = time.perf_counter()
     if progress.kept:
         model.load_state_dict(progress.kept)
-    folder.write(WEIGHTS, models.to_bytes(model, describe_weights(recipe, parts)))
+    calibration = calibrate_run(model, parts, recipe, device, team)
+    about = describe_weights(recipe, parts, calibration)
+    folder.write(WEIGHTS, models.to_bytes(model, about))
+    metrics["calibration"] = about["calibration"]
     validation, test = (
         evaluate(
             model,
