@@ -34,11 +34,11 @@ def find_gaps(positions: np.ndarray) -> list[Gap]:
     return gaps
 
 
-def measure_slabs(positions: np.ndarray, thickness: float | None = None) -> np.ndarray | None:
-    """(n,) mm: the slab that each slice stands for, half-way to the slice on either side. The first
-    and the last one reach as far outwards as inwards, at a gap half the step beside it. Slices at
-    one position share its slab. Across a gap, too, each side counts up to the middle: the best
-    guess of what was not scanned, and `find_gaps` tells of it.
+def find_edges(positions: np.ndarray, thickness: float | None = None) -> np.ndarray | None:
+    """(n + 1,) mm: where the slabs of the slices end, half-way from each to the next. The first and
+    the last slab reach as far outwards as inwards, at a gap half the step beside it. Slices at one
+    position share its slab. Across a gap, too, each side counts up to the middle: the best guess of
+    what was not scanned, and `find_gaps` tells of it.
 
     Args:
         positions: (n,) mm along the slice normal, ascending.
@@ -48,18 +48,26 @@ def measure_slabs(positions: np.ndarray, thickness: float | None = None) -> np.n
         None where all slices are at one position and there is no thickness.
     """
     starts = np.flatnonzero(np.diff(positions, prepend=-np.inf) >= SAME_POSITION_MM)
-    shared = np.diff(starts, append=len(positions))
     places = positions[starts]
-    if len(places) == 1:
-        return None if thickness is None else np.repeat(thickness / shared, shared)
     steps = np.diff(places)
-    below, above = steps[0], steps[-1]
+    if len(steps):
+        below, above = steps[0], steps[-1]
+    elif thickness is not None:
+        below = above = thickness
+    else:
+        return None
     for gap in find_gaps(places):
         below = gap.step if gap.after == 0 else below
         above = gap.step if gap.after == len(steps) - 1 else above
-    reach = np.concatenate([[below], steps, [above]]) / 2
-    slabs: np.ndarray = np.repeat((reach[:-1] + reach[1:]) / shared, shared)
-    return slabs
+    ends = [places[0] - below / 2, *(places[:-1] + steps / 2), places[-1] + above / 2]
+    edges: np.ndarray = np.interp(np.arange(len(positions) + 1), [*starts, len(positions)], ends)
+    return edges
+
+
+def measure_slabs(positions: np.ndarray, thickness: float | None = None) -> np.ndarray | None:
+    """(n,) mm between the `find_edges`: the slab that each slice stands for."""
+    edges = find_edges(positions, thickness)
+    return None if edges is None else np.diff(edges)
 
 
 def describe_gap(gap: Gap) -> str:
