@@ -22,6 +22,7 @@ from ichfast.errors import DataError, OutputError
 from ichfast.inference.outputs.seg import write_seg
 
 highdicom = pytest.importorskip("highdicom", reason="no highdicom: pip install highdicom")
+pytestmark = pytest.mark.filterwarnings("ignore:Invalid value for VR")  # written on purpose
 MODEL = {"model_name": "a network", "model_version": "1.2"}
 
 
@@ -193,6 +194,14 @@ def test_series_in_several_enhanced_files(tmp_path: Path) -> None:
     for number, mask in enumerate(written.mask):
         np.testing.assert_array_equal(found[f"1.2.3.{number % 2}", number // 2 + 1], mask)
     assert list_errors(tmp_path / "seg.dcm") == []
+
+
+def test_file_with_the_mark_of_a_frame_in_its_name(tmp_path: Path) -> None:
+    written = write_ct_series(tmp_path / "ct")
+    written.files[0].rename(written.root / "000.dcm#2")
+    path = write(written)
+    uids = {uid for uid, _ in read_by_source(path)}
+    assert len(uids) == len(written.mask)
 
 
 def test_two_slices_at_the_same_place_are_two_frames(tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ import ichfast
 from ichfast.data.grid import SAME_POSITION_MM, SPACING_MM, Grid
 from ichfast.data.problems import silence
 from ichfast.data.series import Series
-from ichfast.data.stacks import make_frame
 from ichfast.errors import DataError, OutputError
 from ichfast.files import replace_whole, report_errors
 from ichfast.inference.outputs.source_slices import IDENTITY, STUDY, SourceSlice, read_source_slices
@@ -28,6 +27,7 @@ REGION = codes.SCT.Intracranial  # of CID 4
 FAMILY = codes.DCM.ArtificialIntelligence  # of CID 7162
 LONGEST = 64  # characters of a LO, PS3.5 6.2
 APART_MM = 1e-3
+FIX = "Free space or choose another folder with --out."
 _PLACEHOLDER = "1.2."  # + the slice's number, where highdicom puts the UID of a frame's source
 
 
@@ -66,10 +66,12 @@ def write_seg(
     if series.grid is None:
         raise DataError(f"{path.name} is made of DICOM series; {series.series} has no positions")
     slices = read_source_slices(root, series)
-    thickness = _choose_thickness(series, series.grid, path)
+    thickness = _choose_thickness(series.positions, series.grid, path)
     with silence("pydicom"), silence("highdicom"):
         seg = highdicom.seg.Segmentation(
-            source_images=_make_sources(slices, series, thickness, anonymous),
+            source_images=_make_sources(
+                slices, series.positions, series.grid, thickness, anonymous
+            ),
             pixel_array=series.grid.restore(mask).astype(np.uint8),
             segmentation_type="BINARY",
             segment_descriptions=[_describe(highdicom, model_name, model_version)],
@@ -89,15 +91,15 @@ def write_seg(
         )
         seg.ContentCreatorName = ""  # required, be it empty
         _refer_to(seg, slices)
-        with report_errors(path), replace_whole(path, lasting=True) as partial:
+        with report_errors(path, FIX), replace_whole(path, lasting=True) as partial:
             seg.save_as(partial, enforce_file_format=True)
 
 
-def _choose_thickness(series: Series, grid: Grid, path: Path) -> float:
+def _choose_thickness(positions: np.ndarray, grid: Grid, path: Path) -> float:
     """SliceThickness in mm: the distance between slices and not what their files say, since dcmqi
     takes it for that, and drops slices that are closer.
     """
-    steps = np.diff(series.positions)
+    steps = np.diff(positions)
     steps = steps[steps >= SAME_POSITION_MM]
     if len(steps):
         return float(np.mean(steps) if np.ptp(steps) <= SPACING_MM else np.min(steps))
@@ -107,15 +109,18 @@ def _choose_thickness(series: Series, grid: Grid, path: Path) -> float:
 
 
 def _make_sources(
-    slices: Sequence[SourceSlice], series: Series, thickness: float, anonymous: bool
+    slices: Sequence[SourceSlice],
+    positions: np.ndarray,
+    grid: Grid,
+    thickness: float,
+    anonymous: bool,
 ) -> list[Dataset]:
     """Images of one slice each, whatever the files are: highdicom takes one enhanced file, with all
     of its frames, or none.
     """
-    first, normal = slices[0], np.array(make_frame(slices[0].header.orientation).normal)
-    sources = []
+    first, sources = slices[0], []
     distance = -np.inf
-    for number, one in enumerate(slices):
+    for number, (one, position) in enumerate(zip(slices, positions, strict=True)):
         source = Dataset()
         source.SOPClassUID = CTImageStorage
         source.SOPInstanceUID = f"{_PLACEHOLDER}{number}"
@@ -133,9 +138,9 @@ def _make_sources(
         source.PixelSpacing = _format(first.header.spacing)
         (source.SliceThickness,) = _format([thickness])
         # highdicom drops all but one of the slices at the same place.
-        position = series.positions[number]
         distance = max(position, distance + APART_MM)
-        source.ImagePositionPatient = _format(one.header.position + (distance - position) * normal)
+        apart = (distance - position) * grid.normal
+        source.ImagePositionPatient = _format(one.header.position + apart)
         sources.append(source)
     return sources
 
