@@ -69,18 +69,18 @@ def render_page(study: StudyPage) -> str:
     first = description["first"]
     packed = [_write_slice(study, i) for i in range(len(study.hu))]
     return page.substitute(
-        title=escape(study.title),
+        title=_escape(study.title),
         style=style,
         style_hash=_hash(style),
         script=script,
         script_hash=_hash(script),
         warnings=_list_warnings(study.warnings),
-        interval=escape(study.interval or ""),
+        interval=_escape(study.interval or ""),
         facts="".join(
-            f"<tr><th scope=row>{escape(name)}</th><td>{escape(value)}</td></tr>"
+            f"<tr><th scope=row>{_escape(name)}</th><td>{_escape(value)}</td></tr>"
             for name, value in study.facts
         ),
-        credit=escape(study.credit),
+        credit=_escape(study.credit),
         study=_write_json(description),
         first=packed.pop(first),
         others="\n".join(packed),
@@ -99,6 +99,11 @@ def _read(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
+def _escape(text: str) -> str:
+    """As HTML. Names of files may hold bytes that are no text: each becomes a question mark."""
+    return escape(text.encode("utf-8", "replace").decode())
+
+
 def _hash(text: str) -> str:
     """As a Content-Security-Policy names what may run."""
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
@@ -113,7 +118,7 @@ def _write_slice(study: StudyPage, i: int) -> str:
 def _list_warnings(warnings: Sequence[str]) -> str:
     if not warnings:
         return ""
-    items = "".join(f"<li>{escape(warning)}</li>" for warning in warnings)
+    items = "".join(f"<li>{_escape(warning)}</li>" for warning in warnings)
     return f'<section class="warnings" aria-label="Warnings"><ul>{items}</ul></section>'
 
 

@@ -24,6 +24,7 @@ const state = {
   slice: study.first,
   step: study.step,
   window: study.window,
+  pointer: null, // the mouse over the stage, {x, y}
   component: null, // of the last search: {found, counts, box}
 };
 
@@ -45,7 +46,7 @@ async function readSlice(i) {
 
 async function loadAll() {
   if (typeof DecompressionStream === "undefined") {
-    throw new Error("this browser is too old (Chrome 80, Firefox 113 or Safari 16.4 will do)");
+    throw new Error("this browser is too old (Chrome 97, Firefox 113 or Safari 16.4 will do)");
   }
   for (const i of orderOutwards(study.first, n)) await loadSlice(i);
   performance.mark("all slices");
@@ -120,7 +121,7 @@ function listAreas(counts) {
     number(count),
     study.target && number(study.target[i]),
   ]);
-  const table = get("areas").querySelector("table");
+  const table = get("areas").querySelector("tbody");
   table.replaceChildren(makeRow("th", heads), ...rows.map((cells) => makeRow("td", cells)));
 }
 
@@ -174,6 +175,7 @@ function drawSlice() {
   const colour = `rgb(${PREDICTION})`;
   if (get("outline").checked) drawEdges(slice.probability, state.step, colour, place);
   drawBox(place);
+  probe();
   const [level, width] = state.window;
   get("window").textContent = `L ${level} W ${width}`;
   if (performance.getEntriesByName("first slice").length === 0) performance.mark("first slice");
@@ -274,7 +276,7 @@ const svg = (name, attributes) => {
 const HEIGHT = 100;
 
 function drawStrip(counts) {
-  const greatest = Math.max(1, ...counts, ...(study.target || []));
+  const greatest = Math.max(...counts, ...(study.target || []));
   // What is there is seen, however small.
   const rise = (count) => (count > 0 ? Math.max(3, (HEIGHT * count) / greatest) : 0);
   const bar = (i, count, name) =>
@@ -287,7 +289,7 @@ function drawStrip(counts) {
     ...(study.target || []).map((count, i) => bar(i, count, "target")),
     svg("rect", { x: state.slice, width: 1, y: HEIGHT - 2, height: 4, class: "mark" }),
   );
-  get("greatest").textContent = `up to ${formatArea(Math.max(...counts, ...(study.target || [])))}`;
+  get("greatest").textContent = greatest > 0 ? `highest bar ${formatArea(greatest)}` : "";
 }
 
 // What the reader does
@@ -297,7 +299,6 @@ function showAt(slice) {
   if (next === state.slice) return;
   state.slice = next;
   showNumbers();
-  get("probe").textContent = "";
   draw();
 }
 
@@ -343,14 +344,19 @@ function describeComponent(component) {
   return `${which}: ${formatVolume(counts)}, ${where}.`;
 }
 
-function probe(event) {
-  const slice = ready[state.slice];
+/** HU and probability of the pixel under the pointer, also when the slice changes under it. */
+function probe() {
+  const slice = state.pointer && ready[state.slice];
+  if (!slice) {
+    get("probe").textContent = "";
+    return;
+  }
   const box = get("stage").getBoundingClientRect();
   const stage = { width: get("stage").clientWidth, height: get("stage").clientHeight };
   const place = fitPicture(stage, height, width, spacing);
-  const x = Math.floor(((event.clientX - box.left - place.x) / place.width) * width);
-  const y = Math.floor(((event.clientY - box.top - place.y) / place.height) * height);
-  const inside = slice && x >= 0 && y >= 0 && x < width && y < height;
+  const x = Math.floor(((state.pointer.x - box.left - place.x) / place.width) * width);
+  const y = Math.floor(((state.pointer.y - box.top - place.y) / place.height) * height);
+  const inside = x >= 0 && y >= 0 && x < width && y < height;
   const i = y * width + x;
   get("probe").textContent = inside
     ? `${slice.hu[i]} HU, p ${(slice.probability[i] / 255).toFixed(2)}`
@@ -379,13 +385,18 @@ function listenToStage(stage) {
     drag = { x, y, windows, window: state.window, slice: state.slice };
   });
   stage.addEventListener("pointermove", (event) => {
-    if (!drag) return probe(event);
+    state.pointer = event.pointerType === "mouse" ? { x: event.clientX, y: event.clientY } : null;
+    probe();
+    if (!drag) return;
     const [dx, dy] = [event.clientX - drag.x, event.clientY - drag.y];
     if (drag.windows) setWindow(dragWindow(drag.window, dx, dy));
     else showAt(drag.slice - Math.round(dy / dragPace(stage)));
   });
   for (const end of ["pointerup", "pointercancel"]) stage.addEventListener(end, () => (drag = null));
-  stage.addEventListener("pointerleave", () => (get("probe").textContent = ""));
+  stage.addEventListener("pointerleave", () => {
+    state.pointer = null;
+    probe();
+  });
 }
 
 /** Pixels of a drag for a slice: the whole stack is one stage high, but no slice less than 4. */
