@@ -17,6 +17,7 @@ from ichfast.errors import DataError
 from ichfast.viewer.pack import TOP, own_step, pack_slice
 
 HERE = Path(__file__).parent
+SCRIPTS = ("voxels.js", "study.js", "picture.js", "viewer.js")
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +92,7 @@ def render_page(study: StudyPage) -> str:
 def _load_files() -> tuple[Template, str, str]:
     """The page without its contents, its style and its script."""
     style = _read(HERE.parent / "report" / "common.css") + _read(HERE / "viewer.css")
-    script = _read(HERE / "voxels.js") + _read(HERE / "viewer.js")
+    script = "".join(_read(HERE / name) for name in SCRIPTS)
     return Template(_read(HERE / "viewer.html")), style, script
 
 
