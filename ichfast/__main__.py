@@ -14,6 +14,7 @@ COMMANDS = {
     "audit": "look through folders of CT for all that is odd, before anything is trained",
     "prepare": "make a pool of a data set: every slice as HU in one file",
     "export_nnunet": "write a labelled set as a data set of nnU-Net v2",
+    "export": "write the model of a run as one file that stands alone",
     "report": "write the report of a run again",
     "reproduce": "the paper's Table 1: plan, runs and page",
     "weights": "make the weights that ship",
