@@ -10,11 +10,11 @@ from ichfast import __version__
 
 COMMANDS = {
     "train": "train a model, evaluate it, write its report",
+    "predict": "segment scans with a trained model: masks, millilitres and a page for each",
     "phantom": "write synthetic head CT with haemorrhages to try everything on",
     "audit": "look through folders of CT for all that is odd, before anything is trained",
     "prepare": "make a pool of a data set: every slice as HU in one file",
     "export_nnunet": "write a labelled set as a data set of nnU-Net v2",
-    "export": "write the model of a run as one file that stands alone",
     "report": "write the report of a run again",
     "reproduce": "the paper's Table 1: plan, runs and page",
     "weights": "make the weights that ship",

@@ -1,13 +1,13 @@
 """``python -m ichfast.prepare``: a pool of a data set, every slice as int16 HU in one file."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from ichfast.data.prepare import prepare_pool
-from ichfast.errors import DataError, IchfastError
+from ichfast.errors import IchfastError
+from ichfast.processes import read_environment
 
 EPILOG = """\
 exit status:
@@ -81,14 +81,6 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m ichfast.
     )
     print(problems.summary())
     return 1 if problems.failed else 0
-
-
-def read_environment(name: str, default: int) -> int:
-    text = os.environ.get(name, str(default))
-    try:
-        return int(text)
-    except ValueError:
-        raise DataError(f"{name} is {text!r} in the environment; it must be a number") from None
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ import os
 import signal
 from threading import Thread
 
+from ichfast.errors import DataError
+
 
 def available_cores() -> int:
     """Cores that this process may use."""
@@ -28,3 +30,12 @@ def end_with_parent() -> None:
             os._exit(1)
 
     Thread(target=wait, daemon=True).start()
+
+
+def read_environment(name: str, default: int) -> int:
+    """A number that torchrun gives its processes, as RANK and WORLD_SIZE."""
+    text = os.environ.get(name, str(default))
+    try:
+        return int(text)
+    except ValueError:
+        raise DataError(f"{name} is {text!r} in the environment; it must be a number") from None

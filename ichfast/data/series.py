@@ -56,12 +56,15 @@ class Series:
         every = np.full(len(self), self.subtypes is not None)
         return every if self.subtypes_known is None else every & self.subtypes_known
 
-    def hu(self) -> np.ndarray:
-        """(n, H, W) float32 Hounsfield units, air where the file has padding."""
+    def hu(self, slices: slice = slice(None)) -> np.ndarray:
+        """(n, H, W) float32 Hounsfield units of these slices, all if not given, air where the file
+        has padding."""
         slope, intercept = (
-            values.astype(np.float32)[:, None, None] for values in (self.slope, self.intercept)
+            values[slices].astype(np.float32)[:, None, None]
+            for values in (self.slope, self.intercept)
         )
-        hu = self.stored.astype(np.float32) * slope + intercept
+        stored = self.stored[slices]
+        hu = stored.astype(np.float32) * slope + intercept
         if self.padding is not None:
-            hu[self.stored == self.padding] = AIR_HU
+            hu[stored == self.padding] = AIR_HU
         return hu

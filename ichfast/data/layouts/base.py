@@ -93,8 +93,11 @@ class Layout(ABC):
         """
 
     @abstractmethod
-    def read_unit(self, root: Path, unit: Unit, problems: Problems) -> Iterator[Series]:
-        """The scans of one unit; problems of the set as a whole are recorded every time."""
+    def read_unit(
+        self, root: Path, unit: Unit, problems: Problems, *, with_masks: bool = True
+    ) -> Iterator[Series]:
+        """The scans of one unit, with their masks where there are any and they are wanted; problems
+        of the set as a whole are recorded every time."""
 
     def require_masks(self, root: Path, purpose: str) -> None:
         """DataError where no set has masks; `purpose` is a verb, what they are needed for."""
@@ -143,8 +146,10 @@ class ScanLayout(Layout):
         problems.expect(sum(scans.values()))
         return [Unit(name) for name in scans]
 
-    def read_unit(self, root: Path, unit: Unit, problems: Problems) -> Iterator[Series]:
-        return self.read_scans(root, problems, unit.name)
+    def read_unit(
+        self, root: Path, unit: Unit, problems: Problems, *, with_masks: bool = True
+    ) -> Iterator[Series]:
+        return self.read_scans(root, problems, unit.name, with_masks=with_masks)
 
 
 def refuse_empty(root: Path, problems: Problems) -> NoReturn:

@@ -39,7 +39,9 @@ class DicomFolder(Layout):
         files = [name_source(path, root) for path in find_files(root, problems)]
         return list_series(root, files, problems, run, selection)
 
-    def read_unit(self, root: Path, unit: Unit, problems: Problems) -> Iterator[Series]:
+    def read_unit(
+        self, root: Path, unit: Unit, problems: Problems, *, with_masks: bool = True
+    ) -> Iterator[Series]:
         from ichfast.data.stacks import read_stacks
 
         return read_stacks(root, problems, [root / name for name in unit.files])

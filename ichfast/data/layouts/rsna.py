@@ -55,7 +55,9 @@ class Rsna(Layout):
             for unit in units
         ]
 
-    def read_unit(self, root: Path, unit: Unit, problems: Problems) -> Iterator[Series]:
+    def read_unit(
+        self, root: Path, unit: Unit, problems: Problems, *, with_masks: bool = True
+    ) -> Iterator[Series]:
         from ichfast.data.stacks import read_stacks
 
         stems = (Path(name).stem for name in unit.files)
