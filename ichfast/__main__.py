@@ -15,6 +15,8 @@ COMMANDS = {
     "audit": "look through folders of CT for all that is odd, before anything is trained",
     "prepare": "make a pool of a data set: every slice as HU in one file",
     "export_nnunet": "write a labelled set as a data set of nnU-Net v2",
+    "evaluate": "test a model on a labelled set that it was not trained with",
+    "export": "write the model of a run as one file that stands alone",
     "report": "write the report of a run again",
     "reproduce": "the paper's Table 1: plan, runs and page",
     "weights": "make the weights that ship",

@@ -35,6 +35,8 @@ class Series:
     mixed: bool = False  # its SeriesInstanceUID holds images of another size, spacing or direction
     quirks: tuple[str, ...] = ()  # names from ichfast.data.quirks
     hu_range: tuple[float, float] | None = None  # where given, HU beyond it were cut off by others
+    # (n, H, W) uint8: 0, or 1 + the place in SUBTYPES of the voxel's haemorrhage, where masks tell
+    kinds: np.ndarray | None = None
     grid: Grid | None = None  # None: the files do not say where they lie
 
     def __len__(self) -> int:

@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ichfast.data import SliceSet
-from ichfast.evaluation.evaluate import Evaluation
+from ichfast.evaluation.evaluate import Evaluation, Owned
 from ichfast.evaluation.intervals import (
     Aggregation,
     Ratio,
@@ -22,7 +21,7 @@ Range = list[float] | None
 """the ends of an interval; None where fewer than two patients have the score"""
 
 
-def find_intervals(found: Evaluation, slices: SliceSet) -> dict[str, Any]:
+def find_intervals(found: Evaluation, slices: Owned) -> dict[str, Any]:
     """95 % intervals over patients of what `evaluate` found on ``slices``, ready for JSON, under
     the keys of the scores: ``dice`` and ``jaccard`` of all slices, the same of those with blood
     under ``positive``, ``sensitivity`` and ``specificity`` of slices and of scans."""

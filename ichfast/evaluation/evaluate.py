@@ -32,6 +32,18 @@ class Segmenter(Protocol):
     def eval(self) -> nn.Module: ...
 
 
+class Owned(Protocol):
+    """Slices that belong to somebody; a `SliceSet` is such."""
+
+    @property
+    def patients(self) -> Sequence[str]: ...
+    @property
+    def series(self) -> Sequence[str]: ...
+    @property
+    def spacings(self) -> Sequence[tuple[float, float]]:
+        """mm between rows and between columns; NaN: unknown."""
+
+
 @dataclass(frozen=True, eq=False)
 class Evaluation:
     """Counts of a model on N slices and everything derived from them."""
@@ -99,13 +111,26 @@ def evaluate(
     if surfaces:
         hd95, *nsd = team.sum(outlines).numpy().T
         whole = Surface(hd95, np.stack(nsd, 1))
+    mean = None if loss is None else team.sum(losses).sum().item() / len(slices)
+    return score(total, team.sum(areas).cpu(), slices, threshold, whole, mean)
+
+
+def score(
+    counts: Tensor,
+    areas: Tensor,
+    slices: Owned,
+    threshold: float,
+    surface: Surface | None,
+    loss: float | None = None,
+) -> Evaluation:
+    """What follows from the counts (N, 3), areas (N,) and outlines of ``slices``."""
+    outlines = {} if surface is None else _average_surface(surface, counts, slices)
     return Evaluation(
-        counts=total,
-        areas=team.sum(areas).cpu(),
-        metrics=_compute_metrics(total, slices, threshold)
-        | ({} if whole is None else _average_surface(whole, total, slices)),
-        loss=None if loss is None else team.sum(losses).sum().item() / len(slices),
-        surface=whole,
+        counts=counts,
+        areas=areas,
+        metrics=_compute_metrics(counts, slices, threshold) | outlines,
+        loss=loss,
+        surface=surface,
     )
 
 
@@ -123,7 +148,7 @@ def switch_to_inference(model: Segmenter) -> Iterator[None]:
             module.training = mode
 
 
-def _compute_metrics(counts: Tensor, slices: SliceSet, threshold: float) -> dict[str, Any]:
+def _compute_metrics(counts: Tensor, slices: Owned, threshold: float) -> dict[str, Any]:
     positive = (counts[:, 0] + counts[:, 2] > 0).nonzero()[:, 0].tolist()
     of_slices = metrics.count_confusion(counts)
     scans = list(zip(slices.patients, slices.series, strict=True))
@@ -159,7 +184,7 @@ def _score_overlap(counts: Tensor, patients: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _average_surface(found: Surface, counts: Tensor, slices: SliceSet) -> dict[str, Any]:
+def _average_surface(found: Surface, counts: Tensor, slices: Owned) -> dict[str, Any]:
     """Means over the slices that have the score and over their patients, and how many slices have
     it only by the rule for one empty mask."""
     rows = Rows.from_patients(metrics.number_names(slices.patients, slices.patients))

@@ -17,7 +17,7 @@ from ichfast.report.examples import find_threshold, render_examples
 from ichfast.report.figures import draw_plots, encode_picture, trace_outline
 from ichfast.report.run import Run, read_run, to_float
 
-PARTS = ("test", "validation")
+PARTS = ("test", "native", "validation")
 EXAMPLES = "examples.html"
 NO_NUMBER = "–"
 EMPTY_RULES = {
@@ -79,6 +79,7 @@ def render(run: Run) -> str:
         plots=draw_plots(run.log, metrics.get("best_epoch")),
         examples=_make_examples(run),
         map_names=_name_maps(run),
+        external="model" in metrics,
         steps=Counter(epoch.step for epoch in run.log),
         reconstructs=any("unsupervised" in epoch.losses for epoch in run.log),
         data=_split_data(metrics.get("data") or {}),
@@ -163,7 +164,7 @@ def _write_note(run: Run) -> str:
             "No metrics yet: the run is still going on, or was stopped before it could evaluate. "
             "The curves show what it has logged."
         )
-    notes = []
+    notes = list(metrics.get("notes") or ())
     if (metrics.get("data") or {}).get("split_by") == "slice":
         notes.append(
             "Slice-wise folds: slices of one patient are on both sides, so the scores are too high."
@@ -181,7 +182,7 @@ def _write_note(run: Run) -> str:
             if metrics.get("test")
             else "It was not evaluated."
         )
-    if len(run.log) > (metrics.get("epochs") or 0):
+    if "model" not in metrics and len(run.log) > (metrics.get("epochs") or 0):
         notes.append(
             f"The run has continued since: the scores are of {metrics.get('epochs')} epochs, "
             f"the curves of {len(run.log)}."

@@ -45,20 +45,23 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run folder; a missing or broken file is an error that names it."""
-    if not (folder / "recipe.toml").is_file():
+    """Read a run folder, or that of an external test, whose model.toml stands for the recipe; a
+    missing or broken file is an error that names it."""
+    names = [folder / name for name in ("recipe.toml", "model.toml")]
+    path = next((name for name in names if name.is_file()), None)
+    if path is None:
         raise OutputError(
             f"{folder} is not a run folder: it has no recipe.toml. "
             "Give the folder that training wrote (its --out)."
         )
-    recipe = _read_text(folder / "recipe.toml")
+    recipe = _read_text(path)
     metrics = _read_metrics(folder / "metrics.json")
     # A run that was tested, extended and stopped has examples of its former weights.
     tested = not metrics or metrics.get("test") is not None
     return Run(
         name=folder.resolve().name,
         recipe=recipe,
-        window=_find_window(recipe, folder / "recipe.toml"),
+        window=_find_window(recipe, path),
         log=_read_log(folder / "log.jsonl"),
         metrics=metrics,
         examples=_read_examples(folder / "examples.safetensors") if tested else {},
@@ -79,7 +82,7 @@ def _find_window(recipe: str, path: Path) -> tuple[float, float]:
     except (ValueError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path} is no recipe with data.window = [level, width] ({error}). "
-            "Restore the file that training wrote."
+            "Restore the file as it was written."
         ) from error
 
 

@@ -2,19 +2,16 @@
 
 import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 import torch.utils.deterministic
 from safetensors.torch import save as to_safetensors
 
-import ichfast
 from ichfast import models
 from ichfast.errors import CheckpointError, DivergedError
 from ichfast.evaluation import evaluate, find_intervals, pick_examples, tabulate
@@ -30,6 +27,7 @@ from ichfast.training.loop import train
 from ichfast.training.parts import Parts, load_parts
 from ichfast.training.recipe import Recipe, to_toml
 from ichfast.training.strategy import make_strategy
+from ichfast.versions import list_versions
 
 
 def run(
@@ -267,12 +265,3 @@ def describe_run(recipe: Recipe, folder: RunFolder, parts: Parts) -> str:
             "flattered; data.split_by = patient is honest"
         )
     return "\n".join(lines)
-
-
-def list_versions() -> dict[str, str]:
-    return {
-        "ichfast": ichfast.__version__,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }

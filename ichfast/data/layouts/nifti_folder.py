@@ -160,10 +160,12 @@ def _attach_mask(series: Series, values: np.ndarray, names: dict[int, str] | Non
     kinds = {value: _find_subtype(name) for value, name in foreground.items()}
     if None in kinds.values() or not all(_find_subtype(names[n]) is not None for n in names if n):
         return replace(series, mask=mask)
-    subtypes = np.zeros((len(series), len(SUBTYPES)), dtype=bool)
+    voxels = np.zeros(values.shape, np.uint8)
     for value, kind in kinds.items():
-        subtypes[:, kind] |= (values == value).any((1, 2))
-    return replace(series, mask=mask, subtypes=subtypes)
+        assert kind is not None
+        voxels[values == value] = 1 + kind
+    present = [(voxels == 1 + kind).any((1, 2)) for kind in range(len(SUBTYPES))]
+    return replace(series, mask=mask, subtypes=np.stack(present, 1), kinds=voxels)
 
 
 def _find_subtype(name: str) -> int | None:
