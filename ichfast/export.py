@@ -1,0 +1,54 @@
+"""``python -m ichfast.export RUN``: a run's model as one file that stands alone."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ichfast.errors import IchfastError, OutputError
+
+
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m ichfast.export") -> int:
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Write the model of a run as one .safetensors file that says all that its use "
+        "needs: architecture, size, window, threshold, calibration, training data, version and "
+        "licence. ichfast.load_model and python -m ichfast.predict --model take it.",
+    )
+    add = parser.add_argument
+    add("run", type=Path, metavar="RUN", help="folder that training wrote (--out)")
+    add("--out", type=Path, metavar="FILE", help="new file (NAME.safetensors, here)")
+    add("--name", metavar="NAME", help="what results call the model (the run folder's name)")
+    add("--licence", metavar="TEXT", help="under which the model may be used")
+    options = parser.parse_args(arguments)
+    try:
+        path = export(options.run, options.out, options.name, options.licence)
+    except IchfastError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{path}: {path.stat().st_size} bytes")
+    return 0
+
+
+def export(run: Path, out: Path | None, name: str | None, licence: str | None) -> Path:
+    """Write the file; where it is. Equal runs, names and licences give equal bytes."""
+    from ichfast.files import write_whole  # after --help, which needs no torch
+    from ichfast.inference.sources import read_member
+    from ichfast.models import to_bytes
+
+    member = read_member(run)
+    given = {"name": name, "licence": licence}
+    description = member.description.model_copy(
+        update={key: value for key, value in given.items() if value}
+    )
+    path = out or Path(f"{description.name}.safetensors")
+    if path.suffix != ".safetensors":
+        raise OutputError(f"--out {path}: the file is safetensors; name it {path}.safetensors.")
+    if path.exists():
+        raise OutputError(f"{path} is there already; delete it, or choose another --out.")
+    write_whole(path, to_bytes(member.network, description.model_dump(mode="json")))
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main())
