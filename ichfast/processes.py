@@ -7,6 +7,8 @@ from threading import Thread
 
 from ichfast.errors import DataError
 
+PATIENCE = 10  # seconds of a worker that was told to end
+
 
 def available_cores() -> int:
     """Cores that this process may use."""
@@ -15,9 +17,16 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def ignore_interrupt() -> None:
-    """For a worker: Ctrl-C reaches the whole process group, but the parent alone decides."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def start_worker() -> None:
+    """For a worker: it leaves signals to its parent, and ends when that does.
+
+    Ctrl-C reaches the whole process group, as other signals may, but the parent alone decides.
+    Where it has not after a while, SIGTERM ends the worker, since pools end theirs so.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(PATIENCE))
+    end_with_parent()
 
 
 def end_with_parent() -> None:

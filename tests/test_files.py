@@ -4,13 +4,13 @@ import multiprocessing
 import os
 import resource
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from ichfast.errors import OutputError
 from ichfast.files import (
-    PARTIAL,
     DiskFull,
     WriteError,
     append,
@@ -90,13 +90,31 @@ def test_a_kill_leaves_the_former_file_and_what_can_be_found(tmp_path: Path) -> 
 def test_no_link_leads_elsewhere(tmp_path: Path) -> None:
     victim = tmp_path / "thesis"
     victim.write_bytes(b"mine")
-    (tmp_path / f"{PARTIAL}{os.getpid()}.page").symlink_to(victim)
-    write_whole(tmp_path / "page", b"new")
-    assert (tmp_path / "page").read_bytes() == b"new"
-    (tmp_path / ".lock").symlink_to(victim)
-    with pytest.raises(WriteError, match=r"\.lock could not be written"), lock(tmp_path / ".lock"):
+    link = tmp_path / "link"
+    link.symlink_to(victim)
+    write_whole(link, b"new")  # takes the link's place
+    assert (link.read_bytes(), link.is_symlink()) == (b"new", False)
+    for name in (".lock", "log", "pool"):
+        (tmp_path / name).symlink_to(victim)
+    refused = r"could not be written: it is a symbolic link; delete that"
+    with pytest.raises(WriteError, match=refused), lock(tmp_path / ".lock"):
+        pass
+    with pytest.raises(WriteError, match=refused):
+        append(tmp_path / "log", b"line")
+    with pytest.raises(WriteError, match=refused), open_at(tmp_path / "pool", 0):
         pass
     assert victim.read_bytes() == b"mine"
+
+
+def test_names_of_unfinished_files_are_nobody_else_s(tmp_path: Path) -> None:
+    """Two processes of one number write the same file, as containers that share a folder do."""
+    path = tmp_path / "page.html"
+    with create_whole(path) as one:
+        with create_whole(path) as other:
+            other.write(b"other")
+        one.write(b"one")
+        assert path.read_bytes() == b"other"
+    assert path.read_bytes() == b"one"
 
 
 def test_a_full_disk_is_told_from_other_trouble(tmp_path: Path) -> None:
@@ -120,6 +138,27 @@ def test_a_lock_keeps_others_out_while_it_is_held(tmp_path: Path) -> None:
             pass
     with lock(path):
         pass
+
+
+def test_a_lock_that_is_waited_for(tmp_path: Path) -> None:
+    """Whoever has it deletes the file at the end, and the one that waited has a file with a name
+    all the same."""
+    path, told = tmp_path / ".lock", []
+    with lock(path, told.append):
+        pass
+    held = ExitStack()
+    held.enter_context(lock(path))
+
+    def release(owner: str) -> None:
+        told.append(owner)
+        path.unlink()
+        held.close()
+
+    with lock(path, release):
+        assert path.read_text() == f"{os.getpid()}\n"
+        with pytest.raises(OutputError), lock(path):
+            pass
+    assert told == [str(os.getpid())]
 
 
 def test_appending_and_writing_in_the_middle_keep_the_rest(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from ichfast.inference.model import Model, load_model
 from ichfast.inference.scan import Options, read_ahead, segment_item
 from ichfast.inference.state import Outcome, Settings, State, digest_model
 from ichfast.inference.summary import write_summary
-from ichfast.processes import available_cores, end_with_parent, ignore_interrupt
+from ichfast.processes import available_cores, start_worker
 
 LOCK = ".lock"
 POLL = 0.5  # seconds between two looks at what other processes have done
@@ -183,8 +183,7 @@ def _start_workers(job: Job, count: int) -> Iterator[ProcessPoolExecutor]:
 
 def _start_worker(models: Sequence[Path], device: str, threads: int) -> None:
     global _model
-    ignore_interrupt()
-    end_with_parent()
+    start_worker()
     torch.set_num_threads(threads)
     _model = load_model(models or None, device)
 

@@ -19,7 +19,7 @@ from ichfast.data.audit.tally import Tally
 from ichfast.data.listing import list_folder, name_slice, open_table
 from ichfast.data.problems import Refused
 from ichfast.errors import DataError
-from ichfast.processes import available_cores, ignore_interrupt
+from ichfast.processes import available_cores, start_worker
 
 File = tuple[int, str]  # set, name below its root
 # Big enough that a process hardly waits, small enough that progress shows.
@@ -172,7 +172,7 @@ def _begin(roots: list[str], wanted: frozenset[str], pixels: bool, child: bool =
     global _job
     _job = roots, wanted, pixels
     if child:
-        ignore_interrupt()
+        start_worker()
 
 
 def _tally(files: list[File]) -> Tally:

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -17,12 +18,13 @@ from tqdm import tqdm
 from ichfast.data.phantom import ct_ich, rsna
 from ichfast.data.phantom.patient import make_scan
 from ichfast.errors import OutputError, RecipeError
-from ichfast.files import find_partials, write_whole
-from ichfast.processes import available_cores, ignore_interrupt
+from ichfast.files import find_partials, lock, write_whole
+from ichfast.processes import available_cores, start_worker
 
 VERSION = 1  # raised whenever the same parameters give other files
 MANIFEST = "phantom.json"
 PARTIAL = "phantom.partial.json"
+LOCK = ".lock"
 FIX = "Free space or choose another folder with --out."
 
 LABELLED, UNLABELLED = 0, 1  # the two streams of seeds
@@ -64,7 +66,8 @@ def write_phantom(
     """Write `out/labelled` (CT-ICH layout), `out/unlabelled` (RSNA layout), `out/phantom.json`.
 
     The manifest is written last, so its presence means that the phantom is complete; a folder that
-    already holds the same phantom is left as it is. The files do not depend on `workers`.
+    already holds the same phantom is left as it is. Of several processes that ask for it at once,
+    one draws it and the others wait. The files do not depend on `workers`.
     """
     parameters = Parameters(VERSION, seed, patients, unlabelled_patients, size, slices)
     parameters.check()
@@ -74,9 +77,13 @@ def write_phantom(
         raise RecipeError(f"phantom: workers is {workers}; it must be at least 1.")
     out = Path(out)
     try:
-        if _prepare(out, parameters):
-            _write(out, parameters, progress, workers)
-            os.replace(out / PARTIAL, out / MANIFEST)
+        if _is_complete(out, parameters):  # perhaps on a disk that nobody may write to
+            return
+        out.mkdir(parents=True, exist_ok=True)
+        with lock(out / LOCK, _say_who_draws):
+            if _prepare(out, parameters):
+                _write(out, parameters, progress, workers)
+                os.replace(out / PARTIAL, out / MANIFEST)
     except BrokenProcessPool as error:
         raise OutputError(
             "A process that drew the phantom was killed, perhaps because memory ran out. "
@@ -98,32 +105,45 @@ def is_bleeding(index: int) -> bool:
     return index % 7 != 6
 
 
+def _say_who_draws(owner: str) -> None:
+    print(f"waiting for process {owner}, which draws the phantom", file=sys.stderr)
+
+
+def _is_complete(out: Path, parameters: Parameters) -> bool:
+    """Whether the phantom is there already; OutputError where it is another."""
+    if not (out / MANIFEST).exists():
+        return False
+    _check_parameters(out / MANIFEST, parameters)
+    return True
+
+
+def _check_parameters(manifest: Path, parameters: Parameters) -> None:
+    try:
+        found = json.loads(manifest.read_text())
+    except ValueError:
+        found = None
+    if found != asdict(parameters):
+        raise OutputError(
+            f"{manifest.parent} holds a phantom with other parameters ({manifest.name}). "
+            "Choose another folder with --out, or delete that one."
+        )
+
+
 def _prepare(out: Path, parameters: Parameters) -> bool:
     """Make the folders; False where the phantom is there already."""
-    for name in (MANIFEST, PARTIAL):
-        if (out / name).exists():
-            try:
-                found = json.loads((out / name).read_text())
-            except ValueError:
-                found = None
-            if found != asdict(parameters):
-                raise OutputError(
-                    f"{out} holds a phantom with other parameters ({name}). "
-                    "Choose another folder with --out, or delete that one."
-                )
-            if name == MANIFEST:
-                return False
-            for folder, _, _ in os.walk(out):
-                for left, _ in find_partials(Path(folder)):
-                    left.unlink()
-            break
+    if _is_complete(out, parameters):
+        return False
+    if (out / PARTIAL).exists():
+        _check_parameters(out / PARTIAL, parameters)
+        for folder, _, _ in os.walk(out):
+            for left, _ in find_partials(Path(folder)):
+                left.unlink()
     else:
-        if out.is_dir() and any(out.iterdir()):
+        if any(entry.name != LOCK for entry in out.iterdir()):
             raise OutputError(
                 f"{out} holds files that are not a phantom. Choose an empty or new folder with "
                 "--out."
             )
-        out.mkdir(parents=True, exist_ok=True)
         text = json.dumps(asdict(parameters), indent=2) + "\n"
         write_whole(out / PARTIAL, text.encode(), lasting=False, fix=FIX)
     for folder in ("labelled/ct_scans", "labelled/masks", f"unlabelled/{rsna.FOLDER}"):
@@ -150,7 +170,7 @@ def _run(function: Any, tasks: list[tuple[int, int]], workers: int) -> Iterator[
         return
     # Spawned, since forking a process that has loaded torch may deadlock.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=ignore_interrupt) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=start_worker) as pool:
         try:
             yield from pool.map(function, tasks)
         except BaseException:

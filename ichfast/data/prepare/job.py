@@ -28,7 +28,7 @@ from ichfast.data.prepare.plan import PoolPlan
 from ichfast.data.problems import Problem, Problems
 from ichfast.errors import DataError, OutputError
 from ichfast.files import PARTIAL, DiskFull, find_partials, flush_path, lock, report_errors
-from ichfast.processes import available_cores, end_with_parent, ignore_interrupt
+from ichfast.processes import available_cores, start_worker
 
 PLAN, LOCK = "plan.jsonl", ".lock"
 WORK = ".partial"  # after the pool's name: the folder in which it is made
@@ -334,6 +334,5 @@ def _map(
 
 
 def _start_worker() -> None:
-    ignore_interrupt()
+    start_worker()
     torch.set_num_threads(1)
-    end_with_parent()
