@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from dataclasses import replace
 from itertools import permutations, product
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from dicom_series import BLEED, BLEED_CENTRE, BLEED_HU, write_ct_series
 from enhanced_files import enhanced
+from published import ct_ich_100
 from pydicom import dcmread
 
 from ichfast.data import Problems, Series, read_series
@@ -91,7 +91,9 @@ def test_affine_of_dicom(tmp_path: Path, turn: tuple[bool, bool, bool]) -> None:
     [
         *(("flat", turn) for turn in TURNS),
         *(("uneven", turn) for turn in TURNS),
-        ("tilted", TURNS[0]),
+        # Where ImageOrientationPatient points to the feet, dcm2niix's tilted sform has the slices
+        # in the wrong order.
+        *(("tilted", turn) for turn in TURNS if sum(turn) % 2 == 0),
         ("both", TURNS[0]),
         ("missing", TURNS[0]),
     ],
@@ -297,6 +299,7 @@ def test_a_volume_of_another_shape(tmp_path: Path) -> None:
         series.grid.restore(series.stored[1:])
 
 
-def test_no_positions_no_grid(tmp_path: Path) -> None:
-    write_ct_series(tmp_path, **FEW)
-    assert replace(read_one(tmp_path), grid=None).grid is None
+def test_pictures_have_no_grid(tmp_path: Path) -> None:
+    pytest.importorskip("PIL")
+    for series in read_series(ct_ich_100(tmp_path), Problems()):
+        assert series.grid is None
