@@ -85,10 +85,9 @@ def find_partials(folder: Path) -> Iterator[tuple[Path, str]]:
 @contextmanager
 def open_at(path: Path, offset: int) -> Iterator[BinaryIO]:
     """A file from this byte on, made if it is not there. What lies elsewhere in it stays."""
-    with report_errors(path):
-        with open(open_own(path, os.O_WRONLY), "wb") as file:
-            file.seek(offset)
-            yield file
+    with report_errors(path), open(open_own(path, os.O_WRONLY), "wb") as file:
+        file.seek(offset)
+        yield file
 
 
 def append(path: Path, data: bytes) -> None:

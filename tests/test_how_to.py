@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from dicom_series import write_ct_series
 
 import ichfast
 from ichfast.data.nnunet import export
@@ -50,8 +51,8 @@ def follow(page: str, folder: Path) -> str:
     """Run the page's Python, in one go, and its commands as the shell hands them over, with the
     page's own recipe; what they print. In this process, since importing torch takes most of the
     time of so short a run."""
-    (recipe,) = blocks(page, "toml")
-    (folder / "first.toml").write_text(recipe)
+    for recipe in blocks(page, "toml"):
+        (folder / "first.toml").write_text(recipe)
     environment = os.environ | {"PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"}
     for block in blocks(page, "sh"):
         subprocess.run(["sh", "-ec", block], cwd=folder, env=environment, check=True)
@@ -104,3 +105,18 @@ def test_ct_ich(folder):
     for run, strategy in (("first", "supervised"), ("few", "paste_negatives")):
         found = metrics(folder / "runs" / run)
         assert (found["status"], found["strategy"]) == ("finished", strategy)
+
+
+def test_segment(folder):
+    write_ct_series(folder / "my-ct")
+    (folder / "ct-ich").rename(folder / "other-masks")
+    words = ["training.epochs=1", "supervised.draws=16", "model.channels=[4,8]", "data.size=64"]
+    settings = [word for text in words for word in ("--set", text)]
+    run = ["--labelled", "other-masks", "--out", "runs/mine", *settings]
+    assert importlib.import_module("ichfast.train").main(run) == 0
+    printed = follow("segment.md", folder)
+    assert printed.count("1 segmented, 0 left out, 0 failed") == 2
+    for out in ("segmented", "segmented-mine"):
+        assert len(list((folder / out).glob("*/report.html"))) == 1
+    assert list(folder.rglob("mine.safetensors"))
+    assert (folder / "evaluated" / "report.html").exists()

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ichfast.data.problems import refuse_failures, silence
+from ichfast.data.quirks import TILT_DEGREES
 from ichfast.data.series import Series
 
 HEAD_PARTS = (
@@ -29,7 +30,7 @@ OTHER_PARTS = (
 """of DICOM's list (PS3.16 annex L); a text that names one of HEAD_PARTS too is a head"""
 TAGS = (
     "BodyPartExamined", "StudyDescription", "SeriesDescription", "ProtocolName",
-    "ContrastBolusAgent", "SliceThickness",
+    "ContrastBolusAgent",
 )  # fmt: skip
 
 SKIN_HU, BONE_HU, BRAIN_HU = -300.0, 300.0, (0.0, 80.0)
@@ -49,8 +50,6 @@ class Facts:
     part: str = ""
     description: str = ""
     contrast: str = ""
-    thickness: float | None = None
-    """mm"""
 
 
 def read_facts(path: Path) -> Facts:
@@ -69,16 +68,7 @@ def read_facts(path: Path) -> Facts:
             get("BodyPartExamined"),
             " ".join(text for text in texts if text),
             get("ContrastBolusAgent"),
-            _to_length(get("SliceThickness")),
         )
-
-
-def _to_length(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if 0 < value < 1000 else None
 
 
 def find_doubts(series: Series, facts: Facts) -> list[str]:
@@ -91,10 +81,19 @@ def find_warnings(series: Series, facts: Facts) -> list[str]:
     found = []
     if facts.contrast or _is_enhanced(facts.description):
         found.append("contrast agent was given: vessels and enhancing tissue look like blood")
+    if series.grid is not None and series.grid.file_forms is not None and _is_tilted(series):
+        found.append(
+            "NIfTI of a tilted gantry: the distance between slices that such a file gives is often "
+            "too short, and the volume with it; segment the DICOM files"
+        )
     if series.hu_range:
         low, high = series.hu_range
         found.append(f"pictures of one window: HU from {low:g} to {high:g} alone")
     return found
+
+
+def _is_tilted(series: Series) -> bool:
+    return abs(series.tilt) > TILT_DEGREES
 
 
 def _doubt_shape(series: Series) -> list[str]:

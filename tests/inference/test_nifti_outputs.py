@@ -213,11 +213,17 @@ def test_regular_copy_of_one_slice(tmp_path: Path) -> None:
 
 
 def test_no_positions(tmp_path: Path) -> None:
+    """The mask as the pictures hold it, in a header that knows neither place nor units."""
     write_ct_series(tmp_path, **FINE)
     series, mask = read_bleed(tmp_path)
-    for write in (write_mask, write_regular):
-        with pytest.raises(DataError, match=r"000\.dcm: its files do not say where they lie"):
-            write(tmp_path / "a.nii.gz", replace(series, grid=None), mask)
+    series = replace(series, grid=None)
+    write_mask(tmp_path / "a.nii.gz", series, mask)
+    voxels, image = load(tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(voxels.transpose(2, 1, 0), mask)
+    assert (image.header["qform_code"], image.header["sform_code"]) == (0, 0)
+    assert image.header.get_xyzt_units() == ("unknown", "unknown")
+    with pytest.raises(DataError, match=r"000\.dcm: its files do not say where they lie"):
+        write_regular(tmp_path / "a.nii.gz", series, mask)
 
 
 @pytest.mark.parametrize("write", [write_mask, write_regular])

@@ -1,6 +1,7 @@
 """Masks as NIfTI: on the source's own grid, and on a regular one where the source's is not."""
 
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -18,19 +19,25 @@ SLAB_ERROR = 0.01  # of a slab's thickness on the regular grid
 
 def write_mask(path: Path, series: Series, mask: np.ndarray) -> None:
     """The mask, (n, H, W) bool, as uint8 on the grid of the series: of DICOM, the axes and header
-    of dcm2niix; of NIfTI, the file's own.
+    of dcm2niix; of NIfTI, the file's own; of pictures, which do not say where they lie, columns,
+    rows from the first to the last and slices, in a header that leaves units and place unknown.
 
-    Raises:
-        DataError: the files of the series do not say where they lie.
-        WriteError: the file cannot be written. What was there before stays.
+    Raises WriteError where the file cannot be written. What was there before stays.
     """
-    grid = _require_grid(series)
-    _write(path, grid.to_nifti(mask), grid.affine, *grid.forms)
+    if series.grid is None:
+        _save(path, _make_image(mask.transpose(2, 1, 0), None))
+    else:
+        grid = series.grid
+        _write(path, grid.to_nifti(mask), grid.affine, *grid.forms)
 
 
 def write_regular(path: Path, series: Series, mask: np.ndarray) -> None:
     """The mask, (n, H, W) bool, as uint8 on a rectangular grid of even steps, which any reader gets
-    right: for series whose own grid is not one (`Grid.is_regular`). Raises as `write_mask` does.
+    right: for series whose own grid is not one (`Grid.is_regular`).
+
+    Raises:
+        DataError: the files of the series do not say where they lie.
+        WriteError: as `write_mask`.
     """
     voxels, affine = make_regular(_require_grid(series), mask)
     _write(path, voxels, affine, (affine, 1), (affine, 1))
@@ -103,9 +110,17 @@ def _require_grid(series: Series) -> Grid:
 
 
 def _write(path: Path, voxels: np.ndarray, affine: np.ndarray, sform: Form, qform: Form) -> None:
-    image = nib.Nifti1Image(voxels.view(np.uint8), affine)  # type: ignore[no-untyped-call]
-    image.set_qform(*qform)  # type: ignore[no-untyped-call]
-    image.set_sform(*sform)  # type: ignore[no-untyped-call]
-    image.header.set_xyzt_units("mm")  # type: ignore[no-untyped-call]
+    image = _make_image(voxels, affine)
+    image.set_qform(*qform)
+    image.set_sform(*sform)
+    image.header.set_xyzt_units("mm")
+    _save(path, image)
+
+
+def _make_image(voxels: np.ndarray, affine: np.ndarray | None) -> Any:
+    return nib.Nifti1Image(voxels.view(np.uint8), affine)  # type: ignore[no-untyped-call]
+
+
+def _save(path: Path, image: Any) -> None:
     with report_errors(path, FIX), replace_whole(path, lasting=False) as partial:
         nib.save(image, partial)
