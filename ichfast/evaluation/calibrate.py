@@ -33,8 +33,8 @@ class Scans:
     """Volumes of K scans, one of each patient."""
 
     blood: NDArray[np.bool_]  # (K,) by mask or table
-    pixels: Floats  # (K, 4) of the truth, the mask, SURE and POSSIBLE, on the network's own grid
-    volumes: Floats  # (K, 4) mL; NaN where the spacing is not known
+    pixels: Floats  # (K, 4) mean per slice, of the truth, the mask, SURE and POSSIBLE
+    volumes: Floats  # (K, 4) mL of the same; NaN where the spacing is not known
 
 
 def calibrate(
@@ -163,7 +163,7 @@ def gather_scans(slices: SliceSet, counts: NDArray[np.int64]) -> Scans:
     blood, pixels, volumes = [], [], []
     for own in rows.values():
         own.sort(key=lambda i: slices.positions[i])
-        pixels.append(counts[own].sum(0))
+        pixels.append(counts[own].mean(0))
         volumes.append(measure_scan(slices, own, counts[own]))
         named = any(slices.subtypes[i] for i in own) if slices.subtypes else False
         blood.append(named or pixels[-1][0] > 0)
@@ -214,7 +214,7 @@ def fit_scan_score(scans: Scans) -> ScanScore | str:
             f"{positive} validation patients have haemorrhage and {negative} have none, and "
             f"{FEWEST} of each are needed"
         )
-    unit: Unit = "pixels" if np.isnan(scans.volumes).any() else "mL"
+    unit: Unit = "pixels per slice" if np.isnan(scans.volumes).any() else "mL"
     scores = np.cbrt((scans.volumes if unit == "mL" else scans.pixels)[:, 1])
     intercept, slope = fit_logistic(scores, blood)
     if slope <= 0:

@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Unit = Literal["mL", "pixels"]
-"""of a scan's volume; "pixels" of the network's own grid, added up over the slices, where the
-spacing is not known"""
+Unit = Literal["mL", "pixels per slice"]
+"""of a scan's volume: pixels of the network's own grid, where mL are not known; their mean over
+slices, so that it matters little how thick these are"""
 
 
 class Part(BaseModel):
@@ -86,6 +86,8 @@ class Calibration(Part):
     patients: Count
     reasons: dict[str, str]
     """of each part that is None: why"""
+    source: str = "validation patients of the training"
+    """whose scans these are"""
 
     @classmethod
     def make_empty(cls, reason: str) -> Self:

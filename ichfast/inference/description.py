@@ -115,13 +115,29 @@ def describe_card(card: Card) -> Description:
         ichfast=card.ichfast,
         strategy=tomllib.loads(card.recipe).get("training", {}).get("strategy", "unknown"),
         data={"train": data},
-        calibration=Calibration.make_empty(
-            f"trained on all {card.data.patients} patients of {card.data.name}, so nobody was left "
-            "to calibrate on"
-        ),
+        calibration=calibrate_card(card),
         name=card.name,
         licence=card.data.licence,
         attribution=card.data.attribution,
+    )
+
+
+def calibrate_card(card: Card) -> Calibration:
+    """What can be said of weights that have seen all patients."""
+    empty = Calibration.make_empty(
+        f"trained on all {card.data.patients} patients of {card.data.name}, so nobody was left to "
+        "calibrate on"
+    )
+    scan = card.cross_validation and card.cross_validation.scan
+    if not scan:
+        return empty
+    return Calibration(
+        temperature=None,
+        volume=None,
+        scan=scan,
+        patients=scan.positive + scan.negative,
+        reasons={name: why for name, why in empty.reasons.items() if name != "scan"},
+        source=f"{card.data.name}, judged by models trained alike on other patients",
     )
 
 

@@ -93,9 +93,19 @@ class Model:
                 slope, intercept = np.ones_like(slope), np.zeros_like(intercept)
             yield own, self._segment(fit, stored, slope, intercept, padding)
 
+    def measure_for_scan(
+        self, series: Series, pixels: Sequence[int], ml: float | None
+    ) -> float | None:
+        """What the scan score is about, in its unit, from the pixels of the mask on each slice and
+        its mL; None where the model has no such score, or the scan no mL for it."""
+        scan = self.calibration.scan
+        if scan is None or scan.unit == "mL":
+            return None if scan is None else ml
+        _, rows, columns = series.stored.shape
+        return sum(pixels) / len(pixels) * self.measure_pixel(rows, columns, series.spacing)
+
     def measure_pixel(self, rows: int, columns: int, spacing: Spacing | None = None) -> float:
-        """How many pixels of the network's own grid a pixel of such a slice makes: the unit of
-        volumes without mm."""
+        """How many pixels of the network's own grid a pixel of such a slice makes."""
         fit = Fit.make(rows, columns, spacing, self.size)
         return fit.height * fit.width / (rows * columns)
 

@@ -128,15 +128,11 @@ def count_volumes(
 
 def measure_scan(model: Model, series: Series, counts: NDArray[np.int64]) -> ScanVolume:
     """From the (n, 4) pixels of `count_volumes`."""
-    _, rows, columns = series.stored.shape
     area = pixel_area(series.spacing)
     slabs = measure_slabs(series.positions, series.grid.thickness if series.grid else None)
     ml: list[float] | None = None
     if area is not None and slabs is not None:
         ml = [measure_volume(column, area, slabs) for column in counts.T]
-    in_pixels = counts[:, 1].sum() * model.measure_pixel(rows, columns, series.spacing)
-    scan = model.calibration.scan
-    units = {"mL": None if ml is None else ml[1], "pixels": float(in_pixels)}
     named = series.subtypes is not None and bool(series.subtypes.any())
     return ScanVolume(
         patient=series.patient,
@@ -145,5 +141,5 @@ def measure_scan(model: Model, series: Series, counts: NDArray[np.int64]) -> Sca
         ml=None if ml is None else ml[1],
         true_ml=None if ml is None else ml[0],
         interval=None if ml is None else model.calibration.interval((ml[2], ml[3])),
-        score=None if scan is None else units[scan.unit],
+        score=model.measure_for_scan(series, counts[:, 1].tolist(), ml[1] if ml else None),
     )

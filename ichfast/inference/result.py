@@ -54,17 +54,8 @@ def segment(series: Series, model: Model) -> Segmented:
     if thresholds and measures.slabs is not None and area is not None:
         sure, possible = (measure_volume(one, area, np.array(measures.slabs)) for one in counts)
         interval = model.calibration.interval((sure, possible))
-    return Segmented(mask, levels, measures, interval, _measure_for_scan(series, measures, model))
-
-
-def _measure_for_scan(series: Series, measures: Measures, model: Model) -> float | None:
-    scan = model.calibration.scan
-    if scan is None:
-        return None
-    if scan.unit == "mL":
-        return measures.ml
-    rows, columns = series.stored.shape[1:]
-    return sum(measures.pixels) * model.measure_pixel(rows, columns, series.spacing)
+    volume = model.measure_for_scan(series, measures.pixels, measures.ml)
+    return Segmented(mask, levels, measures, interval, volume)
 
 
 def make_result(

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ichfast.errors import CheckpointError
+from ichfast.evaluation.calibration import ScanScore
 
 
 class Entry(BaseModel):
@@ -48,6 +49,8 @@ class CrossValidation(Entry):
     differences: tuple[str, ...]
     """what else those models' recipe has than that of the weights, beside who is trained on"""
     scores: dict[str, Score]
+    scan: ScanScore | None = None
+    """of those models' masks, each on scans that it had not seen"""
 
 
 class Card(Entry):

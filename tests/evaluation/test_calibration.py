@@ -175,7 +175,7 @@ def test_a_scan_score() -> None:
     unknown = replace(scans, volumes=np.full_like(scans.volumes, np.nan))
     in_pixels = fit_scan_score(unknown)
     assert isinstance(in_pixels, ScanScore)
-    assert in_pixels.unit == "pixels"
+    assert in_pixels.unit == "pixels per slice"
     assert in_pixels.threshold == pytest.approx(100 * score.threshold)
 
 
@@ -245,7 +245,7 @@ def test_pixels_are_counted_and_become_millilitres() -> None:
     assert counts[:, 3].tolist() == (probability > 0.1).sum((1, 2, 3)).tolist()
     scans = gather_scans(slices, counts)
     assert scans.blood.tolist() == [bool(i % 2) for i in range(20)]
-    assert np.allclose(scans.volumes, scans.pixels * 2 * 3 * 5 / 1000)
+    assert np.allclose(scans.volumes, 3 * scans.pixels * 2 * 3 * 5 / 1000)
 
 
 def test_one_scan_of_each_patient_counts() -> None:

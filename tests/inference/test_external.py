@@ -133,11 +133,11 @@ def test_volumes_where_mm_are_not_known(bright) -> None:
     scan = CALIBRATION.scan
     assert scan is not None
     bright.calibration = CALIBRATION.model_copy(
-        update={"scan": scan.model_copy(update={"unit": "pixels"})}
+        update={"scan": scan.model_copy(update={"unit": "pixels per slice"})}
     )
-    assert measure_scan(bright, series, counts).score == 18
+    assert measure_scan(bright, series, counts).score == 6
     large = make_series(make_hu(3, 2 * SIZE, 2 * SIZE), spacing=(float("nan"),) * 2)
-    assert measure_scan(bright, large, counts).score == 18 / 4
+    assert measure_scan(bright, large, counts).score == 6 / 4
 
 
 def test_volumes_in_numbers(bright) -> None:

@@ -297,6 +297,11 @@ def test_the_weights_that_ship() -> None:
     assert model.about["data"]["train"]["patients"] == 82
     assert "CC BY 4.0" in model.about["licence"]
     assert "nobody was left to calibrate on" in model.calibration.reasons["temperature"]
+    assert model.calibration.interval((1, 2)) is None
+    scan = model.calibration.scan
+    assert scan is not None
+    assert (scan.unit, scan.positive, scan.negative) == ("pixels per slice", 36, 46)
+    assert model.calibration.source.startswith("CT-ICH, judged by models trained alike")
     assert model.segment(make_hu(1, 40, 50)).shape == (1, 40, 50)
 
 

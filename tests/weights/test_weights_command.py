@@ -1,19 +1,22 @@
 """The command that makes weights: all patients, one card, the same bytes again."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import ichfast
+from ichfast import models
 from ichfast.data.phantom import write_phantom
 from ichfast.errors import DataError
 from ichfast.reproduce.studies import STUDIES
 from ichfast.training import recipe
 from ichfast.training.recipe import merge, to_toml
-from ichfast.weights import Data, load
+from ichfast.weights import CrossValidation, Data, load, save
 from ichfast.weights.__main__ import main
-from ichfast.weights.make import CT_ICH, make_recipe, read_cross_validation
+from ichfast.weights.make import CT_ICH, make_card, make_recipe, read_cross_validation
 
 PHANTOM = Data(
     name="a phantom",
@@ -113,6 +116,85 @@ def test_a_table_without_these_scores(changes, tmp_path) -> None:
     path = write_table(tmp_path / "table.json", **changes)
     with pytest.raises(DataError, match=r"table\.json is not the JSON of a Table 1"):
         read_cross_validation(path, make_recipe())
+
+
+def write_folds(runs: Path, *, size: int = 16, folds: int = 5) -> None:
+    """Two patients a fold, of two slices: one bleeds, the more the later the fold."""
+    for fold in range(folds):
+        folder = runs / "scheme80" / f"fold{fold}" / "supervised-seed0"
+        folder.mkdir(parents=True)
+        columns = {
+            "patient": [2 * fold, 2 * fold, 2 * fold + 1, 2 * fold + 1],
+            "tp": [0, 0, 10 + fold, 0],
+            "fp": [fold, 0, 0, 2],
+            "fn": [0, 0, 3, 0],
+            "subtypes": [[], [], ["subdural"], []],
+        }
+        (folder / "slices.json").write_text(json.dumps(columns))
+        own = merge(make_recipe(), {"data.size": size, "model.channels": [2, 3]})
+        (folder / "recipe.toml").write_text(to_toml(own))
+
+
+def write_weights(path: Path, patients: int, scores: CrossValidation | None) -> None:
+    data = PHANTOM.model_copy(update={"patients": patients})
+    chosen = merge(make_recipe(), {"data.size": 16})
+    save(models.build("unet", (2, 3), 0), make_card("tiny", data, chosen, "abc", scores), path)
+
+
+SCORES = CrossValidation(about="five folds", differences=(), scores={})
+
+
+def test_a_scan_score_from_the_folds(tmp_path, capsys) -> None:
+    path, runs = tmp_path / "tiny.safetensors", tmp_path / "runs"
+    write_folds(runs)
+    write_weights(path, 10, SCORES)
+    before = load(path)
+    words = ["score", "--out", str(path), "--runs", str(runs)]
+    assert main(words) == 0
+    assert "sensitivity 1.00 of 5 scans, specificity 1.00 of 5" in capsys.readouterr().out
+    model, card = load(path)
+    assert card.cross_validation is not None
+    scan = card.cross_validation.scan
+    assert scan is not None
+    assert (scan.unit, scan.positive, scan.negative) == ("pixels per slice", 5, 5)
+    assert 2 < scan.threshold < 6
+    assert card.cross_validation.model_copy(update={"scan": None}) == SCORES
+    former = before.model.state_dict()
+    assert all(former[name].equal(value) for name, value in model.state_dict().items())
+    calibration = ichfast.load_model(path).calibration
+    assert (calibration.scan, calibration.temperature, calibration.patients) == (scan, None, 10)
+    once = path.read_bytes()
+    assert main(words) == 0
+    assert path.read_bytes() == once
+
+
+@pytest.mark.parametrize(
+    ("folds", "size", "scores", "says"),
+    [
+        (4, 16, SCORES, "4 folds .* test 8 patients, and the weights were trained on 10"),
+        (0, 16, SCORES, "0 folds"),
+        (5, 32, SCORES, "has size, window and threshold"),
+        (5, 16, None, "has no cross-validated scores"),
+    ],
+)
+def test_folds_that_say_nothing_of_these_weights(
+    tmp_path, capsys, folds, size, scores, says
+) -> None:
+    path, runs = tmp_path / "tiny.safetensors", tmp_path / "runs"
+    write_folds(runs, size=size, folds=folds)
+    write_weights(path, 10, scores)
+    before = path.read_bytes()
+    assert main(["score", "--out", str(path), "--runs", str(runs)]) == 2
+    assert re.search(says, capsys.readouterr().err)
+    assert path.read_bytes() == before
+
+
+def test_what_a_command_needs(tmp_path, capsys) -> None:
+    path = str(tmp_path / "tiny.safetensors")
+    assert main(["make", "--out", path]) == 2
+    assert "make needs --labelled DIR" in capsys.readouterr().err
+    assert main(["score", "--out", path]) == 2
+    assert "score needs --runs DIR" in capsys.readouterr().err
 
 
 def test_the_card_s_facts_of_ct_ich() -> None:
