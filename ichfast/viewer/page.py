@@ -17,6 +17,7 @@ from ichfast.errors import DataError
 from ichfast.viewer.pack import TOP, own_step, pack_slice
 
 HERE = Path(__file__).parent
+SCRIPTS = ("voxels.js", "study.js", "picture.js", "viewer.js")
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,18 +70,18 @@ def render_page(study: StudyPage) -> str:
     first = description["first"]
     packed = [_write_slice(study, i) for i in range(len(study.hu))]
     return page.substitute(
-        title=escape(study.title),
+        title=_escape(study.title),
         style=style,
         style_hash=_hash(style),
         script=script,
         script_hash=_hash(script),
         warnings=_list_warnings(study.warnings),
-        interval=escape(study.interval or ""),
+        interval=_escape(study.interval or ""),
         facts="".join(
-            f"<tr><th scope=row>{escape(name)}</th><td>{escape(value)}</td></tr>"
+            f"<tr><th scope=row>{_escape(name)}</th><td>{_escape(value)}</td></tr>"
             for name, value in study.facts
         ),
-        credit=escape(study.credit),
+        credit=_escape(study.credit),
         study=_write_json(description),
         first=packed.pop(first),
         others="\n".join(packed),
@@ -91,12 +92,17 @@ def render_page(study: StudyPage) -> str:
 def _load_files() -> tuple[Template, str, str]:
     """The page without its contents, its style and its script."""
     style = _read(HERE.parent / "report" / "common.css") + _read(HERE / "viewer.css")
-    script = _read(HERE / "voxels.js") + _read(HERE / "viewer.js")
+    script = "".join(_read(HERE / name) for name in SCRIPTS)
     return Template(_read(HERE / "viewer.html")), style, script
 
 
 def _read(path: Path) -> str:
     return path.read_text(encoding="utf-8")
+
+
+def _escape(text: str) -> str:
+    """As HTML. Names of files may hold bytes that are no text: each becomes a question mark."""
+    return escape(text.encode("utf-8", "replace").decode())
 
 
 def _hash(text: str) -> str:
@@ -113,7 +119,7 @@ def _write_slice(study: StudyPage, i: int) -> str:
 def _list_warnings(warnings: Sequence[str]) -> str:
     if not warnings:
         return ""
-    items = "".join(f"<li>{escape(warning)}</li>" for warning in warnings)
+    items = "".join(f"<li>{_escape(warning)}</li>" for warning in warnings)
     return f'<section class="warnings" aria-label="Warnings"><ul>{items}</ul></section>'
 
 

@@ -215,7 +215,7 @@ def test_threshold_moves_every_number(show, study, probability):
             "[...document.querySelectorAll('#areas tr')].slice(1).map((r) => r.cells[2].innerText)"
         )
         assert [f"{area} mm²" for area in page.evaluate(rows)] == areas
-        assert page.text("#interval") == "No interval but at the model's own."
+        assert page.text("#interval") == "The interval holds at the model's own threshold."
     page.click("#own")
     assert page.text("#volume") == measure(study, probability > study.threshold)[0]
     assert page.text("#interval") == "90 %: 0.1 to 9.9 mL"

@@ -162,6 +162,21 @@ def test_hostile_text_stays_text(study):
     assert describe(html)["labels"] == [HOSTILE] * 6
 
 
+def test_bytes_that_are_no_text_can_be_written(study):
+    html = fill(study, "na\udce9ve")
+    assert "na?ve" in html.encode().decode()
+    assert describe(html)["labels"][0] == "na\udce9ve"
+
+
+def test_a_noisy_study_stays_small():
+    """35 slices of 512×512 with the noise of a thin slice, here four of them."""
+    random = np.random.default_rng(0)
+    hu = random.normal(35, 5, (4, 512, 512)).round().astype(np.int16)
+    hu[:, :64] = -1024
+    html = render_page(StudyPage("", hu, np.zeros(hu.shape, np.uint8), 0.5, (40.0, 80.0)))
+    assert len(html) / 4 * 35 < 10e6
+
+
 def test_only_this_script_may_run_and_nothing_is_fetched(study):
     html = render_page(study)
     page = Parsed(html)
