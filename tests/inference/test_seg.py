@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,12 +30,10 @@ def read_one(root: Path) -> Series:
     return series
 
 
-def write(written: WrittenSeries, *, anonymous: bool = False) -> Path:
+def write(written: WrittenSeries) -> Path:
     """seg.dcm of its mask, beside the folder of the series."""
     path = written.root.parent / "seg.dcm"
-    write_seg(
-        path, read_one(written.root), written.mask, written.root, anonymous=anonymous, **MODEL
-    )
+    write_seg(path, read_one(written.root), written.mask, written.root, **MODEL)
     return path
 
 
@@ -258,15 +255,6 @@ def test_source_with_values_that_are_wrong(tmp_path: Path) -> None:
     require_exact(path, written)
     seg = dcmread(path)
     assert not any(seg[keyword].value for keyword in (*wrong, "PatientID"))
-
-
-def test_anonymous(tmp_path: Path) -> None:
-    own = {"PatientName": "Secret^One", "PatientID": "secret2", "AccessionNumber": "secret3"}
-    own |= {"StudyID": "secret4", "ReferringPhysicianName": "Secret^Five"}
-    written = write_ct_series(tmp_path / "ct", PatientBirthDate="19011231", **own)
-    path = write(written, anonymous=True)
-    require_exact(path, written)
-    assert not re.search(rb"secret|19011231|20240102", path.read_bytes(), re.IGNORECASE)
 
 
 @pytest.mark.parametrize("uid", ["SOPInstanceUID", "StudyInstanceUID"])

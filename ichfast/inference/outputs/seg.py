@@ -39,7 +39,6 @@ def write_seg(
     *,
     model_name: str,
     model_version: str,
-    anonymous: bool = False,
 ) -> None:
     """Write a mask as DICOM Segmentation, whole or not at all. UIDs are new with every call, as the
     standard wants it of an object that is made anew.
@@ -50,8 +49,6 @@ def write_seg(
         mask: (n, H, W) bool on the grid of the upright series; may be empty.
         root: What the series' sources are relative to. Their headers are read again.
         model_name, model_version: What found the haemorrhage; 64 characters of each are kept.
-        anonymous: Leave out the patient's name, id, birth date and sex, and number, date and
-            referring physician of the study. The UIDs of the sources stay: they are the references.
 
     Raises:
         OutputError: highdicom is not installed, or the file cannot be written.
@@ -69,9 +66,7 @@ def write_seg(
     thickness = _choose_thickness(series.positions, series.grid, path)
     with silence("pydicom"), silence("highdicom"):
         seg = highdicom.seg.Segmentation(
-            source_images=_make_sources(
-                slices, series.positions, series.grid, thickness, anonymous
-            ),
+            source_images=_make_sources(slices, series.positions, series.grid, thickness),
             pixel_array=series.grid.restore(mask).astype(np.uint8),
             segmentation_type="BINARY",
             segment_descriptions=[_describe(highdicom, model_name, model_version)],
@@ -113,7 +108,6 @@ def _make_sources(
     positions: np.ndarray,
     grid: Grid,
     thickness: float,
-    anonymous: bool,
 ) -> list[Dataset]:
     """Images of one slice each, whatever the files are: highdicom takes one enhanced file, with all
     of its frames, or none.
@@ -132,7 +126,7 @@ def _make_sources(
         )
         source.Modality = "CT"
         for keyword in (*IDENTITY, *STUDY):
-            setattr(source, keyword, "" if anonymous else first.file.get(keyword, ""))
+            setattr(source, keyword, first.file.get(keyword, ""))
         source.Rows, source.Columns = first.header.rows, first.header.columns
         source.ImageOrientationPatient = _format(first.header.orientation)
         source.PixelSpacing = _format(first.header.spacing)
