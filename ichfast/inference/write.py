@@ -102,9 +102,12 @@ def make_study_page(
         facts.append((f"Not calibrated: {parts}", reason))
     if attribution := model.about.get("attribution"):
         facts.append(("Training data", str(attribution)))
-    interval = None
     if found.interval is not None and calibration.volume is not None:
         interval = f"{describe_interval(found.interval, calibration.volume.level)} mL"
+    elif calibration.volume is None:
+        interval = f"No interval: {calibration.reasons['volume']}."
+    else:
+        interval = measures.unknown
     return StudyPage(
         title="Head CT" if anonymous else result["name"],
         hu=convert_hu(series),
