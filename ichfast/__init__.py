@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from ichfast import _native
+from ichfast import _command, _native  # noqa: F401  # in this order
 
 if TYPE_CHECKING:
     from ichfast.inference.model import load_model

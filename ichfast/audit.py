@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ichfast.errors import IchfastError
+from ichfast.command import command
 
 EPILOG = """\
 exit status:
@@ -16,6 +16,7 @@ exit status:
 """
 
 
+@command("take fewer --workers")
 def main(arguments: list[str] | None = None, prog: str = "python -m ichfast.audit") -> int:
     parser = argparse.ArgumentParser(
         prog=prog,
@@ -67,14 +68,6 @@ def main(arguments: list[str] | None = None, prog: str = "python -m ichfast.audi
             lists=options.exclude_list,
             workers=options.workers,
         )
-    except ModuleNotFoundError as error:
-        if error.name not in ("jinja2", "matplotlib"):
-            raise
-        print(f"error: {error.name} is missing: pip install matplotlib jinja2", file=sys.stderr)
-        return 2
-    except IchfastError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("interrupted; nothing was written", file=sys.stderr)
         return 130

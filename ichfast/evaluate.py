@@ -5,9 +5,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ichfast.command import command
 from ichfast.errors import IchfastError
 
 
+@command("give a part of the set, or a model of fewer channels")
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m ichfast.evaluate") -> int:
     parser = argparse.ArgumentParser(
         prog=prog,

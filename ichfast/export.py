@@ -5,9 +5,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ichfast.command import command
 from ichfast.errors import IchfastError, OutputError
 
 
+@command("close other programs")
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m ichfast.export") -> int:
     parser = argparse.ArgumentParser(
         prog=prog,

@@ -5,10 +5,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ichfast.command import command
 from ichfast.data import Problems
-from ichfast.errors import IchfastError
 
 
+@command("one scan at a time is all that is in memory, so close other programs")
 def main(
     arguments: Sequence[str] | None = None, prog: str = "python -m ichfast.export_nnunet"
 ) -> int:
@@ -32,9 +33,6 @@ def main(
     problems = Problems()
     try:
         count = export(options.root, options.out, problems, progress=True)
-    except IchfastError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print(f"interrupted: delete {options.out} and start again", file=sys.stderr)
         return 130

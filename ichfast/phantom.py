@@ -4,10 +4,11 @@ import argparse
 import sys
 from pathlib import Path
 
+from ichfast.command import command
 from ichfast.data.phantom import write_phantom
-from ichfast.errors import IchfastError
 
 
+@command("take fewer --workers, or a smaller --size")
 def main(arguments: list[str] | None = None, prog: str = "python -m ichfast.phantom") -> int:
     parser = argparse.ArgumentParser(
         prog=prog,
@@ -48,9 +49,6 @@ def main(arguments: list[str] | None = None, prog: str = "python -m ichfast.phan
             seed=options.seed,
             workers=options.workers,
         )
-    except IchfastError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("interrupted: run the same command again to finish", file=sys.stderr)
         return 130

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ichfast.command import command
 from ichfast.errors import IchfastError
 from ichfast.inference.job import Job, predict
 from ichfast.inference.state import DONE, FAILED
@@ -34,6 +35,7 @@ on several processes or machines with one shared folder:
 """
 
 
+@command("take fewer --jobs")
 def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
     options = make_parser(prog).parse_args(arguments)
     try:

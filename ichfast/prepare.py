@@ -5,8 +5,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ichfast.command import command
+from ichfast.data.pool import Pool
 from ichfast.data.prepare import prepare_pool
-from ichfast.errors import IchfastError
 from ichfast.processes import read_environment
 
 EPILOG = """\
@@ -22,6 +23,7 @@ on several processes or machines with one shared folder:
 """
 
 
+@command("take fewer --workers")
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m ichfast.prepare") -> int:
     parser = argparse.ArgumentParser(
         prog=prog,
@@ -31,7 +33,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m ichfast.
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("root", type=Path, metavar="ROOT", help="the data set")
+    add("root", type=Path, nargs="?", metavar="ROOT", help="the data set")
     add(
         "--out",
         type=Path,
@@ -51,7 +53,16 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m ichfast.
         metavar="SECONDS",
         help="give up when other machines make no progress for so long (%(default)s)",
     )
+    add(
+        "--verify",
+        action="store_true",
+        help="read the pool that is there, every byte of it, and compare it with its checksums",
+    )
     options = parser.parse_args(arguments)
+    if options.verify:
+        return verify(options.out)
+    if options.root is None:
+        parser.error("give ROOT, the data set")
     try:
         pool = prepare_pool(
             options.root,
@@ -65,9 +76,6 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m ichfast.
             world=read_environment("WORLD_SIZE", 1),
             timeout=options.timeout,
         )
-    except IchfastError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("interrupted: run the same command again to continue", file=sys.stderr)
         return 130
@@ -81,6 +89,13 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m ichfast.
     )
     print(problems.summary())
     return 1 if problems.failed else 0
+
+
+def verify(path: Path) -> int:
+    pool = Pool(path)
+    pool.verify()
+    print(f"{path}: {len(pool)} slices are as they were written")
+    return 0
 
 
 if __name__ == "__main__":

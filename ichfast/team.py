@@ -5,7 +5,9 @@ takes its share of a batch, and the results of the shares are summed over all.
 """
 
 import contextlib
+import ctypes
 import os
+import signal
 import socket
 import sys
 import time
@@ -19,6 +21,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ichfast.errors import IchfastError, RecipeError, TeamError
+from ichfast.terminal import tolerate
 
 if TYPE_CHECKING:  # some builds of torch have none of it
     from torch.distributed.distributed_c10d import Store
@@ -171,6 +174,8 @@ def join_team() -> Iterator[Team]:
     launch = environment.get("TORCHELASTIC_RUN_ID", "none")
     if launch == "none":  # torchrun's default; its process id serves as well on one machine
         launch = f"{socket.gethostname()} {os.getppid()}"
+    if "TORCHELASTIC_RUN_ID" in environment:
+        end_with_launcher()
     about: dict[str, Any] = {
         "local_rank": int(environment["LOCAL_RANK"]),
         "restarts": restarts,
@@ -200,6 +205,14 @@ def join_team() -> Iterator[Team]:
     dist.destroy_process_group()  # after an error the others may be gone, and this would wait
 
 
+def end_with_launcher() -> None:
+    """SIGTERM for this process when torchrun is gone, which passes on some signals and dies by
+    others. Only Linux has that."""
+    if sys.platform == "linux":
+        PR_SET_PDEATHSIG = 1  # of sys/prctl.h
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
 @contextlib.contextmanager
 def silence_followers() -> Iterator[None]:
     """Every process but the first is silent, bars and warnings included."""
@@ -216,7 +229,7 @@ def silence_followers() -> Iterator[None]:
 
 def complain(line: str) -> None:
     """Print on standard error, even where `silence_followers` silences this process."""
-    print(line, file=sys.__stderr__ if is_launched() else sys.stderr, flush=True)
+    print(line, file=tolerate(sys.__stderr__) if is_launched() else sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ichfast._native import NO_CUDA
+from ichfast.command import command
 from ichfast.errors import IchfastError, RecipeError, TeamError
 from ichfast.metrics import AGGREGATIONS
 from ichfast.team import ALONE, Team, complain, join_team, silence_followers
@@ -33,6 +34,11 @@ DEMO = (
     "blood (its last digits depend on the processor)"
 )
 
+MEMORY = (
+    "lower data.size, model.channels, supervised.batch_size or lbfgs.history, or limit the "
+    "unlabelled set (data.unlabelled_limit); a pool (python -m ichfast.prepare) stays on the disk"
+)
+
 EPILOG = """\
 examples:
   python -m ichfast.train
@@ -48,6 +54,7 @@ have in its place):
 """
 
 
+@command(MEMORY)
 def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
     with silence_followers():
         return run_command(parse_options(make_parser(prog), arguments))

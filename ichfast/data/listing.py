@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from typing import TextIO
 
 from ichfast.data.problems import Problems
 from ichfast.errors import DataError
@@ -47,14 +46,6 @@ def find_files(root: Path, problems: Problems) -> list[Path]:
         paths = (Path(folder, name) for name in sorted(names) if not name.startswith("."))
         found += [path for path in paths if os.path.isfile(path)]  # no pipes, no broken links
     return found
-
-
-def open_table(path: Path) -> TextIO:
-    """A CSV as found: with or without a byte order mark, any bytes, any line ends."""
-    try:
-        return path.open(encoding="utf-8-sig", errors="replace", newline="")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be opened ({error.strerror})") from None
 
 
 def name_source(path: Path, root: Path) -> str:

@@ -18,6 +18,10 @@ from ichfast.data.series import Series
 from ichfast.data.slices import SliceSet, Window
 from ichfast.errors import DataError
 
+CHECKED = 2 << 30
+"""bytes of a pool's slices that are compared with their checksums before they are trained on: all
+of most labelled sets, every tenth slice or so of RSNA's; `prepare --verify` reads all"""
+
 
 def load_slices(
     root: Path,
@@ -114,6 +118,7 @@ def _load_pool(
     if limit is not None and limit < len(rows):
         chosen = np.random.default_rng(seed).choice(len(rows), limit, replace=False)
         rows = [rows[i] for i in sorted(chosen)]
+    pool.check_slices(rows, CHECKED)
     kept = [index[i] for i in rows]
     blood = None if masks is None else any(bool(masks[i].any()) for i in rows)
     _require_some(root, len(rows), blood, positive, problems)

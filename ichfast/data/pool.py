@@ -4,7 +4,9 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from io import BufferedReader, BytesIO
@@ -16,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ichfast.data.problems import Problem, Problems
+from ichfast.data.problems import Problem, Problems, make_printable
+from ichfast.data.series import SUBTYPES
 from ichfast.errors import DataError
 from ichfast.ops._arrays import to_tensor
 
@@ -46,27 +49,29 @@ class Pool:
     def __init__(self, path: Path):
         self.path = Path(path)
         content = self._read_manifest()
-        try:
-            self.size = int(content["size"])
+        with _refuse_damage(self.path / MANIFEST):
+            self.size = _parse_count(content["size"])
             self.arguments: dict[str, Any] = {"layout": content["layout"], **content["arguments"]}
             self.source = str(content["source"])  # digest of the names and sizes of the set's files
-            self.patients, self.series = int(content["patients"]), int(content["series"])
+            self.patients = _parse_count(content["patients"])
+            self.series = _parse_count(content["series"])
             # Where given, HU beyond it were cut off before the set was published.
             self.hu_range = _parse_pair(content["hu_range"])
-            self._slices = int(content["slices"])
-            self._bytes = {str(name): int(file["bytes"]) for name, file in content["files"].items()}
+            self._slices = _parse_count(content["slices"])
+            self._bytes = {
+                str(name): _parse_count(file["bytes"]) for name, file in content["files"].items()
+            }
             self._checksum = str(content["files"][INDEX]["sha256"])
             self._problems = [
-                Problem(str(p["source"]), str(p["reason"]), bool(p["skip"]))
+                Problem(make_printable(str(p["source"])), str(p["reason"]), bool(p["skip"]))
                 for p in content["problems"]
             ]
             expected = {IMAGES, INDEX} | ({MASKS} if content["labelled"] else set())
-            if self._bytes.keys() != expected:
+            if self._bytes.keys() != expected or not isinstance(content["layout"], str):
                 raise ValueError
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise DataError(f"{self.path / MANIFEST}: damaged; {_AGAIN}") from None
         for name, size in self._bytes.items():
             self._check_size(name, size)
+        self._check_index()
         self.images: NDArray[np.int16] = self._map(IMAGES, np.dtype("<i2"))  # (N, S, S) HU
         self.masks: NDArray[np.uint8] | None = None  # (N, S, S) 0 or 1
         if MASKS in self._bytes:
@@ -78,14 +83,10 @@ class Pool:
     @cached_property
     def index(self) -> tuple[PoolRow, ...]:
         """One row per slice, in the order of the images."""
-        path = self.path / INDEX
-        try:
-            with path.open("rb") as file:
-                rows = tuple(_parse_rows(file))
-        except (OSError, ValueError, KeyError, TypeError):
-            rows = ()
-        if len(rows) != len(self):
-            raise DataError(f"{path}: damaged; {_AGAIN}")
+        with _refuse_damage(self.path / INDEX), self._open(INDEX) as file:
+            rows = tuple(_parse_rows(file))
+            if len(rows) != len(self) or (self.masks is None and any(r.has_mask for r in rows)):
+                raise ValueError
         return rows
 
     @property
@@ -110,20 +111,36 @@ class Pool:
 
     def verify(self) -> None:
         """DataError unless every file is as it was written."""
+        self.check_slices(range(len(self)))
+
+    def check_slices(self, rows: Collection[int], most: int | None = None) -> None:
+        """DataError unless these slices and their masks are as they were written; with ``most``, of
+        so many bytes at most, evenly spread over them."""
+        own = sum(array[0].nbytes for array in (self.images, self.masks) if array is not None)
+        step = 1 if most is None else -(-len(rows) * own // most) or 1
+        wanted = set(sorted(rows)[::step])
+        with self._open(INDEX) as index:
+            for row, line in enumerate(index):
+                if row in wanted:
+                    self._check_slice(row, line)
+
+    def _check_slice(self, row: int, line: bytes) -> None:
+        with _refuse_damage(self.path / INDEX):
+            of_image, *of_mask = json.loads(line)["sha256"]
+        if checksum(self.images[row].data) != of_image:
+            raise self._make_error(IMAGES)
+        if self.masks is not None:
+            mask = self.masks[row]
+            empty = checksum(bytes(mask.nbytes))  # a mask that the set does not have
+            if checksum(mask.data) != [*of_mask, empty][0]:
+                raise self._make_error(MASKS)
+            if mask.max() > 1:
+                raise DataError(f"{self.path / MASKS}: has values other than 0 and 1; {_AGAIN}")
+
+    def _check_index(self) -> None:
         with self._open(INDEX) as index:
             if hashlib.file_digest(index, "sha256").hexdigest() != self._checksum:
                 raise self._make_error(INDEX)
-        for place, (name, array) in enumerate(((IMAGES, self.images), (MASKS, self.masks))):
-            if array is None:
-                continue
-            empty = checksum(bytes(array[0].nbytes))  # a mask that the set does not have
-            with self._open(INDEX) as index, self._open(name) as file:
-                if file.read(HEADER) != npy_header(array.dtype.str, array.shape):
-                    raise self._make_error(name)
-                for line in index:
-                    sums = [*json.loads(line)["sha256"], empty]
-                    if checksum(file.read(array[0].nbytes)) != sums[place]:
-                        raise self._make_error(name)
 
     def _open(self, name: str) -> BufferedReader:
         try:
@@ -147,7 +164,7 @@ class Pool:
             ) from None
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-        except ValueError:
+        except (ValueError, RecursionError):
             content = None
         if not isinstance(content, dict):
             raise DataError(f"{path}: damaged; {_AGAIN}")
@@ -170,16 +187,18 @@ class Pool:
             )
 
     def _map(self, name: str, dtype: np.dtype[Any]) -> Any:
-        path = self.path / name
-        try:
-            array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError):
-            raise DataError(f"{path}: damaged, not an array of NumPy; {_AGAIN}") from None
-        if array.shape != (self._slices, self.size, self.size) or array.dtype != dtype:
+        """The array in a file, which has the header that it was written with."""
+        path, shape = self.path / name, (self._slices, self.size, self.size)
+        with self._open(name) as file:
+            header = file.read(HEADER)
+        if header != npy_header(dtype.str, shape):
             raise DataError(
-                f"{path}: holds {array.dtype} {array.shape}, not what {MANIFEST} says; {_AGAIN}"
+                f"{path}: not the array of {shape[0]} slices of {shape[1]} x {shape[2]} that "
+                f"{MANIFEST} names; {_AGAIN}"
             )
-        return array
+        if self._bytes[name] != HEADER + dtype.itemsize * math.prod(shape):
+            raise DataError(f"{self.path / MANIFEST}: damaged; {_AGAIN}")
+        return np.memmap(path, dtype, "r", HEADER, shape)
 
 
 def npy_header(kind: str, shape: tuple[int, ...]) -> bytes:
@@ -193,16 +212,29 @@ def checksum(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+@contextmanager
+def _refuse_damage(path: Path) -> Iterator[None]:
+    """DataError for whatever a content that no pool has leads to."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception:
+        raise DataError(f"{path}: damaged; {_AGAIN}") from None
+
+
 def _parse_rows(lines: Any) -> Iterator[PoolRow]:
     """Names that many slices share are stored once."""
     for line in lines:
         row = json.loads(line)
         subtypes = row["subtypes"]
+        if subtypes is not None and not set(subtypes) <= set(SUBTYPES):
+            raise ValueError
         yield PoolRow(
             intern(row["patient"]),
             intern(row["study"]),
             intern(row["series"]),
-            float(row["position"]),
+            _parse_number(row["position"]),
             _parse_pair(row["spacing"]),
             str(row["source"]),
             None if subtypes is None else tuple(map(intern, subtypes)),
@@ -211,4 +243,20 @@ def _parse_rows(lines: Any) -> Iterator[PoolRow]:
 
 
 def _parse_pair(values: list[float] | None) -> tuple[float, float] | None:
-    return None if values is None else (float(values[0]), float(values[1]))
+    if values is None:
+        return None
+    first, second = values
+    return _parse_number(first), _parse_number(second)
+
+
+def _parse_number(value: float) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError
+    return number
+
+
+def _parse_count(value: int) -> int:
+    if not isinstance(value, int) or value < 1:
+        raise ValueError
+    return value

@@ -4,10 +4,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from ichfast.errors import IchfastError
+from ichfast.command import command
 from ichfast.report import write_report
 
 
+@command("close other programs")
 def main(arguments: list[str] | None = None, prog: str = "python -m ichfast.report") -> int:
     parser = argparse.ArgumentParser(
         prog=prog,
@@ -15,11 +16,7 @@ def main(arguments: list[str] | None = None, prog: str = "python -m ichfast.repo
         "while the run is still going on.",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="folder that training wrote (--out)")
-    try:
-        print(write_report(parser.parse_args(arguments).run))
-    except IchfastError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    print(write_report(parser.parse_args(arguments).run))
     return 0
 
 

@@ -54,6 +54,8 @@ def write_audit(
             f"{_count(part['patients'], 'patient')}; "
             f"{part['refused']:,} refused, {part['left_out']:,} left out"
         )
+    for listed in found["listed"]:
+        print(f"{listed['list']}: {_count(listed['ids'], 'id')} read, {listed['present']:,} found")
     for line in [*trouble, *_list_oddities(found)]:
         print(line)
     print(f"report: {out / 'audit.html'}")

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ichfast.command import command
 from ichfast.data import load_slices
 from ichfast.errors import IchfastError, RecipeError
 from ichfast.processes import available_cores
@@ -38,6 +39,7 @@ examples:
 """
 
 
+@command("take fewer --jobs, or a smaller data.size")
 def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
     options = parse_options(make_parser(prog), arguments)
     try:
@@ -48,9 +50,6 @@ def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
         base = make_base_recipe(options, study)
         with RunFolder(out, resume=False):  # one command at a time
             return make_table1(options, study, base, out, functools.cache(load_slices))
-    except IchfastError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("\ninterrupted; the same command resumes where it stopped", file=sys.stderr)
         return 130
@@ -106,10 +105,8 @@ def make_table1(
     options: argparse.Namespace, study: Study, base: Recipe, out: Path, load: Load
 ) -> int:
     # Before hours of training, as it needs the extra "report".
-    try:
-        from ichfast.reproduce.page import write_result
-    except ModuleNotFoundError as error:
-        raise IchfastError(f"{error.name} is missing: pip install matplotlib jinja2.") from error
+    from ichfast.reproduce.page import write_result
+
     plan = make_plan(study, base, study.seeds if options.seeds is None else options.seeds)
     cells = select_cells(plan.cells, options.only)
     found = check(cells, out, load)

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
+from ichfast.interrupts import catch_interrupts, shield_children
 from ichfast.reproduce.plan import ENDED, Cell
 from ichfast.reproduce.worker import work
-from ichfast.training.loop import catch_interrupts
 
 WAIT = 0.5  # seconds between looks at the clock
 
@@ -35,9 +35,8 @@ class Worker:
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=work, args=(theirs, out))
         # Ctrl-C is the parent's. The worker lifts the block once it can answer.
-        former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        self.process.start()
-        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+        with shield_children():
+            self.process.start()
         theirs.close()  # so that the pipe ends when the worker does
         self.cell: Cell | None = None
         self.since = 0.0

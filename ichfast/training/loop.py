@@ -2,13 +2,8 @@
 
 import copy
 import math
-import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 import torch
@@ -16,6 +11,7 @@ from tqdm import tqdm
 
 from ichfast.errors import DataError, DivergedError, TeamError
 from ichfast.evaluation import evaluate
+from ichfast.interrupts import SIGNALS, Stop, asked, catch_interrupts
 from ichfast.models import ReducedUNet, to_bytes
 from ichfast.models.synced import synchronise
 from ichfast.team import ALONE, Team
@@ -45,11 +41,12 @@ def train(
     folder: RunFolder,
     device: torch.device,
     team: Team = ALONE,
-) -> bool:
+) -> int:
     """Train ``model`` as the recipe says, going on from the folder's checkpoint if it has one.
 
-    ``progress`` follows the run, with the weights to end with. False where Ctrl-C ended it early.
-    Raises DivergedError; the last good checkpoint is then still the folder's.
+    ``progress`` follows the run, with the weights to end with. Returns the signal that has ended it
+    early, on whichever process; 0 where it went to its end. Raises DivergedError; the last good
+    checkpoint is then still the folder's.
     """
     settings = recipe.training
     strategy = make_strategy(recipe)
@@ -92,15 +89,22 @@ def train(
             progress.advance(draw.step, outcome.loss, seconds)
             folder.log(make_record(epoch, draw, outcome, seconds, validation))
             last = progress.epochs == settings.epochs
-            stopping = team.any(stop.is_set())
+            stopping = agree_on_signal(stop, team)
             if last or stopping or progress.epochs % settings.checkpoint_every == 0:
                 checkpoint.save(folder, recipe, fingerprints, progress, model, steps, average, team)
                 if settings.select != "best":
                     folder.write(WEIGHTS, to_bytes(chosen, about))
             bar.set_postfix_str(describe(draw, outcome, progress, validation), refresh=False)
             if stopping and not last:
-                return False
-    return True
+                return stopping
+    return 0
+
+
+def agree_on_signal(stop: Stop, team: Team) -> int:
+    """The signal that any of the processes has got; all will end as it asks for."""
+    got = team.sum(torch.tensor([int(stop.number == number) for number in SIGNALS]))
+    asked.number = next((number for number, times in zip(SIGNALS, got, strict=True) if times), 0)
+    return asked.number
 
 
 def make_average(model: ReducedUNet, recipe: Recipe) -> MovingAverage | None:
@@ -202,24 +206,3 @@ def make_progress_bar(done: int, epochs: int) -> tqdm:
         unit="epoch",
         mininterval=0.2 if sys.stderr.isatty() else 20,
     )
-
-
-@contextmanager
-def catch_interrupts() -> Iterator[threading.Event]:
-    """An event that Ctrl-C sets; a second Ctrl-C interrupts at once."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop  # only the main thread gets signals
-        return
-
-    def request(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-        print("\nstopping after this epoch; Ctrl-C again stops at once", file=sys.stderr)
-
-    former = signal.signal(signal.SIGINT, request)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, former)

@@ -63,7 +63,7 @@ def run(
     status, reason = "finished", None
     with keep_heap(), compute_exactly(device, deterministic=deterministic):
         try:
-            if not train(model, progress, parts, recipe, folder, device, team):
+            if train(model, progress, parts, recipe, folder, device, team):
                 status = "interrupted"
         except DivergedError as error:
             status, reason = "diverged", str(error)

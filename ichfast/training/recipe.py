@@ -7,6 +7,7 @@ resume all come from the keys in :mod:`ichfast.training.settings`, each describe
 import difflib
 import json
 import math
+import textwrap
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from ichfast.data import SCHEMES
-from ichfast.errors import RecipeError
+from ichfast.data.texts import read_text
+from ichfast.errors import DataError, RecipeError
 from ichfast.training.registry import STRATEGIES
 from ichfast.training.settings import (
     AdamSettings,
@@ -163,8 +165,8 @@ def merge(base: Recipe, values: Mapping[str, Any]) -> Recipe:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = ".".join(map(str, first["loc"][:2]))
-        rule = _rule(known[name], first)
-        raise RecipeError(f"{name} = {first['input']!r} {rule}.") from None
+        shown = textwrap.shorten(repr(first["input"]), 200)
+        raise RecipeError(f"{name} = {shown} {_rule(known[name], first)}.") from None
 
 
 RULES = {
@@ -175,11 +177,13 @@ RULES = {
     "greater_than_equal": "must be at least {ge:g}",
     "greater_than": "must be above {gt:g}",
     "less_than_equal": "must be at most {le:g}",
+    "less_than": "must be below {lt:g}",
     "too_short": "must not be empty",
+    "string_unicode": "must be text in UTF-8; rename the folder, or give a link with such a name",
     "literal_error": "must be {choices}",
     "tuple_type": "must be a list of {count}numbers, as [1, 2]",
     "missing": "must be a list of {count}numbers, as [1, 2]",
-    "too_long": "must be a list of {count}numbers, as [1, 2]",
+    "too_long": "must be a list of {count}numbers, of {max_length} at most",
 }
 """by pydantic's type of an error"""
 
@@ -190,7 +194,7 @@ def _rule(field: FieldInfo, error: ErrorDetails) -> str:
     words = {"count": "" if ... in items else f"{len(items)} ", **error.get("ctx", {})}
     if listed:
         words["choices"] = join(listed)
-    return RULES[error["type"]].format(**words)
+    return RULES.get(error["type"], "is not what this key takes").format(**words)
 
 
 def read(path: Path, base: Recipe) -> Recipe:
@@ -205,9 +209,9 @@ def read(path: Path, base: Recipe) -> Recipe:
 def read_values(path: Path) -> dict[str, Any]:
     """The values in the recipe file at ``path`` as {"section.key": value}, whatever they are."""
     try:
-        return flatten(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"recipe {path} cannot be read: {error}.") from error
+        return flatten(read_text(path))
+    except DataError as error:
+        raise RecipeError(f"recipe {error}.") from error
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from error
 
@@ -221,7 +225,7 @@ def flatten(text: str) -> dict[str, Any]:
     """The values in a TOML text as {"section.key": value}, whatever they are."""
     try:
         sections = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, deep lists
         raise RecipeError(f"not valid TOML: {error}.") from error
     flat: dict[str, Any] = {}
     for section, part in sections.items():
@@ -248,7 +252,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
             raise RecipeError(f"--set {setting}: write it as section.key=value.")
         try:
             values[name.strip()] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):
             values[name.strip()] = text.strip()
     return values
 

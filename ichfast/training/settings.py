@@ -18,9 +18,30 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False, extra="forbid")
 
 
+LARGEST: dict[type, float] = {int: 2**63 - 1, float: 1e12}
+"""of a key without a limit of its own: what TOML has, and whose square float32 has"""
+LEVELS = 13
+"""at most: then the deepest is one pixel of the largest slice"""
+SIDE = 4096
+"""of the largest slice: beyond any CT"""
+
+
 def key(default: Any, meaning: str, **limits: Any) -> Any:
     """A key; ``limits`` as those of :func:`pydantic.Field`: ge ≤ value ≤ le, value > gt."""
+    largest = LARGEST.get(type(default))
+    if largest is not None and not limits.keys() & {"le", "lt"}:
+        limits["le"] = largest
     return Field(default, description=meaning, **limits)
+
+
+def check_text(value: str) -> str:
+    if "\0" in value:
+        raise PydanticCustomError("string_unicode", "")
+    return value
+
+
+FolderName = Annotated[str, AfterValidator(check_text)]
+HU = Annotated[float, Field(ge=-1e6, le=1e6)]
 
 
 class OneOf:
@@ -82,14 +103,15 @@ class TrainingSettings(Settings):
 
 
 class ModelSettings(Settings):
-    channels: tuple[Annotated[int, Field(ge=1)], ...] = key(
+    channels: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = key(
         (64, 128, 256, 512),
         "feature maps per level; poolings between them",
         min_length=1,
+        max_length=LEVELS,
         strict=False,  # TOML has lists
     )
     convolutions: int = key(
-        1, "3×3 convolutions per level: 1 in the reduced U-Net, 2 in the classic one", ge=1
+        1, "3×3 convolutions per level: 1 in the reduced U-Net, 2 in the classic one", ge=1, le=16
     )
 
 
@@ -101,7 +123,9 @@ class SupervisedSettings(Settings):
         0.0, "weight of the binary cross-entropy beside the Tversky loss", ge=0
     )
     batch_size: int = key(16, "slices per batch (Adam), or at most per micro-batch (L-BFGS)", ge=1)
-    draws: int = key(0, "labelled slices drawn for an epoch of Adam; 0: each once", ge=0)
+    draws: int = key(
+        0, "labelled slices drawn for an epoch of Adam; 0: each once", ge=0, le=10_000_000
+    )
     positive: float = key(
         0.0, "share of them that has haemorrhage; 0: as in the labelled set", ge=0, le=1
     )
@@ -110,7 +134,10 @@ class SupervisedSettings(Settings):
 class UnsupervisedSettings(Settings):
     batch_size: int = key(16, "unlabelled slices per update", ge=1)
     ratio: float = key(
-        1.0, "unlabelled slices of an unsupervised epoch, per labelled slice of an epoch", gt=0
+        1.0,
+        "unlabelled slices of an unsupervised epoch, per labelled slice of an epoch",
+        gt=0,
+        le=1000,
     )
     learning_rate: float = key(0.0, "learning rate of L_u's Adam; 0: adam.learning_rate", ge=0)
     balance: Literal["paper", "region"] = key(
@@ -163,7 +190,7 @@ class LBFGSSettings(Settings):
     learning_rate: float = key(1.0, "first trial step, or the step itself", gt=0)
     line_search: Literal["strong_wolfe", "none"] = key("strong_wolfe", "line search")
     max_iter: int = key(20, "iterations per epoch", ge=1)
-    history: int = key(10, "curvature pairs kept", ge=1)
+    history: int = key(10, "curvature pairs kept", ge=1, le=1000)
 
 
 class AdamSettings(Settings):
@@ -179,7 +206,7 @@ class AugmentationSettings(Settings):
 
     flip: float = key(0.0, "probability of mirroring left to right", ge=0, le=1)
     rotation: float = key(0.0, "largest rotation either way, in degrees", ge=0, le=180)
-    scale: float = key(1.0, "largest zoom in or out, as a factor", ge=1)
+    scale: float = key(1.0, "largest zoom in or out, as a factor", ge=1, le=100)
     shift: float = key(0.0, "largest shift, as a share of the side", ge=0, le=1)
     level: float = key(0.0, "largest change of the window's level, in HU", ge=0)
     width: float = key(1.0, "largest change of the window's width, as a factor", ge=1)
@@ -209,14 +236,12 @@ class StrongSettings(Settings):
 
 
 class DataSettings(Settings):
-    labelled: str = key("", "folder with CT and masks, or its pool; empty: the phantom")
-    unlabelled: str = key(
+    labelled: FolderName = key("", "folder with CT and masks, or its pool; empty: the phantom")
+    unlabelled: FolderName = key(
         "", "folder with CT, or its pool; empty: the phantom's, where labelled is empty too"
     )
-    size: int = key(256, "side of the square slices, in pixels", ge=1)
-    window: tuple[float, float] = key(
-        (40.0, 120.0), "level and width in HU; width above 1", strict=False
-    )
+    size: int = key(256, "side of the square slices, in pixels", ge=1, le=SIDE)
+    window: tuple[HU, HU] = key((40.0, 120.0), "level and width in HU; width above 1", strict=False)
     slices: Literal["positive", "all"] = key(
         "positive", "labelled slices with haemorrhage only, or all"
     )

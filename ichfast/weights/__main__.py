@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from ichfast import models
-from ichfast.errors import DivergedError, IchfastError
+from ichfast.command import command
+from ichfast.errors import DivergedError
 from ichfast.training import RunFolder, recipe, run
 from ichfast.training.folder import RECIPE, WEIGHTS
 from ichfast.training.options import parse_options
@@ -36,6 +37,7 @@ volume of their mask, from the folds of a Table 1 (--runs). The weights stay as 
 """
 
 
+@command("set a smaller data.size or supervised.batch_size")
 def main(arguments: Sequence[str] | None = None, prog: str = PROG, data: Data = CT_ICH) -> int:
     options = parse_options(make_parser(prog), arguments)
     try:
@@ -44,9 +46,6 @@ def main(arguments: Sequence[str] | None = None, prog: str = PROG, data: Data = 
         if options.labelled is None:
             raise IchfastError("make needs --labelled DIR, the set to train on.")
         return make(options, data)
-    except IchfastError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("\ninterrupted; the same command resumes where it stopped", file=sys.stderr)
         return 130

@@ -53,7 +53,7 @@ class Pseudonyms:
 def summarise(
     tally: Tally,
     sets: Sequence[str],
-    lists: Mapping[str, frozenset[str]],
+    lists: Mapping[str, Mapping[str, str]],
     pixels: bool,
     identify: bool,
     salt: bytes,
@@ -239,7 +239,7 @@ def _find_studies_of_several_patients(
 
 def _find_listed(
     name: str,
-    ids: frozenset[str],
+    ids: Mapping[str, str],
     tally: Tally,
     scans: Sequence[SeriesTally],
     sets: Sequence[str],
@@ -253,17 +253,17 @@ def _find_listed(
         for kind in ("patient", "study", "series"):
             own = getattr(header, kind)
             if own in ids:
-                met.add(own)
+                met.add(ids[own])
                 hits.append((scan.set, kind, pseudonyms.hide(kind, own), scan.first))
     for stem, part, source in tally.listed:
         if stem in ids:
-            met.add(stem)
+            met.add(ids[stem])
             hits.append((part, "file", pseudonyms.hide_in_path(stem), source))
     # One line per id and set, not per series of a patient.
     single = {(part, kind, own): source for part, kind, own, source in reversed(hits)}
     return {
         "list": make_printable(name),
-        "ids": len(ids),
+        "ids": len(set(ids.values())),
         "present": len(met),
         "found": [
             {

@@ -13,10 +13,11 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ichfast.data.audit.lists import read_list
 from ichfast.data.audit.look import look
 from ichfast.data.audit.results import summarise
 from ichfast.data.audit.tally import Tally
-from ichfast.data.listing import list_folder, name_slice, open_table
+from ichfast.data.listing import list_folder, name_slice
 from ichfast.data.problems import Refused
 from ichfast.errors import DataError
 from ichfast.processes import available_cores, start_worker
@@ -44,7 +45,7 @@ def audit(roots: Sequence[Path], options: Options) -> dict[str, Any]:
     processes.
     """
     _check_roots(roots, options)
-    lists = {path.name: _read_list(path) for path in options.lists}
+    lists = {path.name: read_list(path) for path in options.lists}
     if len(lists) < len(options.lists):
         raise DataError("two of the files given with --exclude-list have the same name; rename one")
     tally = Tally()
@@ -91,15 +92,6 @@ def _name_sets(roots: Sequence[Path]) -> list[str]:
     """Short names of the sets, or their paths where short names are the same."""
     short = [root.resolve().name for root in roots]
     return short if len(set(short)) == len(short) else [str(root) for root in roots]
-
-
-def _read_list(path: Path) -> frozenset[str]:
-    with open_table(path) as file:
-        lines = (line.strip() for line in file)
-        ids = frozenset(line for line in lines if line and not line.startswith("#"))
-    if not ids:
-        raise DataError(f"{path}: holds no id; expected one per line")
-    return ids
 
 
 def _count_files(roots: Sequence[Path], leave: Path | None, tally: Tally) -> list[int]:

@@ -9,9 +9,10 @@ import numpy as np
 from tqdm import tqdm
 
 from ichfast.data.layouts.base import ScanLayout
-from ichfast.data.listing import NIFTI, list_by_name, list_volumes, name_source, open_table
+from ichfast.data.listing import NIFTI, list_by_name, list_volumes, name_source
 from ichfast.data.problems import Problems, Refused
 from ichfast.data.series import SUBTYPES, Series
+from ichfast.data.texts import open_text, parse_whole
 from ichfast.errors import DataError
 
 TABLE = "hemorrhage_diagnosis_raw_ct.csv"
@@ -97,7 +98,7 @@ def find_labels(entries: Mapping[str, Path], name: str, problems: Problems) -> L
 
 
 def read_labels(table: Path, problems: Problems) -> Labels:
-    with open_table(table) as file:
+    with open_text(table) as file:
         try:
             header, *rows = csv.reader(file)
         except (csv.Error, ValueError):
@@ -112,7 +113,7 @@ def read_labels(table: Path, problems: Problems) -> Labels:
     malformed = 0
     for row in rows:
         try:
-            patient, number, *flags = (int(row[column]) for column in columns)
+            patient, number, *flags = (parse_whole(row[column]) for column in columns)
         except (ValueError, IndexError):
             malformed += any(row)
             continue

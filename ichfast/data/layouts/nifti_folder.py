@@ -3,7 +3,6 @@
 (github.com/White65534/BHSD, label_192.zip), or folders with such names.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -16,6 +15,7 @@ from ichfast.data.layouts.base import ScanLayout
 from ichfast.data.listing import NIFTI, list_by_name, list_volumes, name_source
 from ichfast.data.problems import Problems, Refused
 from ichfast.data.series import SUBTYPES, Series
+from ichfast.data.texts import read_json
 from ichfast.errors import DataError
 
 MASKS = ("labelstr", "labels", "masks", "ground truths")
@@ -124,7 +124,7 @@ def _read_label_names(table: Path | None, images: int, problems: Problems) -> di
     if table is None:
         return None
     try:
-        content = json.loads(table.read_text(encoding="utf-8"))
+        content = read_json(table)
         labels, count = dict(content["labels"]), int(content["numTraining"])
         names: dict[int, str] = {}
         for name, numbers in labels.items():
@@ -133,7 +133,7 @@ def _read_label_names(table: Path | None, images: int, problems: Problems) -> di
             else:
                 for number in numbers if isinstance(numbers, list) else [numbers]:
                     names.setdefault(int(number), name.lower())
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise DataError(
             f"{table}: not nnU-Net's dataset.json; it must have labels and numTraining, or be left "
             f"out"

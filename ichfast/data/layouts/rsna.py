@@ -8,10 +8,11 @@ import numpy as np
 
 from ichfast.data.layouts.base import Layout, Map, Selection, Unit
 from ichfast.data.layouts.dicom_folder import list_series
-from ichfast.data.listing import list_by_name, list_folder, name_source, open_table
+from ichfast.data.listing import list_by_name, list_folder, name_source
 from ichfast.data.problems import Problems
 from ichfast.data.sampling import choose
 from ichfast.data.series import SUBTYPES, Series
+from ichfast.data.texts import open_text, parse_whole
 from ichfast.errors import DataError
 
 _BIT = {name: 1 << i for i, name in enumerate((*SUBTYPES, "any"))}
@@ -109,6 +110,16 @@ def _find_images(root: Path) -> tuple[Path, Path]:
     raise DataError(f"{root}: stage_2_train.csv is missing")
 
 
+def _read_oddly(line: str) -> tuple[str, int | None, str]:
+    """Image, type and label of a line with quotes, or with numbers as 1.0."""
+    name, _, label = line.replace('"', "").strip().rpartition(",")
+    image, _, kind = name.rpartition("_")
+    try:
+        return image, _BIT.get(kind), str(parse_whole(label))
+    except ValueError:
+        return "", None, ""
+
+
 def read_labels(table: Path, problems: Problems) -> dict[str, int]:
     """Image -> bits: the label of each type, and above them which types had a row at all.
 
@@ -118,13 +129,15 @@ def read_labels(table: Path, problems: Problems) -> dict[str, int]:
     labels: dict[str, int] = {}
     contradictory: set[str] = set()
     malformed = 0
-    with open_table(table) as file:
-        if file.readline().strip().lower() != "id,label":
+    with open_text(table) as file:
+        if file.readline().replace('"', "").strip().lower() != "id,label":
             raise DataError(f"{table}: the first line is not ID,Label")
         for line in file:
             name, _, label = line.strip().rpartition(",")
             image, _, kind = name.rpartition("_")
             bit = _BIT.get(kind)
+            if bit is None or label not in ("0", "1"):
+                image, bit, label = _read_oddly(line)
             if bit is None or not image or label not in ("0", "1"):
                 malformed += bool(line.strip())
                 continue
