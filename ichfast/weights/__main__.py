@@ -9,7 +9,7 @@ import torch
 
 from ichfast import models
 from ichfast.command import command
-from ichfast.errors import DivergedError
+from ichfast.errors import DivergedError, IchfastError
 from ichfast.training import RunFolder, recipe, run
 from ichfast.training.folder import RECIPE, WEIGHTS
 from ichfast.training.options import parse_options
