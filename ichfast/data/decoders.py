@@ -17,11 +17,11 @@ from pydicom import config
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import HTJ2K, JPEG2000, UID, JPEGBaseline8Bit, JPEGExtended12Bit
 
+from ichfast.data.compressed import Stream
 from ichfast.data.decode_worker import ANSWER, DONE, FAILED
 from ichfast.data.decoder_process import DecoderProcess, explain
 from ichfast.data.image import Header
 from ichfast.data.problems import Refused
-from ichfast.data.streams import Stream
 
 # Where several decoders can read a syntax, the one that has not crashed first.
 _PREFERENCE = ("pyjpegls", "pylibjpeg", "pydicom", "gdcm", "pillow")

@@ -13,10 +13,11 @@ from pydicom.uid import (
 )
 
 from ichfast.data import decoders
+from ichfast.data.compressed import Stream
 from ichfast.data.headers import NATIVE, open_file, scan_open_file
 from ichfast.data.image import Header, Image
 from ichfast.data.problems import Refused, refuse_failures, silence
-from ichfast.data.streams import Stream, read_stream
+from ichfast.data.streams import read_stream
 
 REWRITTEN = (ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
 

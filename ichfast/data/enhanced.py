@@ -16,10 +16,11 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import ImplicitVRLittleEndian
 
 from ichfast.data import decoders, dicom, headers
+from ichfast.data.compressed import Stream
 from ichfast.data.elements import Elements
 from ichfast.data.image import Header, Image
 from ichfast.data.problems import Refused, refuse_failures, silence
-from ichfast.data.streams import Stream, check_stream, find_frames
+from ichfast.data.streams import check_stream, find_frames
 
 _SHARED, _PER_FRAME = 0x52009229, 0x52009230
 _FRAME_TYPE = 0x00089007

@@ -18,11 +18,12 @@ import pytest
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
 from ichfast.data import decode_worker, decoder_process, decoders
+from ichfast.data.compressed import Stream
 from ichfast.data.decode_worker import ANSWER
 from ichfast.data.dicom import read_image
 from ichfast.data.headers import read_header
 from ichfast.data.problems import Refused
-from ichfast.data.streams import Stream, read_stream
+from ichfast.data.streams import read_stream
 
 SIDE = 32
 WORKER = Path(decode_worker.__file__).read_text()
