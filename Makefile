@@ -9,7 +9,8 @@
 # One runs with what is installed and needs no network, on a machine with a GPU and a CUDA torch:
 #
 #   make gpu-check                      builds in place; tests, sanitizers, benchmarks on the GPU
-#   make gpu-check STEPS=build,tests    some of it
+#   make gpu-check CALL=kernels         what matters of it in five minutes; then programs, table
+#   make gpu-check STEPS=build,tests    some of it; ARGS=--dry-run prints the plan
 
 PYTHON ?= python3
 TORCH ?= torch>=2.11
@@ -83,7 +84,7 @@ check-cuda: $(CUDA_VENV)/installed
 endif
 
 gpu-check:
-	@$(PYTHON) tools/gpu_check.py $(if $(STEPS),--steps $(STEPS))
+	@$(PYTHON) tools/gpu_check.py $(if $(CALL),--call $(CALL)) $(if $(STEPS),--steps $(STEPS)) $(ARGS)
 
 bench: $(VENV)/built
 	$(RUN) -m benchmarks $(ARGS)

@@ -16,7 +16,7 @@ import torch
 import ichfast
 from benchmarks import readme, report
 from benchmarks.devices import Cpu, Cuda, Device
-from benchmarks.harness import Case, measure, measure_memory
+from benchmarks.harness import Case, leave_alone, measure, measure_memory
 from benchmarks.machine import (
     count_physical_cores,
     describe_commit,
@@ -27,10 +27,11 @@ from benchmarks.machine import (
 )
 from benchmarks.registry import find_benchmarks
 
-BENCHMARKS = find_benchmarks()
+BENCHMARKS, MISSING = find_benchmarks()
 OPS = tuple(name for name, benchmark in BENCHMARKS.items() if benchmark.whole_run)
 OTHERS = tuple(name for name in BENCHMARKS if name not in OPS)  # only where named
 SECONDS = {"cpu": 6.0, "cuda": 1.5}  # per case
+LARGE = 2**26  # bytes
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -41,8 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"python -m benchmarks: {device}", file=sys.stderr)
         return 2
     # Half a run must not take the place of a whole one, unless told where to go.
-    whole = not options.quick and set(options.ops) == set(OPS)
+    whole = not options.quick and not options.alone and set(options.ops) == set(OPS)
     folder: Path | None = options.out or (RESULTS if whole else None)
+    for name, package in MISSING.items():
+        print(f"left out, since {package} is not installed: {name}", file=sys.stderr)
     results = _run(device, options, folder)
 
     table = report.to_markdown(results)
@@ -92,6 +95,8 @@ def _run(device: Device, options: argparse.Namespace, folder: Path | None) -> di
         try:
             for case in make():
                 label = f"{case.op}, {case.work}, {case.shape} {case.dtype}"
+                if options.alone and case.traffic < LARGE and not options.quick:
+                    continue
                 print(f"[{number}/{len(makers)}] {label}: ", end="", flush=True)
                 results["results"].append(_record(op, case, device, options))
                 print(report.summarise(results["results"][-1]), flush=True)
@@ -106,7 +111,9 @@ def _run(device: Device, options: argparse.Namespace, folder: Path | None) -> di
 
 
 def _record(op: str, case: Case, device: Device, options: argparse.Namespace) -> dict[str, Any]:
-    seconds = 0.1 if options.quick else SECONDS[device.kind]
+    seconds = 0.1 if options.quick else SECONDS[device.kind] / (3 if options.alone else 1)
+    if options.alone:
+        case = leave_alone(case)
     record = measure(case, device, threads=options.threads, seconds=seconds)
     if BENCHMARKS[op].memory and "+" in case.work:
         record["memory"] = measure_memory(case, device, set(record["contenders"]))
@@ -176,6 +183,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--quick", action="store_true", help="tiny inputs, to see that all runs")
     parser.add_argument(
+        "--alone",
+        action="store_true",
+        help="ours and the copy alone, and no inputs below 64 MiB, in a third of the time",
+    )
+    parser.add_argument(
         "--out",
         type=Path,
         metavar="FOLDER",
@@ -186,6 +198,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _ops(text: str) -> tuple[str, ...]:
     names = tuple(text.split(","))
+    for name in names:
+        if name in MISSING:
+            raise argparse.ArgumentTypeError(f"{name} needs {MISSING[name]}: pip install it")
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
         known = ", ".join(BENCHMARKS)

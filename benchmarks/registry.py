@@ -30,10 +30,18 @@ class Benchmark:
     memory: bool = False
 
 
-def find_benchmarks() -> dict[str, Benchmark]:
-    """The benchmarks of this folder, by name, in the order of the report."""
-    found = {}
+def find_benchmarks() -> tuple[dict[str, Benchmark], dict[str, str]]:
+    """The benchmarks of this folder, by name, in the order of the report; and those which need a
+    package that is not installed, with its name."""
+    found: dict[str, Benchmark] = {}
+    missing: dict[str, str] = {}
     for path in sorted(Path(__file__).parent.glob("bench_*.py")):
-        benchmark: Benchmark = import_module(f"benchmarks.{path.stem}").BENCHMARK
-        found[path.stem.removeprefix("bench_")] = benchmark
-    return dict(sorted(found.items(), key=lambda item: item[1].order))
+        name = path.stem.removeprefix("bench_")
+        try:
+            found[name] = import_module(f"benchmarks.{path.stem}").BENCHMARK
+        except ModuleNotFoundError as error:
+            package = (error.name or "").partition(".")[0]
+            if package in ("ichfast", "benchmarks"):  # that is no package to install
+                raise
+            missing[name] = package
+    return dict(sorted(found.items(), key=lambda item: item[1].order)), missing

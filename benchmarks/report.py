@@ -32,9 +32,10 @@ def summarise(record: Record) -> str:
         if name != COPY
     ]
     missing = [f"no {name} ({why})" for name, why in record["unavailable"].items()]
+    beside = "; faster than " + ", ".join([*others, *missing]) if others or missing else ""
     return (
         f"{format_time(times[OURS]['median'])}, {times[OURS]['gb_per_s']:.1f} GB/s "
-        f"(copy {times[COPY]['gb_per_s']:.1f}); faster than " + ", ".join([*others, *missing])
+        f"(copy {times[COPY]['gb_per_s']:.1f}){beside}"
     )
 
 

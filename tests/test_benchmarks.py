@@ -2,6 +2,8 @@
 
 import json
 import platform
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -214,3 +216,35 @@ def test_cuda_without_kernels_is_one_sentence(monkeypatch, capsys):
     monkeypatch.setattr(command.ichfast, "build_info", lambda: {"cuda": False})
     assert command.main(["--device", "cuda"]) == 2
     assert "ICHFAST_CUDA=1" in capsys.readouterr().err
+
+
+def test_ours_alone_beside_the_copy(capsys, tmp_path) -> None:
+    words = ["--quick", "--alone", "--ops", "attention_mask,tversky", "--out", str(tmp_path)]
+    assert command.main(words) == 0
+    (path,) = tmp_path.glob("*.json")
+    records = json.loads(path.read_text())["results"]
+    assert {tuple(record["contenders"]) for record in records} == {("ichfast", "copy")}
+    assert "faster than" not in capsys.readouterr().out
+
+
+def test_what_needs_an_absent_package_is_left_out_by_name() -> None:
+    """As on a machine with torch and little else."""
+    code = """
+import sys
+sys.modules.update(dict.fromkeys(("pydantic", "tomli_w", "pydicom", "nibabel", "monai")))
+from benchmarks.__main__ import main
+sys.exit(main(["--quick", "--ops", sys.argv[1]]))
+"""
+
+    def measure(ops: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", code, ops]
+        return subprocess.run(
+            command, cwd=COMMITTED.parents[2], capture_output=True, text=True, check=False
+        )
+
+    found = measure("attention_mask")
+    assert found.returncode == 0, found.stderr
+    assert "left out, since" in found.stderr
+    found = measure("train_step")
+    assert found.returncode == 2
+    assert "train_step needs" in found.stderr

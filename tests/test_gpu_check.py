@@ -111,7 +111,8 @@ def test_steps_go_on_and_are_summed_up(gpu_check: ModuleType, tmp_path: Path, ca
         gpu_check.Step("last", [python("import os; print(os.getcwd(), os.environ['KEY'])")]),
     ]
     environment = {**os.environ, "KEY": "value"}
-    assert gpu_check.run_all(steps, environment, tmp_path / "logs") == 1
+    out = tmp_path / "logs"
+    assert gpu_check.run_all(steps, environment, out) == 1
     screen = capfd.readouterr().out
     assert [line.split()[:2] for line in screen.splitlines()[-4:]] == [
         ["good", "passed"],
@@ -120,14 +121,66 @@ def test_steps_go_on_and_are_summed_up(gpu_check: ModuleType, tmp_path: Path, ca
         ["last", "passed"],
     ]
     assert "not run: no no-such-program" in screen
-    logs = {path.stem: path.read_text() for path in (tmp_path / "logs").iterdir()}
-    assert logs["good"].splitlines()[1::2] == ["one", "two"]
-    assert "ZeroDivisionError" in logs["bad"]
-    assert "exit status 1" in logs["bad"]
-    assert "after" in logs["bad"].splitlines()
-    assert f"{SCRIPT.parents[1]} value" in logs["last"]
-    assert all(text in screen for text in logs.values())
-    assert gpu_check.run_all([steps[0], steps[2]], environment, tmp_path / "logs") == 0
+    log = (out / "gpu-check.log").read_text()
+    assert log.index("one") < log.index("two") < log.index("== bad")
+    assert "ZeroDivisionError" in log
+    assert "exit status 1" in log
+    assert "after" in log.splitlines()
+    assert f"{SCRIPT.parents[1]} value" in log
+    assert (out / "summary.txt").read_text() in screen
+    assert gpu_check.run_all([steps[0], steps[2]], environment, out) == 0
+
+
+def test_a_step_that_hangs_is_stopped_with_what_it_started(
+    gpu_check: ModuleType, tmp_path: Path
+) -> None:
+    pid = tmp_path / "pid"
+    child = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    steps = [
+        gpu_check.Step("hangs", [[sys.executable, "-c", code]], seconds=2),
+        gpu_check.Step("next", [[sys.executable, "-c", "print('there')"]]),
+    ]
+    assert gpu_check.run_all(steps, dict(os.environ), tmp_path, 60) == 1
+    summary = (tmp_path / "summary.txt").read_text()
+    assert [line.split()[:2] for line in summary.splitlines()] == [
+        ["hangs", "timed"],
+        ["next", "passed"],
+    ]
+    if pid.exists():  # a slow machine may not have got so far
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid.read_text()), 0)
+    assert gpu_check.run_all(steps, dict(os.environ), tmp_path, 0.5) == 0
+    assert "not run: no time left" in (tmp_path / "summary.txt").read_text()
+
+
+def test_what_is_known_is_on_the_disk_after_every_step(
+    gpu_check: ModuleType, tmp_path: Path
+) -> None:
+    look = f"print(open({str(tmp_path / 'summary.txt')!r}).read())"
+    steps = [
+        gpu_check.Step("first", [[sys.executable, "-c", "print('one')"]]),
+        gpu_check.Step("second", [[sys.executable, "-c", look]]),
+        gpu_check.Step("third", [["true"]], needs=("no_such_package",)),
+    ]
+    gpu_check.run_all(steps, dict(os.environ), tmp_path)
+    log = (tmp_path / "gpu-check.log").read_text()
+    assert "first         passed" in log
+    assert "not run: no no_such_package" in (tmp_path / "summary.txt").read_text()
+
+
+def test_a_call_fits_its_five_minutes(gpu_check: ModuleType, capsys: Any) -> None:
+    """And its files fit what a lent machine hands back: few, and all in one folder or the next."""
+    assert gpu_check.CALL_SECONDS < 300
+    steps = {step.name: step for step in gpu_check.all_steps(Path("/out"))}
+    for call, names in gpu_check.CALLS.items():
+        assert gpu_check.main(["--call", call, "--dry-run"]) == 0
+        plan = capsys.readouterr().out
+        assert "all of it: at most 4.8 min" in plan
+        assert all(name in plan for name in names)
+        assert names[0] == "build"
+        assert all(steps[name].seconds <= 200 for name in names[:-1])
+    assert set(gpu_check.WHOLE) <= steps.keys()
 
 
 def test_steps_are_chosen(
@@ -139,12 +192,12 @@ def test_steps_are_chosen(
     monkeypatch.setattr(
         gpu_check, "run_all", lambda steps, *_: ran.extend(step.name for step in steps) or 0
     )
-    assert gpu_check.main(["--steps", "tests,memcheck"]) == 0
+    assert gpu_check.main(["--steps", "tests,memcheck"]) == 0  # without a limit for all
     assert ran == ["tests", "memcheck"]
     ran.clear()
     assert gpu_check.main([]) == 0
     assert ran[0] == "build"
-    assert {"tests", "large", "kernels", "racecheck", "initcheck", "benchmarks"} < set(ran)
+    assert {"tests", "large", "kernels", "all-racecheck", "benchmarks"} < set(ran)
     with pytest.raises(SystemExit) as error:
         gpu_check.main(["--steps", "tests,biuld"])
     assert error.value.code == 2
