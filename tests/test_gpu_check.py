@@ -148,8 +148,8 @@ def test_a_step_that_hangs_is_stopped_with_what_it_started(
         ["next", "passed"],
     ]
     if pid.exists():  # a slow machine may not have got so far
-        with pytest.raises(ProcessLookupError):
-            os.kill(int(pid.read_text()), 0)
+        state = Path("/proc", pid.read_text(), "stat")
+        assert not state.exists() or ") Z " in state.read_text()  # ended, if nobody has noticed yet
     assert gpu_check.run_all(steps, dict(os.environ), tmp_path, 0.5) == 0
     assert "not run: no time left" in (tmp_path / "summary.txt").read_text()
 
