@@ -1,9 +1,10 @@
 """The other end of `decoder_process`: one compressed frame in, its pixels out. Run by its
 path, so that it loads pydicom and the decoders and nothing of ichfast.
 
-When it is ready, it sends an empty message. A request is two messages: the arguments of `decode` as
-JSON, and the stream. An answer is one: `ANSWER`, then the pixels row by row, or the reason why
-there are none. Nothing is pickled: what has run native decoders on foreign bytes is not trusted.
+When it is ready, it sends an empty message. A request is two messages: as JSON the arguments of
+`decode` and the memory that this frame may take, and the stream. An answer is one: `ANSWER`, then
+the pixels row by row, or the reason why there are none. Nothing is pickled: what has run native
+decoders on foreign bytes is not trusted.
 """
 
 import json
@@ -45,7 +46,9 @@ def decode(stream: bytes, syntax: str, decoder: str, **options: Any) -> np.ndarr
 def answer(request: bytes, stream: bytes) -> bytes:
     os.ftruncate(2, 0)
     try:
-        pixels = decode(stream, **json.loads(request))
+        options = json.loads(request)
+        limit_addresses(options.pop("memory"))
+        pixels = decode(stream, **options)
         rows, columns = pixels.shape
         kind = f"{pixels.dtype.kind}{pixels.itemsize}".encode()
         little = pixels.astype(pixels.dtype.newbyteorder("<"), copy=False)
@@ -59,6 +62,24 @@ def answer(request: bytes, stream: bytes) -> bytes:
     return ANSWER.pack(FAILED, b"", 0, 0) + reason.encode() if reason else found
 
 
+def limit_addresses(more: int) -> None:
+    """Beyond those that the process has; a lower limit of the user's stays."""
+    with suppress(FileNotFoundError):  # /proc is Linux's
+        with open("/proc/self/statm") as file:
+            present = int(file.read().split()[0]) * resource.getpagesize()
+        _lower(resource.RLIMIT_AS, present + more)
+
+
+_OWN = {kind: resource.getrlimit(kind) for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)}
+
+
+def _lower(kind: int, limit: int) -> None:
+    allowed, most = _OWN[kind]
+    if allowed != resource.RLIM_INFINITY:
+        limit = min(limit, allowed)
+    resource.setrlimit(kind, (limit, most))
+
+
 def main(pipe: Connection, memory: int, seconds: float) -> None:
     """Answer until the parent has gone, which closes the pipe. A frame that takes over `seconds`
     ends the process, whether or not a parent is still there to count them.
@@ -66,9 +87,7 @@ def main(pipe: Connection, memory: int, seconds: float) -> None:
     logging.disable()
     warnings.simplefilter("ignore")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
-    allowed, _ = resource.getrlimit(resource.RLIMIT_DATA)
-    if allowed == resource.RLIM_INFINITY or memory < allowed:
-        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+    _lower(resource.RLIMIT_DATA, memory)
     with suppress(EOFError, OSError):
         pipe.send_bytes(b"")
         while True:
@@ -76,6 +95,7 @@ def main(pipe: Connection, memory: int, seconds: float) -> None:
             signal.setitimer(signal.ITIMER_REAL, seconds)
             found = answer(request, stream)
             signal.setitimer(signal.ITIMER_REAL, 0)
+            resource.setrlimit(resource.RLIMIT_AS, _OWN[resource.RLIMIT_AS])
             pipe.send_bytes(found)
 
 

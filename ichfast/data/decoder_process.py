@@ -22,6 +22,9 @@ LIMIT_S = 20.0  # the largest frame that is read took 8, as noise in JPEG 2000 o
 MEMORY = 1536 << 20
 """bytes: twice what any decoder needs for 4096 x 4096 pixels of 32 bits (768 MiB: gdcm, JPEG 2000;
 the others 256 to 512)"""
+FRAME, PIXEL = 96 << 20, 64
+"""bytes of address space that a frame may add, and for each of its pixels: a few kilobytes must not
+take what the largest picture does"""
 
 T = TypeVar("T")
 

@@ -19,7 +19,7 @@ from pydicom.uid import HTJ2K, JPEG2000, UID, JPEGBaseline8Bit, JPEGExtended12Bi
 
 from ichfast.data.compressed import Stream
 from ichfast.data.decode_worker import ANSWER, DONE, FAILED
-from ichfast.data.decoder_process import DecoderProcess, explain
+from ichfast.data.decoder_process import FRAME, PIXEL, DecoderProcess, explain
 from ichfast.data.image import Header
 from ichfast.data.problems import Refused
 
@@ -64,6 +64,7 @@ def decode(stream: Stream, header: Header, name: str) -> np.ndarray:
         "bits_allocated": header.bits_allocated,
         "bits_stored": min(stream.bits, header.bits_allocated),
         "pixel_representation": int(bool(stream.signed)),
+        "memory": FRAME + PIXEL * header.rows * header.columns,
     }
     messages = json.dumps(request).encode(), stream.data
     most = ANSWER.size + max(64, 4 * header.rows * header.columns)

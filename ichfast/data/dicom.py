@@ -14,8 +14,10 @@ from pydicom.uid import (
 
 from ichfast.data import decoders
 from ichfast.data.compressed import Stream
+from ichfast.data.deflated import find_deflated, inflate
 from ichfast.data.headers import NATIVE, open_file, scan_open_file
 from ichfast.data.image import Header, Image
+from ichfast.data.limits import read_slice_file
 from ichfast.data.problems import Refused, refuse_failures, silence
 from ichfast.data.streams import read_stream
 
@@ -28,9 +30,11 @@ def read_image(path: Path) -> Image:
         header = scan_open_file(file, path)
         if header.transfer_syntax in NATIVE:
             return make_image(header, _read_native_pixels(file, header), None)
-        data = _read_whole(file)
-    if header.transfer_syntax in REWRITTEN:
-        return make_image(header, _read_rewritten_pixels(data, header), None)
+        if header.transfer_syntax == DeflatedExplicitVRLittleEndian:
+            return make_image(header, _read_deflated_pixels(file, header), None)
+        data = read_slice_file(file)
+    if header.transfer_syntax == ExplicitVRBigEndian:
+        return make_image(header, _read_big_endian_pixels(data, header), None)
     name = decoders.choose(header.transfer_syntax)  # first: it names what is not read at all
     return decode_image(_read_stream(data, header), header, name)
 
@@ -55,13 +59,8 @@ def compare_decoders(path: Path) -> list[list[str]]:
         header = scan_open_file(file, path)
         if header.transfer_syntax in NATIVE + REWRITTEN:
             return []
-        data = _read_whole(file)
+        data = read_slice_file(file)
     return decoders.compare(_read_stream(data, header), header)
-
-
-def _read_whole(file: FileIO) -> bytes:
-    file.seek(0)
-    return file.read()
 
 
 def find_pixels(start: bytes, size: int, header: Header, frames: int, needs: str) -> int:
@@ -106,8 +105,20 @@ def _read_native_pixels(file: FileIO, header: Header) -> np.ndarray:
     return view_native_pixels(data, header)
 
 
-def _read_rewritten_pixels(data: bytes, header: Header) -> np.ndarray:
-    """Big endian, and whole files that are deflated."""
+def _read_deflated_pixels(file: FileIO, header: Header) -> np.ndarray:
+    """As those of a plain file, of which no more is inflated than they need."""
+    size = header.rows * header.columns * header.bits_allocated // 8
+    with refuse_failures("damaged DICOM file"):
+        found = find_deflated(file)
+        if found is None:
+            raise Refused("has changed since its header was read")
+        data = inflate(file, found[0], header.data_offset + 12 + size)
+    start = data[header.data_offset :][:12]
+    begin = find_pixels(start, len(data), header, 1, "Rows x Columns needs")
+    return view_native_pixels(data[begin : begin + size], header).copy()
+
+
+def _read_big_endian_pixels(data: bytes, header: Header) -> np.ndarray:
     with refuse_failures("damaged DICOM file"), silence("pydicom"):
         element = dcmread(BytesIO(data))["PixelData"]
         value = bytes(element.value)
@@ -115,10 +126,9 @@ def _read_rewritten_pixels(data: bytes, header: Header) -> np.ndarray:
     expected = header.rows * header.columns * width
     if not expected <= len(value) <= expected + expected % 2:
         raise Refused(f"pixel data holds {len(value):,} bytes, Rows x Columns needs {expected:,}")
-    big = header.transfer_syntax == ExplicitVRBigEndian
-    if big and width == 1 and element.VR == "OW":
+    if width == 1 and element.VR == "OW":
         raise Refused("8-bit pixels in big-endian words; convert the file")
-    kind = np.dtype(f"{'>' if big else '<'}{'i' if header.signed else 'u'}{width}")
+    kind = np.dtype(f">{'i' if header.signed else 'u'}{width}")
     pixels = np.frombuffer(value, kind, header.rows * header.columns)
     return pixels.astype(kind.newbyteorder("=")).reshape(header.rows, header.columns)
 

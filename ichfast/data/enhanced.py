@@ -12,15 +12,17 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
+from pydicom.filereader import read_partial
 from pydicom.uid import ImplicitVRLittleEndian
 
-from ichfast.data import decoders, dicom, headers
+from ichfast.data import decoders, dicom, headers, limits
 from ichfast.data.compressed import Stream
+from ichfast.data.deflated import find_deflated, read_elements
 from ichfast.data.elements import Elements
 from ichfast.data.image import Header, Image
 from ichfast.data.problems import Refused, refuse_failures, silence
-from ichfast.data.streams import check_stream, find_frames
+from ichfast.data.streams import check_length, check_stream, find_frames
 
 _SHARED, _PER_FRAME = 0x52009229, 0x52009230
 _FRAME_TYPE = 0x00089007
@@ -85,8 +87,10 @@ class EnhancedFile:
         self.path = path
         with BufferedReader(headers.open_file(path)) as file:
             with refuse_failures("damaged DICOM header"), silence("pydicom"):
-                dataset = dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS))
-                offset = file.tell()
+                if find_deflated(file):
+                    raise Refused("enhanced CT, deflated; convert it to explicit little endian")
+                _check_frames(file)
+                dataset, offset = read_elements(file, list(_TAGS))
                 found = list(_make_headers(dataset, offset))
             reasons = {str(header) for header in found if isinstance(header, Refused)}
             good = [header for header in found if isinstance(header, Header)]
@@ -119,6 +123,8 @@ class EnhancedFile:
         header = self.pictures[number - 1].header
         if isinstance(header, Refused):
             raise header
+        if header.transfer_syntax not in headers.NATIVE:
+            check_length(sum(length for _, length in self.places[number - 1]), header)
         data = b""
         with (
             BufferedReader(headers.open_file(self.path)) as file,
@@ -138,6 +144,32 @@ def _check_stream(data: bytes, header: Header) -> Stream:
 
 
 # Headers
+
+
+def _check_frames(file: BinaryIO) -> None:
+    """Their number against what the file holds and what can be read, before the functional groups
+    are gone through: 40,000 that say nothing took minutes.
+    """
+    wanted = [headers.FRAMES, headers.ROWS, headers.COLUMNS, headers.BITS_ALLOCATED]
+    file.seek(0)
+    start = read_partial(file, lambda tag, *_: tag >= _SHARED, specific_tags=wanted)
+    tags = headers.Tags(start)
+    count = tags.get_raw(headers.FRAMES).strip(b" \0")
+    if not count.isdigit() or len(count) > 9:
+        return
+    frames = int(count)
+    if frames > limits.FRAMES:
+        raise Refused(f"{frames:,} frames in a file; {limits.FRAMES:,} can be read")
+    bits = tags.get_integer(headers.BITS_ALLOCATED, "BitsAllocated")
+    rows, columns = (
+        tags.get_integer(headers.ROWS, "Rows"),
+        tags.get_integer(headers.COLUMNS, "Columns"),
+    )
+    needed, present = frames * rows * columns * bits // 8, file.seek(0, 2)
+    limits.check_scan(needed)
+    syntax = start.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)
+    if syntax in headers.NATIVE and needed > present:
+        raise Refused(f"pixel data is truncated: {frames:,} frames in {present:,} bytes")
 
 
 def _make_headers(dataset: Dataset, offset: int) -> Iterator[Header | Refused]:

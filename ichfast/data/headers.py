@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import (
     EnhancedCTImageStorage,
@@ -19,6 +19,7 @@ from pydicom.uid import (
     LegacyConvertedEnhancedCTImageStorage,
 )
 
+from ichfast.data.deflated import read_elements
 from ichfast.data.elements import Elements, walk_elements
 from ichfast.data.image import Header, LookUpTable
 from ichfast.data.problems import Refused, refuse_failures, silence
@@ -153,13 +154,13 @@ def open_file(path: Path) -> FileIO:
 def _read_open_file(file: BinaryIO, path: Path) -> Header:
     with refuse_failures("damaged DICOM header"), silence("pydicom"):
         try:
-            dataset = dcmread(file, stop_before_pixels=True, specific_tags=list(TAGS))
+            dataset, offset = read_elements(file, list(TAGS))
         except InvalidDicomError:
             if file.seek(0, 2) == 0:
                 raise Refused("empty file") from None
             meant = path.suffix.lower() in SUFFIXES
             raise Refused("not a DICOM file (no DICM mark at byte 128)", skip=not meant) from None
-        return make_header(Tags(dataset), file.tell())
+        return make_header(Tags(dataset), offset)
 
 
 class Tags:

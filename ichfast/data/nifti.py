@@ -1,5 +1,6 @@
 """A NIfTI scan in HU and the mask that lies on it, turned upright by the affine."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 
 from ichfast.data import quirks
 from ichfast.data.grid import Form, Grid
+from ichfast.data.limits import check_nifti
 from ichfast.data.problems import Refused, refuse_failures, silence
 from ichfast.data.series import Series
 from ichfast.data.stacks import MIN_AXIAL, measure_tilt
@@ -106,8 +108,9 @@ def _get_form(get: Any) -> Form:
     return matrix, int(code)
 
 
-def _load(path: Path, what: str) -> Any:
+def _load(path: Path, what: str, most: int | None = None) -> Any:
     with refuse_failures(f"the {what} is not a readable NIfTI file"), silence("nibabel.global"):
+        check_nifti(path, most)
         image: Any = nib.load(path)
     if len(image.shape) != 3 or 0 in image.shape:
         raise Refused(f"the {what} is not a volume of three axes")
@@ -115,7 +118,7 @@ def _load(path: Path, what: str) -> Any:
 
 
 def _load_mask(path: Path, scan: Any, affine: np.ndarray) -> Any:
-    mask = _load(path, "mask")
+    mask = _load(path, "mask", 16 * math.prod(scan.shape))
     if scan.shape != mask.shape:
         raise Refused(f"sizes differ: scan {scan.shape}, mask {mask.shape}")
     if not _are_aligned(affine, mask.affine, scan.shape):

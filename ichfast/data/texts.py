@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any, TextIO
 
+from ichfast.data.limits import check_lines
 from ichfast.errors import DataError
 
 MARKS = {
@@ -18,12 +19,12 @@ MARKS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 HEAD = 4096  # bytes by which the encoding is told
-LARGEST = 1 << 30  # bytes of a text that is read at once
+LARGEST = 64 << 20  # bytes of a text that is read at once
 
 
 def open_text(path: Path) -> TextIO:
     """The file with its line ends as they are. What its encoding does not know is replaced.
-    DataError where it cannot be opened, or is no text."""
+    DataError where it cannot be opened, is no text, or has a line that nobody wrote."""
     try:
         file = path.open("rb")
         head = file.read(HEAD)
@@ -34,6 +35,11 @@ def open_text(path: Path) -> TextIO:
     if encoding is None:
         file.close()
         raise DataError(f"{path}: not a text file; save it as text in UTF-8")
+    try:
+        check_lines(file, path)
+    except DataError:
+        file.close()
+        raise
     return io.TextIOWrapper(file, encoding=encoding, errors="replace", newline="")
 
 

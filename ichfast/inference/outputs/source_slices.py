@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 from pydicom.uid import UID, CTImageStorage
 from pydicom.valuerep import DA, TM
 
+from ichfast.data.deflated import read_elements
 from ichfast.data.enhanced import read_pictures
 from ichfast.data.image import Header
 from ichfast.data.problems import Refused, refuse_failures, silence
@@ -79,8 +80,8 @@ def _require_same(header: Header, series: Series, position: float) -> None:
 
 def _read_tags(path: Path) -> Dataset:
     """What is odd in them is left out: an empty value is allowed where a wrong one is not."""
-    with refuse_failures("damaged DICOM header"), silence("pydicom"):
-        read = dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS))
+    with path.open("rb") as file, refuse_failures("damaged DICOM header"), silence("pydicom"):
+        read, _ = read_elements(file, list(TAGS))
         found = dict(_list_values(read))
         found.setdefault("SOPInstanceUID", read.file_meta.get("MediaStorageSOPInstanceUID"))
         found.setdefault("SOPClassUID", CTImageStorage)  # readers take a file without one as such
