@@ -14,20 +14,22 @@ from typing import BinaryIO
 
 from pydicom import Dataset
 from pydicom.filereader import read_partial
-from pydicom.uid import ImplicitVRLittleEndian
+from pydicom.uid import EnhancedCTImageStorage, ImplicitVRLittleEndian
 
-from ichfast.data import decoders, dicom, headers, limits
+from ichfast.data import decoders, dicom, headers, kinds, limits
 from ichfast.data.compressed import Stream
-from ichfast.data.deflated import find_deflated, read_elements
+from ichfast.data.deflated import find_deflated
 from ichfast.data.elements import Elements
 from ichfast.data.image import Header, Image
 from ichfast.data.problems import Refused, refuse_failures, silence
+from ichfast.data.sniff import START, has_no_preamble
 from ichfast.data.streams import check_length, check_stream, find_frames
 
 _SHARED, _PER_FRAME = 0x52009229, 0x52009230
 _FRAME_TYPE = 0x00089007
 _VOLUMETRIC = 0x00089206
 _ACQUISITION = 0x00189302
+_FRAME_ACQUISITION = 0x00209156
 _OFFSETS, _LENGTHS = 0x7FE00001, 0x7FE00002
 # Functional group -> what is read from its one item.
 _GROUPS = {
@@ -35,7 +37,8 @@ _GROUPS = {
     0x00209113: (headers.POSITION,),  # Plane Position (Patient)
     0x00209116: (headers.ORIENTATION,),  # Plane Orientation (Patient)
     0x00289145: (headers.SLOPE, headers.INTERCEPT, headers.RESCALE_TYPE),  # Value Transformation
-    0x00189329: (_FRAME_TYPE, _VOLUMETRIC),  # CT Image Frame Type
+    0x00189329: (_FRAME_TYPE, _VOLUMETRIC, headers.PRESENTATION),  # CT Image Frame Type
+    0x00209111: (_FRAME_ACQUISITION,),  # Frame Content
     0x00189301: (_ACQUISITION,),  # CT Acquisition Type
     0x00189304: (headers.TILT,),  # CT Acquisition Details
     0x00289132: (headers.WINDOW_CENTER,),  # Frame VOI LUT
@@ -43,22 +46,10 @@ _GROUPS = {
 _OF_A_FRAME = tuple(tag for tags in _GROUPS.values() for tag in tags)
 # Where Legacy Converted files keep what has no group of its own (C.7.6.16.2.25 and on).
 _UNASSIGNED = {0x00209170: _OF_A_FRAME, 0x00209171: _OF_A_FRAME}
-_MAY_DIFFER = (headers.WINDOW_CENTER, headers.THICKNESS)  # change no pixel and no place
+# Change no pixel and no place.
+_MAY_DIFFER = (headers.WINDOW_CENTER, headers.THICKNESS, headers.TILT, _FRAME_ACQUISITION)
+_MIXED = b"MIXED"  # at the top level: the frames tell
 _TAGS = [*headers.TAGS, *_OF_A_FRAME, _SHARED, _PER_FRAME, _OFFSETS, _LENGTHS]
-
-# Frame Type value 4 (C.8.16.1.4, C.8.2.1.1.1) of what is calculated from several pictures and is
-# no picture in HU. Of the materials (MAT_...), none counts as one.
-_NOT_HU = {
-    b"ADDITION",
-    b"DIVISION",
-    b"MULTIPLICATION",
-    b"SUBTRACTION",
-    b"STD_DEVIATION",
-    b"QUANTITY",
-    b"ENERGY_PROP_WT",
-    b"EFF_ATOMIC_NUM",
-    b"ELECTRON_DENSITY",
-}
 
 
 @dataclass(frozen=True)
@@ -90,7 +81,7 @@ class EnhancedFile:
                 if find_deflated(file):
                     raise Refused("enhanced CT, deflated; convert it to explicit little endian")
                 _check_frames(file)
-                dataset, offset = read_elements(file, list(_TAGS))
+                dataset, offset = headers.read_tags(file, path, _TAGS)
                 found = list(_make_headers(dataset, offset))
             reasons = {str(header) for header in found if isinstance(header, Refused)}
             good = [header for header in found if isinstance(header, Header)]
@@ -152,7 +143,9 @@ def _check_frames(file: BinaryIO) -> None:
     """
     wanted = [headers.FRAMES, headers.ROWS, headers.COLUMNS, headers.BITS_ALLOCATED]
     file.seek(0)
-    start = read_partial(file, lambda tag, *_: tag >= _SHARED, specific_tags=wanted)
+    bare = has_no_preamble(file.read(START))
+    file.seek(0)
+    start = read_partial(file, lambda tag, *_: tag >= _SHARED, specific_tags=wanted, force=bare)
     tags = headers.Tags(start)
     count = tags.get_raw(headers.FRAMES).strip(b" \0")
     if not count.isdigit() or len(count) > 9:
@@ -175,7 +168,7 @@ def _check_frames(file: BinaryIO) -> None:
 def _make_headers(dataset: Dataset, offset: int) -> Iterator[Header | Refused]:
     """The header of each frame in order, or the reason why it has none."""
     top = headers.Tags(dataset)
-    syntax = dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)
+    syntax = top.get_syntax()
     if syntax in dicom.REWRITTEN:
         raise Refused("enhanced CT, big-endian or deflated; convert it to explicit little endian")
     if headers.LUT_SEQUENCE in dataset:
@@ -183,7 +176,7 @@ def _make_headers(dataset: Dataset, offset: int) -> Iterator[Header | Refused]:
     # All values of the top level first: pydicom converts some of them when it opens a sequence.
     common = Elements(syntax)
     for tag in headers.TAGS:
-        if tag in dataset and tag not in _OF_A_FRAME:
+        if tag in dataset and tag not in (*_OF_A_FRAME, *headers.SEQUENCES):
             common[tag], common.vrs[tag] = top.get_raw(tag), top.get_vr(tag).encode()
     outside = [*_read_values(top, _OF_A_FRAME)]
     shared = _get_items(dataset, _SHARED)
@@ -193,18 +186,24 @@ def _make_headers(dataset: Dataset, offset: int) -> Iterator[Header | Refused]:
     count = common.get(headers.FRAMES, b"").strip(b" \0")
     if not count.isdigit() or len(count) > 9 or int(count) != len(frames):
         raise Refused("NumberOfFrames is not the number of per-frame functional groups")
-    common[headers.SOP_CLASS], common[headers.FRAMES] = headers.CT_IMAGE.encode(), b"1"
+    converted = top.get_sop_class() != EnhancedCTImageStorage
+    common[headers.SOP_CLASS], common[headers.FRAMES] = kinds.CT_IMAGE.encode(), b"1"
     image_type = common.pop(headers.IMAGE_TYPE, b"")
-    outside += [pair for item in shared for pair in _gather(item)]
+    outside = [*(pair for item in shared for pair in _gather(item)), *outside]
+    mappings = [one for item in (dataset, *shared) for one in _get_items(item, headers.MAPPINGS)]
     for item in frames:
         try:
             values = Elements(syntax)
             values |= common
             values.vrs = common.vrs
             for tag, value in (*_gather(item), *outside):
-                if not _are_equal(values.setdefault(tag, value), value) and tag not in _MAY_DIFFER:
+                known = values.setdefault(tag, value)
+                if tag not in _MAY_DIFFER and value != _MIXED and not _are_equal(known, value):
                     raise Refused("functional groups contradict each other")
-            values[headers.IMAGE_TYPE] = _check_frame_type(values, image_type)
+            values[headers.IMAGE_TYPE] = _check_frame_type(values, image_type, converted)
+            kinds.refuse(kinds.judge_units([*mappings, *_get_items(item, headers.MAPPINGS)]))
+            if number := values.get(_FRAME_ACQUISITION):
+                values[headers.ACQUISITION] = number
             yield headers.make_header(headers.PlainTags(values), offset)
         except Refused as refused:
             yield refused
@@ -240,16 +239,20 @@ def _are_equal(a: bytes, b: bytes) -> bool:
     return numbers[0] == numbers[1]
 
 
-def _check_frame_type(values: Elements, image_type: bytes) -> bytes:
+def _check_frame_type(values: Elements, image_type: bytes, converted: bool) -> bytes:
     """Frame Type, or Image Type where it is missing; refused where the frame has no HU."""
     kind = values.get(_FRAME_TYPE, image_type.strip(b" \0"))
     parts = [part.strip(b" \0") for part in kind.split(b"\\")]
-    if len(parts) < 3 or b"MIXED" in parts:
+    if len(parts) < 3 or _MIXED in parts:
         raise Refused("FrameType is missing, so whether the frame is a slice is not known")
     if values.get(_ACQUISITION) == b"CONSTANT_ANGLE":
         raise Refused("localizer", skip=True)
-    if any(part in _NOT_HU or part.startswith(b"MAT_") for part in parts[3:]):
-        raise Refused("FrameType says that it is calculated and not in HU", skip=True)
+    # What the file says of all its frames holds for this one, too; value 3 only sums them up.
+    of_file = image_type.split(b"\\")
+    kinds.refuse(kinds.judge_words(b"\\".join([*of_file[:2], b"", *of_file[3:]]), b"", b""))
+    if not converted:
+        rescale_type = values.get(headers.RESCALE_TYPE, b"")
+        kinds.refuse(kinds.judge_frame_rescale(rescale_type, parts[0] == b"ORIGINAL"))
     if values.get(_VOLUMETRIC) == b"DISTORTED":
         raise Refused("a distorted picture, such as a curved reformat", skip=True)
     return kind

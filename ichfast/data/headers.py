@@ -4,6 +4,7 @@ numbers are checked before use, and every refusal is a `Refused` that says why.
 
 import math
 import os
+from collections.abc import Sequence
 from functools import lru_cache
 from io import BufferedReader, FileIO
 from pathlib import Path
@@ -19,12 +20,13 @@ from pydicom.uid import (
     LegacyConvertedEnhancedCTImageStorage,
 )
 
+from ichfast.data import kinds
 from ichfast.data.deflated import read_elements
 from ichfast.data.elements import Elements, walk_elements
 from ichfast.data.image import Header, LookUpTable
 from ichfast.data.problems import Refused, refuse_failures, silence
+from ichfast.data.sniff import START, has_no_preamble
 
-CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 MAX_SIDE = 4096  # beyond any CT: a corrupt header must not ask for gigabytes
 SUFFIXES = {".dcm", ".dicom", ".ima"}  # of files that are meant to be DICOM
 
@@ -34,14 +36,19 @@ _SIZES = (8 << 10, 256 << 10)
 
 IMAGE_TYPE = 0x00080008
 SOP_CLASS = 0x00080016
+ACQUISITION_TIME = 0x00080032
 MODALITY = 0x00080060
+PRESENTATION = 0x00089205
 PATIENT = 0x00100020
 THICKNESS = 0x00180050
 TILT = 0x00181120
 STUDY = 0x0020000D
 SERIES = 0x0020000E
+SERIES_NUMBER = 0x00200011
+ACQUISITION = 0x00200012
 POSITION = 0x00200032
 ORIENTATION = 0x00200037
+FRAME_OF_REFERENCE = 0x00200052
 SAMPLES = 0x00280002
 PHOTOMETRIC = 0x00280004
 FRAMES = 0x00280008
@@ -58,18 +65,25 @@ WINDOW_CENTER = 0x00281050
 INTERCEPT = 0x00281052
 SLOPE = 0x00281053
 RESCALE_TYPE = 0x00281054
+LOSSY = 0x00282110
 LUT_SEQUENCE = 0x00283000
+MAPPINGS = 0x00409096  # Real World Value Mapping Sequence
 TAGS = (  # ascending, as `walk_elements` wants them
     IMAGE_TYPE,
     SOP_CLASS,
+    ACQUISITION_TIME,
     MODALITY,
+    PRESENTATION,
     PATIENT,
     THICKNESS,
     TILT,
     STUDY,
     SERIES,
+    SERIES_NUMBER,
+    ACQUISITION,
     POSITION,
     ORIENTATION,
+    FRAME_OF_REFERENCE,
     SAMPLES,
     PHOTOMETRIC,
     FRAMES,
@@ -86,8 +100,11 @@ TAGS = (  # ascending, as `walk_elements` wants them
     INTERCEPT,
     SLOPE,
     RESCALE_TYPE,
+    LOSSY,
     LUT_SEQUENCE,
+    MAPPINGS,
 )
+SEQUENCES = (LUT_SEQUENCE, MAPPINGS)
 
 
 class EnhancedCT(Refused):
@@ -119,8 +136,10 @@ def _scan_plain(data: bytes) -> Header | None:
     """None where pydicom has to decide."""
     try:
         found = walk_elements(data, TAGS)
-        if found is None or LUT_SEQUENCE in found:
+        if found is None or any(tag in found for tag in SEQUENCES):
             return None
+        if SOP_CLASS not in found and found.get(MODALITY, b"").strip() != b"CT":
+            return None  # the file meta may tell
         return make_header(PlainTags(found), found.pixels)
     except Refused:
         raise
@@ -153,14 +172,23 @@ def open_file(path: Path) -> FileIO:
 
 def _read_open_file(file: BinaryIO, path: Path) -> Header:
     with refuse_failures("damaged DICOM header"), silence("pydicom"):
-        try:
-            dataset, offset = read_elements(file, list(TAGS))
-        except InvalidDicomError:
-            if file.seek(0, 2) == 0:
-                raise Refused("empty file") from None
-            meant = path.suffix.lower() in SUFFIXES
-            raise Refused("not a DICOM file (no DICM mark at byte 128)", skip=not meant) from None
+        dataset, offset = read_tags(file, path, TAGS)
         return make_header(Tags(dataset), offset)
+
+
+def read_tags(file: BinaryIO, path: Path, tags: Sequence[int]) -> tuple[Dataset, int]:
+    """These of the file that is open at the path, as `read_elements` has them. A preamble may be
+    missing, with the file meta or without.
+    """
+    file.seek(0)
+    start = file.read(START)
+    if not start:
+        raise Refused("empty file")
+    try:
+        return read_elements(file, list(tags), force=has_no_preamble(start))
+    except InvalidDicomError:
+        meant = path.suffix.lower() in SUFFIXES or start.startswith(b"DICM")
+        raise Refused("not a DICOM file (no DICM mark at byte 128)", skip=not meant) from None
 
 
 class Tags:
@@ -199,6 +227,25 @@ class Tags:
         element = self.dataset.get_item(tag)
         return (element.VR or "") if element is not None else ""
 
+    def get_optional(self, tag: int) -> float | None:
+        """One finite number; None where it is missing or anything else."""
+        values = _parse_numbers(self.get_raw(tag))
+        return values[0] if len(values) == 1 else None
+
+    def get_syntax(self) -> str:
+        meta = getattr(self.dataset, "file_meta", {})
+        syntax = meta.get("TransferSyntaxUID")
+        if syntax is None:
+            implicit = self.dataset.original_encoding[0]
+            return ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+        if not isinstance(syntax, str):
+            raise Refused("TransferSyntaxUID is not one value")
+        return syntax
+
+    def get_sop_class(self) -> str:
+        meta = getattr(self.dataset, "file_meta", {})
+        return self.get_text(SOP_CLASS) or str(meta.get("MediaStorageSOPClassUID", "")).strip(" \0")
+
 
 class PlainTags(Tags):
     """The same of little-endian `Elements`."""
@@ -214,6 +261,9 @@ class PlainTags(Tags):
     def get_vr(self, tag: int) -> str:
         vr: bytes = self.dataset.vrs.get(tag, b"")
         return vr.decode()
+
+    def get_syntax(self) -> str:
+        return str(self.dataset.file_meta["TransferSyntaxUID"])
 
 
 @lru_cache(maxsize=4096)  # most are those of the whole scan
@@ -240,6 +290,8 @@ def make_header(tags: Tags, data_offset: int) -> Header:
     if representation > 1:
         raise Refused(f"PixelRepresentation is {representation}, not 0 or 1")
     table = _read_modality_lut(tags, bool(representation))
+    if MAPPINGS in tags.dataset:  # not earlier, as pydicom converts values when it opens one
+        kinds.refuse(kinds.judge_units(tags.dataset[MAPPINGS].value or ()))
     slope, intercept = 1.0, 0.0
     if table is None:
         (slope,) = tags.get_numbers(SLOPE, 1, "RescaleSlope")
@@ -249,24 +301,21 @@ def make_header(tags: Tags, data_offset: int) -> Header:
     spacing = tags.get_numbers(SPACING, 2, "PixelSpacing")
     if min(spacing) <= 0:
         raise Refused("PixelSpacing is not positive")
-    tilt = tags.get_numbers(TILT, 1, "GantryDetectorTilt")[0] if tags.get_raw(TILT).strip() else 0.0
-    thickness = _parse_numbers(tags.get_raw(THICKNESS))
+    thickness = tags.get_optional(THICKNESS) or 0.0
     series = tags.get_text(SERIES)
-    if not series:
-        raise Refused("SeriesInstanceUID is missing")
-    syntax = tags.dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)
-    if not isinstance(syntax, str):
-        raise Refused("TransferSyntaxUID is not one value")
     return Header(
-        transfer_syntax=syntax,
+        transfer_syntax=tags.get_syntax(),
         patient=tags.get_text(PATIENT),
         study=tags.get_text(STUDY),
         series=series,
+        series_number="" if series else tags.get_text(SERIES_NUMBER),
+        frame_of_reference="" if series else tags.get_text(FRAME_OF_REFERENCE),
+        acquisition=(tags.get_raw(ACQUISITION).strip(b" \0"), tags.get_raw(ACQUISITION_TIME)),
         position=tags.get_numbers(POSITION, 3, "ImagePositionPatient"),
         orientation=tags.get_numbers(ORIENTATION, 6, "ImageOrientationPatient"),
         spacing=spacing,
-        thickness=thickness[0] if len(thickness) == 1 and thickness[0] > 0 else None,
-        gantry_tilt=tilt,
+        thickness=thickness if thickness > 0 else None,
+        gantry_tilt=tags.get_optional(TILT) or 0.0,
         rows=rows,
         columns=columns,
         bits_allocated=allocated,
@@ -280,34 +329,31 @@ def make_header(tags: Tags, data_offset: int) -> Header:
         padding_limit=tags.get_bits(PADDING_LIMIT),
         padding_vr=tags.get_vr(PADDING),
         windows=tags.get_raw(WINDOW_CENTER).count(b"\\") + 1 if tags.get_raw(WINDOW_CENTER) else 0,
+        lossy=tags.get_raw(LOSSY).strip(b" \0") == b"01",
         table=table,
         data_offset=data_offset,
     )
 
 
 def _refuse_other_images(tags: Tags) -> None:
-    modality = tags.get_text(MODALITY)
-    if not modality:
-        raise Refused("Modality is missing")
-    if modality != "CT":
-        raise Refused("not a CT image (Modality)", skip=True)
-    sop_class = tags.get_text(SOP_CLASS)
+    sop_class, modality = tags.get_sop_class(), tags.get_text(MODALITY).upper()
     if sop_class in (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage):
-        raise EnhancedCT("enhanced multi-frame CT, where one slice is expected")
-    if sop_class not in ("", CT_IMAGE):
-        raise Refused("not a CT Image (SOP class)", skip=True)
-    if b"LOCALIZER" in tags.get_raw(IMAGE_TYPE):
-        raise Refused("localizer", skip=True)
-    frames = tags.get_raw(FRAMES).strip(b" \0")
-    if frames not in (b"", b"1"):
+        if modality == "CT":
+            raise EnhancedCT("enhanced multi-frame CT, where one slice is expected")
+        sop_class = kinds.CT_IMAGE
+    kinds.refuse(kinds.judge_class(sop_class, modality, bool(tags.get_raw(ROWS))))
+    kinds.refuse(
+        kinds.judge_words(
+            tags.get_raw(IMAGE_TYPE), tags.get_raw(RESCALE_TYPE), tags.get_raw(PRESENTATION)
+        )
+    )
+    frames = tags.get_optional(FRAMES)
+    if frames not in (None, 1):
         raise Refused("multi-frame image; only one slice per file is read")
     if tags.get_raw(SAMPLES) and tags.get_integer(SAMPLES, "SamplesPerPixel") != 1:
         raise Refused("colour image", skip=True)
     if tags.get_text(PHOTOMETRIC) not in ("MONOCHROME1", "MONOCHROME2"):
         raise Refused("PhotometricInterpretation is not greyscale")
-    # HU_MOD is HU after metal artefact reduction; US, "unspecified", is what careless writers put.
-    if tags.get_text(RESCALE_TYPE) not in ("", "HU", "HU_MOD", "US"):
-        raise Refused("RescaleType is not HU (a dual-energy map?)", skip=True)
 
 
 def _read_modality_lut(tags: Tags, signed: bool) -> LookUpTable | None:

@@ -18,7 +18,10 @@ class Header:
     transfer_syntax: str
     patient: str
     study: str
-    series: str
+    series: str  # "" where SeriesInstanceUID is blank: then the next two are read
+    series_number: str
+    frame_of_reference: str
+    acquisition: tuple[bytes, bytes]  # AcquisitionNumber and AcquisitionTime as they are written
     position: tuple[float, ...]  # ImagePositionPatient, 3
     orientation: tuple[float, ...]  # ImageOrientationPatient, 6
     spacing: tuple[float, ...]  # PixelSpacing, 2
@@ -37,6 +40,7 @@ class Header:
     padding_limit: int | None  # likewise PixelPaddingRangeLimit
     padding_vr: str  # SS, US, or "" when implicit
     windows: int  # how many WindowCenter values
+    lossy: bool  # LossyImageCompression
     table: LookUpTable | None
     data_offset: int  # of the PixelData element in the file
 

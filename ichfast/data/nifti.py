@@ -18,8 +18,6 @@ from ichfast.data.stacks import MIN_AXIAL, measure_tilt
 orientations: Any = nib.orientations  # has no types
 # Axes of a Series: slices towards the head, rows to the back, columns to the patient's left.
 UPRIGHT = orientations.axcodes2ornt(("S", "P", "L"))
-# A head CT has air and bone in it. Windowed pictures (0 to 255) and masks have neither.
-AIR_BELOW, BONE_ABOVE = -500.0, 255.0
 
 
 def read_nifti(
@@ -34,7 +32,9 @@ def read_nifti(
     affine = np.asarray(scan.affine, dtype=float)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise Refused("the scan's affine is singular, so its orientation is unknown")
-    mask = None if mask_path is None else _load_mask(mask_path, scan, affine)
+    mask = None
+    if mask_path is not None:
+        mask, of_mask = _load_mask(mask_path, scan, affine)
     turn = orientations.ornt_transform(orientations.io_orientation(affine), UPRIGHT)
     up, rows, across = (int(np.flatnonzero(turn[:, 0] == axis)[0]) for axis in range(3))
     if slices_last and up != 2:
@@ -43,9 +43,12 @@ def read_nifti(
     stored = _to_stored(_read_voxels(scan, "scan", scaled=False))
     slope, intercept = scan.dataobj.slope, scan.dataobj.inter
     low, high = sorted(float(stored.take(i)) * slope + intercept for i in _find_extremes(stored))
-    if low > AIR_BELOW or high <= BONE_ABOVE:
-        raise Refused(f"not in HU: values from {low:.0f} to {high:.0f}, no air or no bone")
-    values = None if mask is None else _read_voxels(mask, "mask", scaled=True)
+    if low < quirks.POSSIBLE_HU[0] or high > quirks.POSSIBLE_HU[1]:
+        raise Refused(f"not in HU: values from {low:.4g} to {high:.4g}, as no scanner makes them")
+    values = None
+    if mask is not None:
+        own = _read_voxels(mask, "mask", scaled=True)
+        values = orientations.apply_orientation(own, of_mask)
 
     n = scan.shape[up]
     columns = affine[:3, :3] * [[-1], [-1], [1]]  # RAS to DICOM's LPS
@@ -112,18 +115,28 @@ def _load(path: Path, what: str, most: int | None = None) -> Any:
     with refuse_failures(f"the {what} is not a readable NIfTI file"), silence("nibabel.global"):
         check_nifti(path, most)
         image: Any = nib.load(path)
-    if len(image.shape) != 3 or 0 in image.shape:
-        raise Refused(f"the {what} is not a volume of three axes")
+    shape = image.shape
+    if len(shape) < 3 or 0 in shape or any(n != 1 for n in shape[3:]):
+        raise Refused(f"the {what} is not one volume of three axes: its sizes are {shape}")
     return image
 
 
-def _load_mask(path: Path, scan: Any, affine: np.ndarray) -> Any:
+def _load_mask(path: Path, scan: Any, affine: np.ndarray) -> tuple[Any, np.ndarray]:
+    """The mask, and how its axes turn into those of the scan."""
     mask = _load(path, "mask", 16 * math.prod(scan.shape))
-    if scan.shape != mask.shape:
-        raise Refused(f"sizes differ: scan {scan.shape}, mask {mask.shape}")
-    if not _are_aligned(affine, mask.affine, scan.shape):
+    own = np.asarray(mask.affine, dtype=float)
+    if not np.isfinite(own).all() or abs(np.linalg.det(own[:3, :3])) < 1e-9:
+        raise Refused("scan and mask lie in different places: the mask's affine is singular")
+    turn = orientations.ornt_transform(
+        orientations.io_orientation(own), orientations.io_orientation(affine)
+    )
+    size, shape = scan.shape[:3], mask.shape[:3]
+    turned = tuple(shape[axis] for axis in np.argsort(turn[:, 0]))
+    if turned != size:
+        raise Refused(f"sizes differ: scan {size}, mask {shape}")
+    if not _are_aligned(affine, own @ orientations.inv_ornt_aff(turn, shape), size):
         raise Refused("scan and mask lie in different places: their affines differ")
-    return mask
+    return mask, turn
 
 
 def _are_aligned(scan: np.ndarray, mask: np.ndarray, shape: tuple[int, ...]) -> bool:
@@ -140,7 +153,7 @@ def _read_voxels(image: Any, what: str, *, scaled: bool) -> np.ndarray:
         )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise Refused(f"the {what} contains values that are not finite")
-    return array
+    return array.reshape(image.shape[:3])  # without axes of a single volume
 
 
 def _to_stored(array: np.ndarray) -> np.ndarray:

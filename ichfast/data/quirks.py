@@ -14,6 +14,7 @@ import numpy as np
 
 from ichfast.data.grid import SAME_POSITION_MM, SPACING_MM
 from ichfast.data.image import Image
+from ichfast.data.plausible import judge, take_census
 from ichfast.data.problems import Refused
 from ichfast.data.series import AIR_HU, Series
 
@@ -41,8 +42,14 @@ def correct(image: Image) -> tuple[str, ...]:
 
 
 def detect(series: Series) -> tuple[str, ...]:
-    """The names of the quirks of a whole scan."""
-    return tuple(quirk.name for quirk in SERIES_QUIRKS if quirk.detect(series))
+    """The names of the quirks of a whole scan. `Refused` where its values cannot be HU, unless
+    others have cut them off.
+    """
+    found = tuple(quirk.name for quirk in SERIES_QUIRKS if quirk.detect(series))
+    if series.hu_range is not None:
+        return found
+    census = take_census(series.stored, series.slope, series.intercept, series.padding)
+    return (*found, *judge(census))
 
 
 # Bits above BitsStored. Old scanners keep overlays there, some decoders leave them unset on
@@ -147,8 +154,12 @@ def _to_hu(image: Image, stored: float) -> float:
 
 
 # Wrapped 12-bit files of RSNA 2019: stored = HU mod 4096 (negative numbers written as unsigned).
-# Air at -1000 is then 3096. A proper file with such a header has cut its air off at 0, and has
-# hardly a pixel over 3000.
+# Air at -1000 is then 3096, and it is what the picture's border shows, within any padding. A proper
+# file with such a header has cut its air off at 0; a picture of 12-bit grey levels has hardly more
+# pixels at 3096 than at any other level.
+
+WRAPPED_AIR = 3096
+AIR_NOISE = 74  # HU: to where -1074 and -926 have gone
 
 
 def _is_wrapped(image: Image) -> bool:
@@ -156,16 +167,40 @@ def _is_wrapped(image: Image) -> bool:
     if h.bits_stored != 12 or h.signed or image.slope != 1 or image.intercept <= -100 or h.table:
         return False
     if image.ends()[1] <= 3000:
-        return False  # neither dark enough air nor bright pixels
-    corners = np.median(image.corners(), axis=(1, 2))
-    bright = (image.stored > 3000) & (image.stored < 4096)
-    return bool((np.abs(corners - 3096) <= 50).any() or bright.mean() > 0.05)
+        return False
+    s = image.stored
+    border = np.concatenate([s[0], s[-1], s[:, 0], s[:, -1]])
+    outside = _find_outside(image)
+    border = border[border != outside] if outside is not None else border
+    sample = s[::2, ::2]
+    air = np.abs(sample.astype(np.int32) - WRAPPED_AIR) <= AIR_NOISE
+    at_border = np.abs(border.astype(np.int32) - WRAPPED_AIR) <= AIR_NOISE
+    return bool(air.mean() > 0.05 and (not border.size or at_border.mean() > 0.5))
+
+
+def _find_outside(image: Image) -> int | None:
+    """The value that fills the corners around a round picture, declared or not, where it is not
+    wrapped air: -2000, say, has become 2096.
+    """
+    corners = image.corners()
+    value = int(corners.item(0))
+    if (corners == value).all() and abs(value - WRAPPED_AIR) > AIR_NOISE:
+        return value
+    return _find_padding(image)
 
 
 def _unwrap(image: Image) -> None:
     # The usual cure adds 1000; 1024 cuts the circle at the bottom of the CT scale instead, so that
     # noise in air (-1001 ... -1024) does not turn into metal (3095 ... 3072).
-    padded = image.stored == _find_padding(image) if _has_padding(image) else None
+    outside = _find_outside(image)
+    padded = None
+    if outside is not None and (alike := image.stored == outside).any():
+        from scipy import ndimage  # takes a while to load
+
+        # Declared or not, only what reaches the border: within, the value is dense bone.
+        labels, _ = ndimage.label(alike)
+        edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+        padded = np.isin(labels, edge[edge > 0])
     image.stored = (image.stored.astype(np.int32) + 1024) & 0xFFF
     image.slope, image.intercept = 1.0, -1024.0
     _pad_again(image, padded)
@@ -249,6 +284,35 @@ def _refuse_impossible(image: Image) -> None:
         raise Refused("HU that no scanner makes: wrong PixelRepresentation, byte order or rescale")
 
 
+# Steps between the values that leave little of the 80 HU in which blood shows, by the slope or by
+# what was done to the pixels before; and compression that has changed them.
+
+COARSE_HU = 2.0
+SAMPLE, LEVELS = 1 << 14, 32
+LOSSY_SYNTAXES = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
+
+
+def _is_lossy(image: Image) -> bool:
+    return image.header.lossy or image.header.transfer_syntax in LOSSY_SYNTAXES
+
+
+def _is_coarse(series: Series) -> bool:
+    slope = float(np.abs(series.slope).min())
+    if slope > COARSE_HU:
+        return True
+    step = max(1, int(np.sqrt(series.stored.size / SAMPLE)))
+    sample = series.stored[:, ::step, ::step].ravel()
+    if sample.dtype.kind == "f":
+        if (sample != np.rint(sample)).any():
+            return False
+        sample = sample.astype(np.int64)
+    if series.padding is not None:
+        sample = sample[sample != series.padding]
+    if not sample.size or slope * float(np.gcd.reduce(sample - sample[0])) <= COARSE_HU:
+        return False
+    return len(np.unique(sample)) >= LEVELS  # fewer are a drawing
+
+
 IMAGE_QUIRKS: tuple[Quirk[Image], ...] = (
     Quirk("bits above BitsStored", _has_stray_bits, _drop_stray_bits),
     Quirk("padding of the other sign", _has_odd_padding_sign),
@@ -269,6 +333,9 @@ IMAGE_QUIRKS: tuple[Quirk[Image], ...] = (
         lambda image: image.stream_signed not in (None, image.header.signed),
     ),
     Quirk("several windows", lambda image: image.header.windows > 1),
+    Quirk("lossy compression", _is_lossy),
+    Quirk("coarse steps", lambda image: abs(image.slope) > COARSE_HU),
+    Quirk("no SeriesInstanceUID", lambda image: not image.header.series),
 )
 
 
@@ -300,4 +367,6 @@ SERIES_QUIRKS: tuple[Quirk[Series], ...] = (
     ),
     Quirk("missing slices", _lacks_slices),
     Quirk("mixed series", lambda series: series.mixed),
+    Quirk("interleaved acquisitions", lambda series: series.interleaved),
+    Quirk("coarse steps", _is_coarse),
 )

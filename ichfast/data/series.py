@@ -8,6 +8,7 @@ from ichfast.data.grid import Grid
 
 SUBTYPES = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural")
 AIR_HU = -1000.0
+UNNAMED = "no SeriesInstanceUID"  # begins the name of a series that has none
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +34,7 @@ class Series:
     mask_known: np.ndarray | None = None
     subtypes_known: np.ndarray | None = None
     mixed: bool = False  # its SeriesInstanceUID holds images of another size, spacing or direction
+    interleaved: bool = False  # slices of several acquisitions lie between each other
     quirks: tuple[str, ...] = ()  # names from ichfast.data.quirks
     hu_range: tuple[float, float] | None = None  # where given, HU beyond it were cut off by others
     # (n, H, W) uint8: 0, or 1 + the place in SUBTYPES of the voxel's haemorrhage, where masks tell

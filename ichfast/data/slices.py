@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ichfast.data.residence import Store, make_store
+from ichfast.data.series import UNNAMED
 from ichfast.errors import DataError
 from ichfast.ops.pool_batch import pool_batch
 
@@ -116,7 +117,8 @@ class SliceSet:
 
     def identifiers(self) -> set[str]:
         """Names by which another set may hold one of these heads."""
-        return {*self.patients, *self.studies, *self.series} - {""}
+        series = (name for name in self.series if not name.startswith(UNNAMED))
+        return {*self.patients, *self.studies, *series} - {""}
 
     @cached_property
     def positive(self) -> Tensor:

@@ -3,19 +3,20 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from tqdm import tqdm
 
 from ichfast.data import quirks
+from ichfast.data.acquisitions import are_interleaved
 from ichfast.data.dicom import read_image
 from ichfast.data.enhanced import EnhancedFile, Picture, read_pictures
 from ichfast.data.grid import SAME_POSITION_MM, Grid
 from ichfast.data.image import Header, Image
 from ichfast.data.listing import find_files, name_slice, name_source
 from ichfast.data.problems import Problems, Refused
-from ichfast.data.series import AIR_HU, Series
+from ichfast.data.series import AIR_HU, UNNAMED, Series
 
 MIN_AXIAL = 0.7  # cosine between slice normal and long axis: gantries tilt to 30 degrees, not to 45
 SAME_DIRECTION = 1e-2  # between direction cosines of one stack
@@ -62,10 +63,23 @@ def measure_tilt(normal: Sequence[float], gantry: float = 0.0) -> float:
     return gantry if abs(gantry) <= 45 else 0.0
 
 
+def name_series(header: Header, source: str) -> str:
+    """Its SeriesInstanceUID or, where that is blank, what else tells its series from others: the
+    study, its number in there, the frame of reference, and the folder where these are blank, too.
+    """
+    if header.series:
+        return header.series
+    parts = [header.patient, header.study, header.series_number, header.frame_of_reference]
+    if not (header.frame_of_reference or (header.study and header.series_number)):
+        parts.append(PurePosixPath(source).parent.as_posix())
+    return f"{UNNAMED} ({', '.join(part for part in parts if part)})"
+
+
 @dataclass
 class Stack:
     """The pictures of one series that have the same size and orientation."""
 
+    series: str  # as `name_series` has it
     header: Header  # of its first picture
     frame: Frame
     # Position along the normal, file, and number of the frame: 0 in a file with one slice.
@@ -98,8 +112,10 @@ def read_stacks(
     Two passes: the headers of all, then the pixels of one series after the other, so that memory
     holds one series whatever the size of the tree.
     """
-    files = find_files(root, problems) if files is None else files
-    problems.expect(len(files))
+    if files is None:
+        files = find_files(root, problems)
+    else:
+        problems.expect(len(files))
     hidden = None if progress else True  # None: shown on a terminal only
     stacks = _group(root, problems, tqdm(files, "headers", unit="file", disable=hidden))
     total = sum(len(stack.pictures) for stack in stacks)
@@ -142,10 +158,11 @@ def _group(root: Path, problems: Problems, files: Iterable[Path]) -> list[Stack]
     by_uid: dict[str, list[Stack]] = {}
     for path in files:
         for number, header, own in _list_slices(root, problems, path):
-            stacks = by_uid.setdefault(header.series, [])
+            name = name_series(header, name_source(path, root))
+            stacks = by_uid.setdefault(name, [])
             stack = next((stack for stack in stacks if stack.takes(header)), None)
             if stack is None:
-                stacks.append(stack := Stack(header, own))
+                stacks.append(stack := Stack(name, header, own))
                 for other in stacks:
                     other.mixed = len(stacks) > 1
             stack.add(header, path, number)
@@ -159,7 +176,9 @@ def _read_stack(root: Path, problems: Problems, stack: Stack) -> Series | None:
     padding: list[int | None] = []
     positions: list[float] = []
     corners: list[tuple[float, ...]] = []
+    acquisitions: list[tuple[bytes, bytes]] = []
     sources: list[str] = []
+    copies = _Copies()
     found: dict[str, None] = {}  # an ordered set
     opened: dict[Path, EnhancedFile] = {}
     for position, path, number in sorted(stack.pictures):
@@ -171,9 +190,9 @@ def _read_stack(root: Path, problems: Problems, stack: Stack) -> Series | None:
             problems.record(source, refused)
             continue
         pixels = stack.frame.turn_upright(image.stored)
-        again = bool(positions) and position - positions[-1] < SAME_POSITION_MM
-        if again and np.array_equal(pixels, stored[-1]):
-            problems.skip(source, f"the same image as {sources[-1]}")
+        first = copies.find(position, (pixels, image.slope, image.intercept), source)
+        if first is not None:
+            problems.skip(source, f"the same image as {first}")
             continue
         stored.append(pixels)
         slope.append(image.slope)
@@ -181,6 +200,7 @@ def _read_stack(root: Path, problems: Problems, stack: Stack) -> Series | None:
         padding.append(image.padding)
         positions.append(position)
         corners.append(image.header.position)
+        acquisitions.append(image.header.acquisition)
         sources.append(source)
         found.update(dict.fromkeys(names))
     if not stored:
@@ -195,15 +215,52 @@ def _read_stack(root: Path, problems: Problems, stack: Stack) -> Series | None:
         mask=None,
         patient=stack.header.patient,
         study=stack.header.study,
-        series=stack.header.series,
+        series=stack.series,
         positions=np.array(positions),
         spacing=(spacing[0], spacing[1]),
         tilt=measure_tilt(stack.frame.normal, stack.header.gantry_tilt),
         sources=tuple(sources),
         mixed=stack.mixed,
+        interleaved=are_interleaved(np.array(positions), acquisitions),
         grid=_make_grid(stack, np.array(corners)),
     )
-    return replace(series, quirks=(*found, *quirks.detect(series)))
+    try:
+        found.update(dict.fromkeys(quirks.detect(series)))
+    except Refused as refused:
+        problems.record(sources[0], refused)
+        return None
+    return replace(series, quirks=tuple(found))
+
+
+class _Copies:
+    """Of the slices at one position, which come one after another, those that were there before."""
+
+    def __init__(self) -> None:
+        self.position = -np.inf
+        self.seen: list[tuple[_Pixels, str]] = []
+        self.hashes: dict[int, list[int]] | None = None
+
+    def find(self, position: float, pixels: "_Pixels", source: str) -> str | None:
+        """The name of an earlier slice with the same position and values; None: it is new."""
+        if position - self.position >= SAME_POSITION_MM:
+            self.position, self.seen, self.hashes = position, [(pixels, source)], None
+            return None
+        if self.hashes is None:  # hashing takes as long as reading, and is for several alone
+            self.hashes = {_hash(self.seen[0][0]): [0]}
+        alike = self.hashes.setdefault(_hash(pixels), [])
+        for known, name in (self.seen[i] for i in alike):
+            if known[1:] == pixels[1:] and np.array_equal(known[0], pixels[0]):
+                return name
+        alike.append(len(self.seen))
+        self.seen.append((pixels, source))
+        return None
+
+
+_Pixels = tuple[np.ndarray, float, float]  # stored values with slope and intercept
+
+
+def _hash(pixels: _Pixels) -> int:
+    return hash(pixels[0].tobytes())
 
 
 def _make_grid(stack: Stack, corners: np.ndarray) -> Grid:

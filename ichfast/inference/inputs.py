@@ -84,6 +84,7 @@ def list_items(path: Path, problems: Problems, run: Map = map) -> list[Item]:
 def _list_file(path: Path, problems: Problems, run: Map) -> tuple[str, list[Unit]]:
     if path.name.lower().endswith(NIFTI):
         return NiftiFolder.name, [Unit(strip_suffix(path.name), (path.name,))]
+    problems.expect(1)
     units = list_series(path.parent, [path.name], problems, run, EVERYTHING)
     return DicomFolder.name, units
 

@@ -185,7 +185,7 @@ def broken(root: Path, head) -> dict[str, str]:
     save(scans / "054.nii", np.clip(hu, 0, 255))
     (scans / "055.nii").write_bytes(b"")
     (scans / "056.nii").write_text("<html>404</html>" * 99)
-    save(scans / "057.nii", hu[..., None])
+    save(scans / "057.nii", np.stack([hu, hu], axis=-1))
     save(masks / "058.nii", np.zeros((32, 32, 4), np.uint8), np.diag([0.5, -0.5, 5, 1.0]))
     save(scans / "059.nii", np.where(hu == 70, np.nan, hu).astype(np.float32))
     sagittal = np.array([[0, 0, 5, 0], [-0.5, 0, 0, 0], [0, -0.5, 0, 0], [0, 0, 0, 1.0]])
@@ -197,10 +197,10 @@ def broken(root: Path, head) -> dict[str, str]:
         "ct_scans/051.nii": "scan without a mask masks/051.nii",
         "masks/052.nii": "mask without a scan ct_scans/052.nii",
         "ct_scans/053.nii": "sizes differ",
-        "ct_scans/054.nii": "not in HU: values from 0 to 255",
+        "ct_scans/054.nii": "not in HU: no air",
         "ct_scans/055.nii": "not a readable NIfTI",
         "ct_scans/056.nii": "not a readable NIfTI",
-        "ct_scans/057.nii": "not a volume",
+        "ct_scans/057.nii": "not one volume",
         "ct_scans/058.nii": "different places",
         "ct_scans/059.nii": "not finite",
         "ct_scans/060.nii": "last axis",

@@ -372,7 +372,7 @@ def test_a_thousand_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         parsed.append(arguments)
         return read_elements(*arguments, **options)
 
-    monkeypatch.setattr("ichfast.data.enhanced.read_elements", counted)
+    monkeypatch.setattr("ichfast.data.headers.read_elements", counted)
     assert len(read_pictures(path)) == 1000
     assert len(parsed) == 1
     (one,) = read(tmp_path)

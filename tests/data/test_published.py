@@ -230,7 +230,7 @@ def test_broken_nifti_folder(tmp_path):
         "empty": "not a readable NIfTI",
         "text": "not a readable NIfTI",
         "lone": "image without a mask lone in labelsTr",
-        "grey": "not in HU: values from 0 to 255",
+        "grey": "not in HU: no air",
         "size": "sizes differ",
         "place": "lie in different places",
     }.items():

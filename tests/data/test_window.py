@@ -21,7 +21,10 @@ def test_as_load_slices_makes_it(tmp_path, write_dicom, head) -> None:
     turned = head().T[::-1].astype(np.int16)
     variants = {
         "plain": ({}, head().astype(np.int16)),
-        "rescaled": ({"RescaleSlope": "2", "RescaleIntercept": "-50"}, head().astype(np.int16)),
+        "rescaled": (
+            {"RescaleSlope": "0.5", "RescaleIntercept": "-100"},
+            (2 * head() + 200).astype(np.int16),
+        ),
         "padded": ({"PixelPaddingValue": -1000}, head().astype(np.int16)),
         "turned": ({"ImageOrientationPatient": [0, -1, 0, -1, 0, 0]}, turned),
     }

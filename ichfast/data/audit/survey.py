@@ -17,7 +17,7 @@ from ichfast.data.audit.lists import read_list
 from ichfast.data.audit.look import look
 from ichfast.data.audit.results import summarise
 from ichfast.data.audit.tally import Tally
-from ichfast.data.listing import list_folder, name_slice
+from ichfast.data.listing import list_folder, name_slice, walk_files
 from ichfast.data.problems import Refused
 from ichfast.errors import DataError
 from ichfast.processes import available_cores, start_worker
@@ -97,7 +97,7 @@ def _name_sets(roots: Sequence[Path]) -> list[str]:
 def _count_files(roots: Sequence[Path], leave: Path | None, tally: Tally) -> list[int]:
     """The number of files per set; folders that cannot be listed go into the tally."""
     files = [0] * len(roots)
-    for part, _ in _walk([str(root) for root in roots], leave, tally.add_unlistable):
+    for part, _ in _walk([str(root) for root in roots], leave, tally.add_unreachable):
         files[part] += 1
     return files
 
@@ -109,17 +109,21 @@ def _walk(roots: Sequence[str], leave: Path | None, report: Any = None) -> Itera
 
         def report_failure(error: OSError, part: int = part, root: str = root) -> None:
             if report:
-                report(part, os.path.relpath(error.filename, root))
+                report(part, os.path.relpath(error.filename, root), "folder cannot be listed")
 
-        for folder, folders, names in os.walk(root, onerror=report_failure):
-            folders[:] = sorted(
-                name for name in folders if os.path.realpath(os.path.join(folder, name)) != left
-            )
-            below = os.path.relpath(folder, root)
-            for name in sorted(names):
-                if not name.startswith(".") and os.path.isfile(os.path.join(folder, name)):
-                    relative = name if below == "." else f"{below}/{name}"
-                    yield part, relative.replace(os.sep, "/")
+        def report_link(
+            path: str, reason: str, lost: bool, part: int = part, root: str = root
+        ) -> None:
+            if report and lost:
+                report(part, os.path.relpath(path, root), reason)
+
+        prefix, folder, keep = len(os.path.join(root, "")), "", True
+        for path in walk_files(root, report_failure, report_link):
+            if left is not None and (own := os.path.dirname(path)) != folder:
+                folder = own
+                keep = not Path(os.path.realpath(own)).is_relative_to(left)
+            if keep:
+                yield part, path[prefix:].replace(os.sep, "/")
 
 
 def _tally_files(

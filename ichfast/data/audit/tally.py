@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 
 from ichfast.data.audit.look import Look
 from ichfast.data.problems import Refused, make_printable
-from ichfast.data.stacks import Stack
+from ichfast.data.stacks import Stack, name_series
 
 NAMED = 10_000  # files that are named per finding
 
@@ -55,9 +55,8 @@ class Tally:
     # Parts of file names that contain a patient's id -> the id.
     telling: dict[str, str] = field(default_factory=dict)
 
-    def add_unlistable(self, part: int, folder: str) -> None:
-        found = Finding("refused", 1, 0, [(part, folder, "")])
-        self._record("refused", "folder cannot be listed", found)
+    def add_unreachable(self, part: int, path: str, reason: str) -> None:
+        self._record("refused", reason, Finding("refused", 1, 0, [(part, path, "")]))
 
     def add_refused(self, part: int, source: str, refused: Refused) -> None:
         (self.left_out if refused.skip else self.refused)[part] += 1
@@ -77,13 +76,13 @@ class Tally:
             self._record("quirk", name, Finding("quirk", 0, 1))
         one = SeriesTally(
             part,
-            Stack(header, look.frame),
+            Stack(name_series(header, source), header, look.frame),
             source,
             array("d", [look.position]),
             Counter(look.found),
             Counter(look.possible),
         )
-        self._join((part, header.series), one)
+        self._join((part, one.stack.series), one)
         if look.pixels is not None:
             self.hashes.append((look.pixels, part, source))
         stem = PurePosixPath(source).stem

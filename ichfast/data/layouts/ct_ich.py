@@ -9,7 +9,8 @@ import numpy as np
 from tqdm import tqdm
 
 from ichfast.data.layouts.base import ScanLayout
-from ichfast.data.listing import NIFTI, list_by_name, list_volumes, name_source
+from ichfast.data.listing import NIFTI, list_by_name, list_volumes, name_source, report_twins
+from ichfast.data.masks import threshold
 from ichfast.data.problems import Problems, Refused
 from ichfast.data.series import SUBTYPES, Series
 from ichfast.data.texts import open_text, parse_whole
@@ -59,6 +60,7 @@ class CtIch(ScanLayout):
             raise DataError(f"{root}: no .nii files in the folder ct_scans")
         labels = find_labels(entries, TABLE, problems)
         problems.expect(len(scans))
+        report_twins(root, (entries.get("ct_scans"), entries.get("masks")), problems)
         for name in sorted(masks.keys() - scans.keys()):
             problems.add(name_source(masks[name], root), f"mask without a scan ct_scans/{name}.nii")
         if only is not None:
@@ -85,7 +87,7 @@ def _read_scan(source: str, path: Path, mask_path: Path | None, name: str) -> Se
     if blood is None:
         return series
     # Masks are 0 and about 255 (or 1) after their own scaling, and not exactly either.
-    return replace(series, mask=blood > max(float(blood.max()) / 2, 0.5))
+    return replace(series, mask=threshold(blood, max(float(blood.max()) / 2, 0.5)))
 
 
 def find_labels(entries: Mapping[str, Path], name: str, problems: Problems) -> Labels:

@@ -21,6 +21,7 @@ from ichfast.data.layouts.ct_ich import (
     trust_negatives,
 )
 from ichfast.data.listing import list_by_name, list_folder, name_source
+from ichfast.data.masks import threshold
 from ichfast.data.problems import Problems, Refused, refuse_failures
 from ichfast.data.series import Series
 from ichfast.errors import DataError
@@ -151,7 +152,7 @@ def _read_scan(
             if stored and picture.shape != stored[0].shape:
                 raise Refused(f"sizes differ: {picture.shape}, before it {stored[0].shape}")
             if masks and number in masks:
-                mask = _read_grey(masks[number]) > BLOOD_ABOVE
+                mask = threshold(_read_grey(masks[number]), BLOOD_ABOVE)
                 if mask.shape != picture.shape:
                     raise Refused(f"sizes differ: picture {picture.shape}, mask {mask.shape}")
             else:

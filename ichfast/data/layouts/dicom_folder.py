@@ -1,16 +1,16 @@
 """Any folder with DICOM files in it, at any depth, and how a set of them is listed by series."""
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from ichfast.data.layouts.base import Layout, Map, Selection, Unit, refuse_empty
-from ichfast.data.listing import find_files, name_slice, name_source
+from ichfast.data.listing import find_files, name_slice, name_source, walk_files
 from ichfast.data.problems import Problems, Refused
 from ichfast.data.sampling import choose
 from ichfast.data.series import Series
+from ichfast.data.sniff import START, is_dicom
 
 HEADERS = 256  # files whose headers a worker reads at a time
 
@@ -22,9 +22,7 @@ class DicomFolder(Layout):
     has_labels = False
 
     def detect_files(self, root: Path) -> bool:
-        return any(
-            _is_dicom(Path(folder, name)) for folder, _, names in os.walk(root) for name in names
-        )
+        return any(map(_is_dicom_file, walk_files(str(root))))
 
     def _read(
         self, root: Path, problems: Problems, selection: Selection, progress: bool
@@ -47,12 +45,10 @@ class DicomFolder(Layout):
         return read_stacks(root, problems, [root / name for name in unit.files])
 
 
-def _is_dicom(path: Path) -> bool:
+def _is_dicom_file(path: str) -> bool:
     try:
-        if not path.is_file():
-            return False
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
+        with open(path, "rb") as file:
+            return is_dicom(file.read(START))
     except OSError:
         return False
 
@@ -61,9 +57,8 @@ def list_series(
     root: Path, files: list[str], problems: Problems, run: Map, selection: Selection
 ) -> list[Unit]:
     """A unit for each SeriesInstanceUID among the files that are axial CT, with the files in which
-    the selection has slices.
+    the selection has slices. The caller has told the problems how many files to expect.
     """
-    problems.expect(len(files))
     chunks = [files[start : start + HEADERS] for start in range(0, len(files), HEADERS)]
     series: dict[str, tuple[str, str, bool]] = {}  # by slice: UID, file, and whether it is whole
     for chunk, results in zip(chunks, run(partial(_read_headers, root), chunks), strict=True):
@@ -97,7 +92,7 @@ def _read_headers(root: Path, names: Sequence[str]) -> list[_Slices]:
     """Of each file. One that is refused as a whole has one slice with its own name."""
     from ichfast.data.enhanced import Picture, read_pictures
     from ichfast.data.headers import is_cut_short
-    from ichfast.data.stacks import require_axial
+    from ichfast.data.stacks import name_series, require_axial
 
     results: list[_Slices] = []
     for name in names:
@@ -112,7 +107,7 @@ def _read_headers(root: Path, names: Sequence[str]) -> list[_Slices]:
             try:
                 header, _ = require_axial(picture)
                 whole = picture.number > 0 or not is_cut_short(header, path)
-                found.append((source, (header.series, whole)))
+                found.append((source, (name_series(header, name), whole)))
             except Refused as refused:
                 found.append((source, refused))
         results.append(found)

@@ -4,7 +4,7 @@
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,8 @@ import numpy as np
 from tqdm import tqdm
 
 from ichfast.data.layouts.base import ScanLayout
-from ichfast.data.listing import NIFTI, list_by_name, list_volumes, name_source
+from ichfast.data.listing import NIFTI, list_by_name, list_volumes, name_source, report_twins
+from ichfast.data.masks import round_labels, threshold
 from ichfast.data.problems import Problems, Refused
 from ichfast.data.series import SUBTYPES, Series
 from ichfast.data.texts import read_json
@@ -37,7 +38,9 @@ class NiftiFolder(ScanLayout):
         return bool(list_volumes(root))
 
     def list_scans(self, root: Path) -> dict[str, int]:
-        return dict.fromkeys(_list_cases(_require_images(root, list_by_name(root))), 1)
+        entries = list_by_name(root)
+        masks = list_volumes(_find_masks(entries))
+        return dict.fromkeys(_list_cases(_require_images(root, entries), masks), 1)
 
     def require_masks(self, root: Path, purpose: str) -> None:
         if _find_masks(list_by_name(root)) is None:
@@ -59,7 +62,7 @@ class NiftiFolder(ScanLayout):
 
         entries = list_by_name(root)
         folder = _require_images(root, entries)
-        images = _list_cases(folder)
+        images = _list_cases(folder, list_volumes(_find_masks(entries)))
         of_masks = _find_masks(entries) if with_masks else None
         names = None
         if of_masks is not None:
@@ -68,6 +71,7 @@ class NiftiFolder(ScanLayout):
         if of_masks is not None and not masks:
             raise DataError(f"{of_masks}: no .nii files; put the masks of {folder.name} there")
         problems.expect(len(images))
+        report_twins(root, (folder, of_masks), problems)
         for name in sorted(masks.keys() - images.keys()):
             source = name_source(masks[name], root)
             problems.add(source, f"mask without an image {name} in {folder.name}")
@@ -103,13 +107,17 @@ def _require_images(root: Path, entries: Mapping[str, Path]) -> Path:
     return folder
 
 
-def _list_cases(folder: Path) -> dict[str, Path]:
-    """The images by name, without nnU-Net's number of the channel."""
+def _list_cases(folder: Path, masks: Collection[str]) -> dict[str, Path]:
+    """The images by the names of their cases: their own names where a mask has the same, else in
+    nnU-Net's layout, or where a mask asks for it, without the number of the channel.
+    """
+    numbered = folder.name.lower() == "imagestr"
     images: dict[str, Path] = {}
     for name, path in list_volumes(folder).items():
         channel = CHANNEL.search(name)
-        case = name[: channel.start()] if channel else name
-        if case in images or (channel and channel[1] != "0000"):
+        short = name[: channel.start()] if channel else name
+        case = short if name not in masks and (numbered or short in masks) else name
+        if case in images or (case != name and channel and channel[1] != "0000"):
             raise DataError(
                 f"{path}: a second channel or copy of {case}; ichfast reads one, CT, as {case}_0000"
             )
@@ -148,7 +156,8 @@ def _attach_mask(series: Series, values: np.ndarray, names: dict[int, str] | Non
     masks of 0 and about 255 (or 1) are accepted, too.
     """
     if names is None:
-        return replace(series, mask=values > 0.5)
+        return replace(series, mask=threshold(values, 0.5))
+    values = round_labels(values)
     found = np.unique(values)
     unknown = [value for value in found.tolist() if value not in names]
     if unknown:

@@ -50,6 +50,7 @@ class Rsna(Layout):
         files = [name_source(path, root) for path in images]
         # Before their headers are read, since the published set has three quarters of a million.
         files = choose(files, selection.limit, selection.seed)
+        problems.expect(len(files))
         units = list_series(root, files, problems, run, selection)
         return [
             replace(unit, labels=tuple(labels.get(Path(name).stem, 0) for name in unit.files))

@@ -13,8 +13,8 @@ from typing import Any
 
 import ichfast
 from ichfast.data.layouts.base import Unit
-from ichfast.data.listing import find_files, name_source
-from ichfast.data.problems import Problem, Problems, make_printable
+from ichfast.data.listing import name_source, walk_files
+from ichfast.data.problems import Problem, make_printable
 from ichfast.errors import DataError, OutputError
 from ichfast.files import create_whole
 
@@ -87,7 +87,7 @@ def compare(where: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
 
 def list_sources(root: Path) -> list[File]:
     files = []
-    for path in find_files(root, Problems()):
+    for path in map(Path, walk_files(str(root))):
         try:
             status = path.stat()
         except OSError as error:
