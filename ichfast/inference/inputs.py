@@ -46,10 +46,10 @@ class Item:
         return strip_suffix(path.name) if self.layout == NiftiFolder.name else path.parent.name
 
     def make_name(self, salt: bytes | None = None) -> str:
-        """Of its results: the label and eight digits of its id; with a salt, digits alone, which
-        nobody without the salt can trace back."""
-        identity = f"{self.root.name}/{self.unit.name}" if salt is None else self.unit.name
-        digest = hashlib.blake2b(identity.encode(), key=salt or b"", digest_size=4).hexdigest()
+        """Of its results: the label and twelve digits of its place and id; with a salt, digits
+        alone, which nobody without the salt can trace back. No two items have the same."""
+        identity = os.fsencode(f"{self.root.resolve()}\n{self.unit.name}")
+        digest = hashlib.blake2b(identity, key=salt or b"", digest_size=6).hexdigest()
         return f"scan-{digest}" if salt else f"{make_safe(self.label)}-{digest}"
 
 

@@ -54,9 +54,10 @@ def write_summary(
     settings: Settings,
 ) -> None:
     """Both files, of everything that has been looked at so far."""
-    write_whole(out / SUMMARY, make_csv(outcomes).encode(), lasting=False)
     page = make_page(outcomes, problems, failures, settings)
-    write_whole(out / INDEX, page.encode("utf-8", "backslashreplace"), lasting=False)
+    for name, text in ((SUMMARY, make_csv(outcomes)), (INDEX, page)):
+        # Names of files may hold bytes that are no text.
+        write_whole(out / name, text.encode("utf-8", "backslashreplace"), lasting=False)
 
 
 def make_csv(outcomes: Sequence[Outcome]) -> str:

@@ -83,6 +83,24 @@ def test_the_same_scan_as_nifti(model: Path, tmp_path: Path) -> None:
         assert result["not_written"] == {"seg.dcm": "the scan is not DICOM"}
 
 
+@pytest.mark.parametrize("words", [(), ("--anonymous",)])
+def test_namesakes_and_odd_names_have_results_of_their_own(
+    words: tuple[str, ...], model: Path, tmp_path: Path
+) -> None:
+    written = write_ct_series(tmp_path / "study")
+    image = nib.Nifti1Image(written.hu.transpose(2, 1, 0), np.diag([-3.5, -3.5, 5.0, 1.0]))
+    inputs = []
+    for place in ("a/scan/ct", "b/scan/ct", "c/scan/\udcff\n<b>"):
+        inputs.append(tmp_path / f"{place}.nii.gz")
+        inputs[-1].parent.mkdir(parents=True)
+        nib.save(image, tmp_path / "one.nii.gz")
+        (tmp_path / "one.nii.gz").rename(inputs[-1])
+    (tmp_path / "link").symlink_to(inputs[0].parent)  # the first again
+    out = tmp_path / "out"
+    assert run(model, out, *inputs, inputs[0], tmp_path / "link" / "ct.nii.gz", *words) == 0
+    assert len(read_results(out)) == 3
+
+
 def test_many_studies_side_by_side_are_as_one_after_the_other(model: Path, tmp_path: Path) -> None:
     for geometry in GEOMETRIES:
         write_ct_series(tmp_path / "studies" / geometry, geometry)
@@ -193,7 +211,7 @@ def test_anonymous_leaves_out_names_ids_and_paths(model: Path, tmp_path: Path) -
     assert run(model, out, tmp_path / "Jane Doe", "--anonymous") == 0
     result = only(out)
     assert result["not_written"].keys() == {"seg.dcm"}
-    assert re.fullmatch(r"scan-[0-9a-f]{8}", result["name"])
+    assert re.fullmatch(r"scan-[0-9a-f]{12}", result["name"])
     import pydicom
 
     header = pydicom.dcmread(written.files[0], stop_before_pixels=True)
