@@ -13,12 +13,14 @@ from ichfast.data.layouts.base import EVERYTHING, Map, Unit
 from ichfast.data.layouts.dicom_folder import DicomFolder, list_series
 from ichfast.data.layouts.nifti_folder import NiftiFolder
 from ichfast.data.listing import NIFTI
-from ichfast.data.problems import Problem, Problems, Refused
+from ichfast.data.problems import Problem, Problems, Refused, make_printable
 from ichfast.data.series import Series
 from ichfast.errors import DataError
 
 LABEL = 40
 """characters of a folder's or a scan's name in that of its results"""
+HIDDEN = "…"
+"""in the place of a name"""
 
 
 class Notes(Problems):
@@ -127,8 +129,22 @@ def _read_nifti_file(path: Path, name: str) -> Series:
         raise DataError(f"{path.name}: {refused}") from None
 
 
-def describe_problems(problems: Sequence[Problem], limit: int = 20) -> list[str]:
-    """Each once, with its file; what is beyond the limit as a number."""
-    lines = [f"{problem.source}: {problem.reason}" for problem in dict.fromkeys(problems)]
+def describe_problems(
+    problems: Sequence[Problem], limit: int = 20, *, anonymous: bool = False
+) -> list[str]:
+    """Each once, with its file unless ``anonymous``; what is beyond the limit as a number."""
+    lines = [
+        one.reason if anonymous else f"{one.source}: {one.reason}" for one in dict.fromkeys(problems)
+    ]
+    lines = list(dict.fromkeys(lines))
     more = len(lines) - limit
     return [*lines[:limit], f"and {more} more"] if more > 0 else lines
+
+
+def hide_place(text: str, item: Item) -> str:
+    """An error about the item without its paths and its name."""
+    own = {str(item.root), item.unit.name, *item.unit.files}
+    names = own | {make_printable(name) for name in own} | {Path(name).name for name in own}
+    for name in sorted(names - {""}, key=len, reverse=True):
+        text = text.replace(name, HIDDEN)
+    return text

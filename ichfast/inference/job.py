@@ -66,6 +66,8 @@ def predict(job: Job, say: Callable[[str], None] = print) -> list[Outcome]:
     _check(job)
     model = load_model(job.models or None, job.device)
     found = find_items(job)
+    for text in found.failures if job.rank == 0 else ():
+        say(f"input: failed: {text}")
     with report_errors(job.out):
         job.out.mkdir(parents=True, exist_ok=True)
     settings = Settings(model.name, digest_model(model), anonymous=job.anonymous, force=job.force)
@@ -84,7 +86,10 @@ def predict(job: Job, say: Callable[[str], None] = print) -> list[Outcome]:
         finally:
             done = [outcome for name in names for outcome in state.read(name)]
             if job.rank == 0:  # of what there is, however this ends
-                write_summary(job.out, done, found.problems, found.failures, settings)
+                failures = found.failures
+                if failures and job.anonymous:
+                    failures = [f"inputs that cannot be read: {len(failures)}"]
+                write_summary(job.out, done, found.problems, failures, settings)
     return done + [Outcome.fail(text) for text in found.failures]
 
 

@@ -12,7 +12,15 @@ from ichfast.data.problems import Problem
 from ichfast.data.series import Series
 from ichfast.errors import IchfastError
 from ichfast.files import DiskFull
-from ichfast.inference.inputs import Item, Notes, Task, describe_problems, list_sources, read_item
+from ichfast.inference.inputs import (
+    Item,
+    Notes,
+    Task,
+    describe_problems,
+    hide_place,
+    list_sources,
+    read_item,
+)
 from ichfast.inference.model import Model
 from ichfast.inference.result import make_result, make_row, segment
 from ichfast.inference.state import DONE, FAILED, LEFT_OUT, Outcome
@@ -77,10 +85,16 @@ def read_task(task: Task) -> Read:
 def segment_item(task: Task, read: Read, model: Model, options: Options) -> list[Outcome]:
     """The results of every series of the item, each in a folder of its own. Whatever is wrong with
     one is its outcome; only a full disk is an error."""
+
+    def fail(reason: str, name: str, files: tuple[str, ...] = ()) -> Outcome:
+        reason = hide_place(reason, task.item) if options.anonymous else reason
+        return Outcome(name, FAILED, reason, files)
+
     if read.failure:
-        return [Outcome.fail(read.failure, task.name)]
+        return [fail(read.failure, task.name)]
     if not read.scans:
-        reasons = "; ".join(describe_problems(read.problems, 3)) or "holds no slice"
+        problems = describe_problems(read.problems, 3, anonymous=options.anonymous)
+        reasons = "; ".join(problems) or "holds no slice"
         return [Outcome(task.name, LEFT_OUT, reasons)]
     outcomes = []
     for number, scan in enumerate(read.scans, 1):
@@ -95,9 +109,9 @@ def segment_item(task: Task, read: Read, model: Model, options: Options) -> list
         except DiskFull:
             raise
         except IchfastError as error:
-            outcomes.append(Outcome(name, FAILED, str(error), files))
+            outcomes.append(fail(str(error), name, files))
         except Exception as error:  # of a library, such as want of memory; it may quote the header
-            outcomes.append(Outcome(name, FAILED, type(error).__name__, files))
+            outcomes.append(fail(type(error).__name__, name, files))
         else:
             outcomes.append(Outcome(name, DONE, "", files, row))
     return outcomes
@@ -113,7 +127,7 @@ def _segment(
         *find_warnings(scan.series, scan.facts),
         *(f"perhaps no head: {doubt}" for doubt in scan.doubts),
         *found.measures.gaps,
-        *describe_problems(read.problems),
+        *describe_problems(read.problems, anonymous=options.anonymous),
     ]
     result = make_result(name, scan.series, found, model, warnings, anonymous=options.anonymous)
     result["seconds"] = {"read": read.seconds, "network": time.perf_counter() - start}

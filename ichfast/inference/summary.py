@@ -92,9 +92,8 @@ def make_page(
         lines = [f"{o.name}: {o.status}: {o.reason}" for o in others]
         sections.append(_make_list("Scans without a result", [*failures, *lines]))
     if problems:
-        sections.append(
-            _make_list("Files that are no slice of a scan", describe_problems(problems, LISTED))
-        )
+        lines = describe_problems(problems, LISTED, anonymous=settings.anonymous)
+        sections.append(_make_list("Files that are no slice of a scan", lines))
     return PAGE.format(
         title=escape(title),
         research=escape(RESEARCH_ONLY),

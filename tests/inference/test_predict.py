@@ -1,6 +1,7 @@
 """From a folder to masks, volumes and pages, as a user runs it."""
 
 import csv
+import gzip
 import json
 import os
 import re
@@ -206,21 +207,34 @@ def test_contrast_and_gaps_are_said(model: Path, tmp_path: Path) -> None:
 
 
 def test_anonymous_leaves_out_names_ids_and_paths(model: Path, tmp_path: Path) -> None:
-    written = write_ct_series(tmp_path / "Jane Doe", patient="DOE-1234")
+    root = tmp_path / "Jane Doe"
+    written = write_ct_series(root / "HEAD-JANED", patient="DOE-1234")
+    damaged = written.files[0].read_bytes()[:-1000]
+    (root / "HEAD-JANED" / "JANED-BAD").write_bytes(damaged)
+    write_ct_series(root / "CHEST-JANED", patient="DOE-12345", BodyPartExamined="CHEST")
+    (root / "BROKEN-JANED").mkdir()
+    (root / "BROKEN-JANED" / "JANED-ONLY.dcm").write_bytes(damaged)
+    broken = tmp_path / "JANED.nii.gz"
+    broken.write_bytes(b"no such file")
     out = tmp_path / "out"
-    assert run(model, out, tmp_path / "Jane Doe", "--anonymous") == 0
+    inputs = (root, broken, tmp_path / "JANED-nowhere")
+    assert run(model, out, *inputs, "--anonymous") == 1
     result = only(out)
     assert result["not_written"].keys() == {"seg.dcm"}
     assert re.fullmatch(r"scan-[0-9a-f]{12}", result["name"])
+    assert "truncated" in " ".join(result["warnings"])
+    assert "inputs that cannot be read: 1" in (out / "index.html").read_text()
     import pydicom
 
     header = pydicom.dcmread(written.files[0], stop_before_pixels=True)
-    secrets = ["Jane", "DOE-1234", "Drawn^Head", header.StudyInstanceUID, header.SeriesInstanceUID]
+    secrets = ["Jane", "JANED", "DOE-", "Drawn^Head", "000.dcm"]
+    secrets += [header.StudyInstanceUID, header.SeriesInstanceUID]
     for path in out.rglob("*"):
         if path.is_file() and not path.is_relative_to(out / ".state"):
             data = path.read_bytes()
+            data += gzip.decompress(data) if path.suffix == ".gz" else b""
             assert not [word for word in secrets if word.encode() in data], path
-    assert run(model, out, tmp_path / "Jane Doe", "--anonymous") == 0  # the same name again
+    assert run(model, out, *inputs, "--anonymous") == 1  # the same name again
     assert only(out)["name"] == result["name"]
 
 
