@@ -1,6 +1,7 @@
 """``python -m ichfast.export RUN``: a run's model as one file that stands alone."""
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m ichfast.
 def export(run: Path, out: Path | None, name: str | None, licence: str | None) -> Path:
     """Write the file; where it is. Equal runs, names and licences give equal bytes."""
     from ichfast.files import write_whole  # after --help, which needs no torch
+    from ichfast.inference.description import NAME
     from ichfast.inference.sources import read_member
     from ichfast.models import to_bytes
 
@@ -43,6 +45,11 @@ def export(run: Path, out: Path | None, name: str | None, licence: str | None) -
     description = member.description.model_copy(
         update={key: value for key, value in given.items() if value}
     )
+    if not re.fullmatch(NAME, description.name or ""):
+        raise OutputError(
+            f"{description.name!r} is no name of a model, which has no slash, backslash or control "
+            "character; give another one with --name."
+        )
     path = out or Path(f"{description.name}.safetensors")
     if path.suffix != ".safetensors":
         raise OutputError(f"--out {path}: the file is safetensors; name it {path}.safetensors.")

@@ -39,6 +39,10 @@ on several processes or machines with one shared folder:
 def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
     options = make_parser(prog).parse_args(arguments)
     try:
+        if options.device != "cpu":
+            from ichfast.train import resolve_device  # which takes its time to load
+
+            options.device = str(resolve_device(options.device))
         job = Job(
             inputs=tuple(options.inputs),
             out=options.out,

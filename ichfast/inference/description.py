@@ -14,6 +14,11 @@ from ichfast.models import ReducedUNet
 from ichfast.weights.card import Card, parse_card
 
 Text = Annotated[str, Field(min_length=1)]
+NAME = r"[^\x00-\x1f/\\]+"
+"""what may be part of the names of files, and of DICOM"""
+LARGEST = 4096
+"""pixels of a slice's side, beyond which no memory would do"""
+FARTHEST_HU = 1e6
 
 
 class Entry(BaseModel):
@@ -34,7 +39,7 @@ class DataSet(Entry):
 class Description(Entry):
     """In the metadata of ``model.safetensors``, under "ichfast", beside the architecture."""
 
-    size: Annotated[int, Field(ge=1)]
+    size: Annotated[int, Field(ge=1, le=LARGEST)]
     """side of the slices in pixels"""
     window: tuple[float, float]
     """level and width in HU"""
@@ -46,7 +51,7 @@ class Description(Entry):
     data: dict[str, DataSet]
     """by part of the training: "train", "validation", "unlabelled" """
     calibration: Calibration
-    name: Text | None = None
+    name: Annotated[str, Field(pattern=rf"\A{NAME}\z")] | None = None
     licence: Text | None = None
     attribution: Text | None = None
 
@@ -54,6 +59,8 @@ class Description(Entry):
     def check(self) -> Self:
         if self.window[1] <= 1:
             raise ValueError(f"window: its width {self.window[1]:g} must be above 1 HU")
+        if max(map(abs, self.window)) > FARTHEST_HU:
+            raise ValueError(f"window: {self.window} is beyond {FARTHEST_HU:g} HU")
         return self
 
 

@@ -50,8 +50,8 @@ class Fit(NamedTuple):
 
 def measure_sides(rows: int, columns: int, spacing: Spacing | None) -> tuple[float, float]:
     """Height and width of a slice in mm, or in pixels where its spacing is not known."""
-    if spacing is None or any(map(math.isnan, spacing)):
+    if spacing is None or (len(spacing) == 2 and any(map(math.isnan, spacing))):
         return float(rows), float(columns)
-    if not all(0 < one < math.inf for one in spacing):
+    if len(spacing) != 2 or not all(0 < one < math.inf for one in spacing):
         raise ValueError(f"spacing must be mm between rows and columns, above 0; got {spacing}.")
     return rows * spacing[0], columns * spacing[1]

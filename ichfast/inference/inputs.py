@@ -134,7 +134,8 @@ def describe_problems(
 ) -> list[str]:
     """Each once, with its file unless ``anonymous``; what is beyond the limit as a number."""
     lines = [
-        one.reason if anonymous else f"{one.source}: {one.reason}" for one in dict.fromkeys(problems)
+        one.reason if anonymous else f"{one.source}: {one.reason}"
+        for one in dict.fromkeys(problems)
     ]
     lines = list(dict.fromkeys(lines))
     more = len(lines) - limit

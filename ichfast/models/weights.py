@@ -62,6 +62,8 @@ def read(path: Path | str) -> tuple[ReducedUNet, dict[str, Any]]:
         kind, channels, convolutions = (
             about.pop(key) for key in ("model", "channels", "convolutions")
         )
+        if max(convolutions, len(channels)) > len(tensors):
+            raise ValueError("more layers than tensors")  # which would take for ever to build
         with torch.device("meta"):  # no memory before the shapes are known to be right
             model = MODELS[kind](channels, convolutions)
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
@@ -90,7 +92,7 @@ def check_tensors(model: ReducedUNet, tensors: Mapping[str, Tensor], path: Path 
                 f"{tuple(tensor.shape)} and should be {tuple(wanted[name].shape)}; give the file "
                 "as it was written."
             )
-        if not tensor.isfinite().all():
+        if tensor.is_complex() or not tensor.to(wanted[name].dtype).isfinite().all():
             raise CheckpointError(
                 f"{path}: the weights in {name} are not finite, so the model gives no numbers; "
                 "give those of another run."

@@ -16,9 +16,9 @@ TOP = 255
 
 def own_step(threshold: float) -> int:
     """The step k of the page's slider that is the model's own threshold: p > threshold if and only
-    if its `quantise` is above k. `threshold` in [0, 1)."""
-    if not 0 <= threshold < 1:
-        raise DataError(f"threshold must be in [0, 1), not {threshold}")
+    if its `quantise` is above k. `threshold` in [0, 1]."""
+    if not 0 <= threshold <= 1:
+        raise DataError(f"threshold must be in [0, 1], not {threshold}")
     return min(math.floor(threshold * TOP), TOP - 1)
 
 

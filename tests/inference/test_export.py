@@ -50,3 +50,11 @@ def test_refusals(tmp_path: Path, monkeypatch, capsys, run, out, says) -> None:
     assert main(["export", run, "--out", out]) == 2
     assert says in capsys.readouterr().err
     assert Path("there.safetensors").read_bytes() == b""
+
+
+@pytest.mark.parametrize("name", ["../mine", "mine\n", "a\\b"])
+def test_a_name_that_files_and_dicom_cannot_have(tmp_path: Path, capsys, name) -> None:
+    run, out = write_run(tmp_path / "run"), tmp_path / "new.safetensors"
+    assert main(["export", str(run), "--out", str(out), "--name", name]) == 2
+    assert "is no name of a model" in capsys.readouterr().err
+    assert not out.exists()

@@ -234,6 +234,8 @@ def test_batches_are_as_large_as_memory_has_room_for(tmp_path, monkeypatch) -> N
         (np.array([[["a"]]]), None, TypeError, "real dtype"),
         (np.zeros((1, 4, 4)), (0.0, 1.0), ValueError, "spacing must be"),
         (np.zeros((1, 4, 4)), (float("inf"), 1.0), ValueError, "spacing must be"),
+        (np.zeros((1, 4, 4)), (5.0, 0.5, 0.5), ValueError, "spacing must be"),
+        (np.zeros((1, 4, 4)), (0.5,), ValueError, "spacing must be"),
     ],
 )
 def test_what_is_no_slice(tmp_path, hu, spacing, error, says) -> None:
@@ -319,6 +321,12 @@ def change(path: Path, **tensors: Any) -> None:
     [
         ({"segmentation.out.bias": torch.tensor([torch.nan])}, "out.bias are not finite"),
         ({"segmentation.out.bias": torch.tensor([torch.inf])}, "out.bias are not finite"),
+        ({"segmentation.out.bias": torch.tensor([1e300]).double()}, "out.bias are not finite"),
+        ({"segmentation.out.bias": torch.ones(1) * 1j}, "out.bias are not finite"),
+        (
+            {"segmentation.out.bias": torch.full((1,), torch.nan).to(torch.float8_e4m3fn)},
+            "out.bias are not finite",
+        ),
         ({"encoder.levels.0.1.running_var": -torch.ones(2)}, "has a negative variance"),
         ({"segmentation.out.bias": torch.zeros(2)}, r"out.bias is \(2,\) and should be \(1,\)"),
         ({"segmentation.out.bias": ...}, "lacks segmentation.out.bias"),
@@ -338,6 +346,10 @@ def test_weights_that_cannot_work(tmp_path, tensors, says) -> None:
     [
         ({"size": ...}, "size: Field required"),
         ({"size": 17}, "size 17 is no multiple of 2"),
+        ({"size": 2**20}, "size: Input should be less than or equal to 4096"),
+        ({"window": (1e300, 80.0)}, "beyond 1e[+]06 HU"),
+        ({"name": "../mine"}, "name: String should match"),
+        ({"name": "mine\n"}, "name: String should match"),
         ({"window": (40.0, 1.0)}, "width 1 must be above 1 HU"),
         ({"threshold": 1.5}, "threshold: Input should be less than or equal to 1"),
         ({"threshold": float("nan")}, "threshold"),
@@ -357,9 +369,11 @@ def test_what_is_no_model(tmp_path) -> None:
     lone.write_bytes(models.to_bytes(build()))
     with pytest.raises(CheckpointError, match=r"give its run folder, or .* ichfast\.export RUN"):
         ichfast.load_model(lone)
-    save_file({"weight": torch.zeros(1)}, lone)
-    with pytest.raises(CheckpointError, match="no weights of an ichfast model"):
-        ichfast.load_model(lone)
+    endless = json.dumps({"model": "unet", "channels": [2], "convolutions": 10**9})
+    for metadata in (None, {"ichfast": endless}):
+        save_file({"weight": torch.zeros(1)}, lone, metadata=metadata)
+        with pytest.raises(CheckpointError, match="no weights of an ichfast model"):
+            ichfast.load_model(lone)
     lone.write_text("rubbish")
     with pytest.raises(CheckpointError, match="cannot be read as a safetensors file"):
         ichfast.load_model(lone)

@@ -254,6 +254,7 @@ def test_text_of_headers_is_escaped(model: Path, tmp_path: Path) -> None:
         ("", ["nowhere"], "nowhere: no such folder"),
         ("text", ["in"], "nothing could be read|no data set found"),
         ("study", ["in", "--jobs", "0"], "--jobs 0 must be at least 1"),
+        ("study", ["in", "--device", "tpu"], "--device tpu is not supported"),
         ("study foreign", ["in"], "holds other files"),
         ("study inside", ["in"], "lies inside"),
         ("study other", ["in"], "results made by another model"),

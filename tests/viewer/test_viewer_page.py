@@ -73,7 +73,7 @@ unit = st.floats(0, 1, width=32)
 
 @given(
     probability=arrays(np.float32, st.integers(1, 30), elements=unit),
-    threshold=st.floats(0, 1, exclude_max=True),
+    threshold=st.floats(0, 1),
 )
 def test_every_step_of_the_slider_counts_as_python_does(probability, threshold):
     probability = np.append(probability, np.float32(threshold))
@@ -89,6 +89,7 @@ def test_ends_of_the_scale():
     ends = np.array([0, 1], np.float32)
     assert quantise(ends, 0.0).tolist() == [0, 255]
     assert quantise(ends, 0.999999).tolist() == [0, 255]
+    assert quantise(ends, 1.0).tolist() == [0, 254]
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, np.nan])
@@ -97,9 +98,9 @@ def test_what_is_no_probability_is_refused(value):
         quantise(np.array([0.5, value], np.float32), 0.5)
 
 
-@pytest.mark.parametrize("threshold", [-0.1, 1.0, np.nan])
+@pytest.mark.parametrize("threshold", [-0.1, 1.1, np.nan])
 def test_a_threshold_out_of_range_is_refused(threshold):
-    with pytest.raises(DataError, match=r"threshold must be in \[0, 1\)"):
+    with pytest.raises(DataError, match=r"threshold must be in \[0, 1\]"):
         quantise(np.zeros(1, np.float32), threshold)
 
 
