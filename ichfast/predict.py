@@ -26,7 +26,7 @@ or CT-ICH's pictures. Whatever is not segmented is named with its reason.
 exit status:
   0  every scan that was found is segmented, or left out for a reason that is named
   1  something could not be read or written; the rest is there
-  2  nothing was done; the reason is printed
+  2  it could not begin, or not go on; the reason is printed
   130  interrupted
 The same command goes on where a killed or interrupted one stopped.
 

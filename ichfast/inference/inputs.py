@@ -80,7 +80,15 @@ def list_items(path: Path, problems: Problems, run: Map = map) -> list[Item]:
     else:
         root, found = path, detect_layout(path)  # which says where there is no such folder
         layout, units = found.name, found.list_units(path, problems, run, EVERYTHING)
-    return [Item(root, layout, unit, digest_files(root, unit.files)) for unit in units]
+    return [Item(root, layout, unit, _digest_listed(root, unit)) for unit in units]
+
+
+def _digest_listed(root: Path, unit: Unit) -> str:
+    """Empty where a file has gone meanwhile: reading then says so, and of this unit alone."""
+    try:
+        return digest_files(root, unit.files)
+    except DataError:
+        return ""
 
 
 def _list_file(path: Path, problems: Problems, run: Map) -> tuple[str, list[Unit]]:

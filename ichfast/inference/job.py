@@ -6,7 +6,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -147,15 +147,29 @@ def _run(job: Job, model: Model, state: State, todo: list[Task]) -> Iterator[lis
             yield state.keep(task, segment_item(task, read, model, options))
         return
     left = {task.name: task for task in todo}
+    running: dict[Future[list[Outcome]], Task] = {}
     try:
         with _start_workers(job, job.jobs) as pool:
-            futures = {pool.submit(_work, task, options): task for task in todo}
-            for future in as_completed(futures):
-                outcomes = future.result()
-                yield state.keep(left.pop(futures[future].name), outcomes)
+            for task in todo:  # no more at a time than there are workers: Ctrl-C waits for these
+                if len(running) == job.jobs:
+                    yield from _collect(state, running, left)
+                running[pool.submit(_work, task, options)] = task
+            while running:
+                yield from _collect(state, running, left)
     except BrokenProcessPool:  # one took too much, nobody knows which: each for itself
         for task in list(left.values()):
             yield state.keep(task, _run_alone(job, task, options))
+
+
+def _collect(
+    state: State, running: dict[Future[list[Outcome]], Task], left: dict[str, Task]
+) -> Iterator[list[Outcome]]:
+    """What is ready of what is running, one at least."""
+    ready, _ = wait(running, return_when=FIRST_COMPLETED)
+    for future in ready:
+        outcomes = future.result()
+        task = running.pop(future)
+        yield state.keep(left.pop(task.name), outcomes)
 
 
 def _run_alone(job: Job, task: Task, options: Options) -> list[Outcome]:

@@ -127,15 +127,26 @@ class State:
         for former in self.read(task.name):
             if former.name not in {outcome.name for outcome in outcomes}:
                 shutil.rmtree(self.out / former.name, ignore_errors=True)
-        files = list(dict.fromkeys(name for outcome in outcomes for name in outcome.files))
-        files = list(item.unit.files) or files
-        try:
-            digest = digest_files(item.root, files)
-        except DataError:  # gone since: to be done again, if it comes back
-            digest = ""
-        content = {"digest": digest, "files": files, "outcomes": [asdict(o) for o in outcomes]}
+        files: list[str] = []
+        if not item.unit.files:  # which the listing does not tell
+            files = list(dict.fromkeys(name for outcome in outcomes for name in outcome.files))
+        kept = [
+            {key: value for key, value in asdict(o).items() if key != "files"} for o in outcomes
+        ]
+        content = {"digest": self._digest(item, files), "files": files, "outcomes": kept}
         write_whole(self._place(task.name), json.dumps(content).encode(), lasting=False)
         return outcomes
+
+    @staticmethod
+    def _digest(item: Item, files: Sequence[str]) -> str:
+        """Of the item's files as they were listed, or else of these as they are; empty where they
+        are gone, to be done again if they come back."""
+        if item.unit.files:
+            return item.digest
+        try:
+            return digest_files(item.root, files)
+        except DataError:
+            return ""
 
     def exists(self, name: str) -> bool:
         return self._place(name).exists()
@@ -149,10 +160,7 @@ class State:
             return False
         if any(o.status == DONE and not (self.out / o.name).is_dir() for o in outcomes):
             return False
-        try:
-            return bool(content["digest"] == digest_files(item.root, content["files"]))
-        except DataError:
-            return False
+        return bool(content["digest"] and content["digest"] == self._digest(item, content["files"]))
 
     def read(self, name: str) -> list[Outcome]:
         return self._parse(self._load(name))
@@ -169,5 +177,4 @@ class State:
 
     @staticmethod
     def _parse(content: dict[str, Any]) -> list[Outcome]:
-        found: Sequence[dict[str, Any]] = content.get("outcomes", ())
-        return [Outcome(**(one | {"files": tuple(one["files"])})) for one in found]
+        return [Outcome(**one) for one in content.get("outcomes", ())]

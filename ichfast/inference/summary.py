@@ -103,7 +103,7 @@ def make_page(
 
 
 def _make_table(done: Sequence[Outcome]) -> str:
-    rows = sorted(done, key=lambda outcome: -outcome.numbers["pixels"])
+    rows = sorted(done, key=_rank, reverse=True)
     lines = [f"<tr>{''.join(_make_cells(outcome))}</tr>" for outcome in rows]
     head = (
         "<tr><th scope='col'>scan</th><th scope='col' class='number'>volume</th>"
@@ -112,6 +112,12 @@ def _make_table(done: Sequence[Outcome]) -> str:
     )
     body = "\n".join(lines)
     return f"<div class='table' tabindex='0'><table>{head}\n{body}\n</table></div>"
+
+
+def _rank(outcome: Outcome) -> tuple[bool, float]:
+    """By mL; those without after them, by pixels."""
+    ml = outcome.numbers["volume_ml"]
+    return ml is not None, outcome.numbers["pixels"] if ml is None else ml
 
 
 def _make_cells(outcome: Outcome) -> Iterator[str]:

@@ -13,7 +13,7 @@ from ichfast.errors import IchfastError
 from ichfast.files import DiskFull, report_errors, write_whole
 from ichfast.inference.inputs import Item
 from ichfast.inference.model import Model
-from ichfast.inference.outputs.nifti import write_mask, write_regular
+from ichfast.inference.outputs.nifti import FIX, write_mask, write_regular
 from ichfast.inference.result import (
     MASK,
     REGULAR,
@@ -38,10 +38,13 @@ def write_all(
     anonymous: bool,
 ) -> None:
     """Every file into the series' folder, ``result.json`` last; what could not be written for want
-    of a package or a position is in its ``not_written``."""
+    of a package or a position is in its ``not_written``. Nothing of a former time stays, so that
+    no file is beside one of another mask."""
     start = time.perf_counter()
-    with report_errors(folder):
+    with report_errors(folder, FIX):
         folder.mkdir(exist_ok=True)
+        for name in (RESULT, MASK, REGULAR, SEG, REPORT):
+            (folder / name).unlink(missing_ok=True)
     missing: dict[str, str] = {}
     write_mask(folder / MASK, series, found.mask)
     if series.grid is not None and not series.grid.is_regular():
@@ -68,11 +71,12 @@ def write_all(
         except IchfastError as error:  # the other files are there
             missing[SEG] = str(error)
     page = render_page(make_study_page(series, found, model, result, anonymous=anonymous))
-    write_whole(folder / REPORT, page.encode("utf-8", "backslashreplace"), lasting=False)
+    content = page.encode("utf-8", "backslashreplace")
+    write_whole(folder / REPORT, content, lasting=False, fix=FIX)
     result["not_written"] = missing
     result["seconds"]["write"] = time.perf_counter() - start
     text = json.dumps(result, indent=1, allow_nan=False)
-    write_whole(folder / RESULT, text.encode(), lasting=False)
+    write_whole(folder / RESULT, text.encode(), lasting=False, fix=FIX)
 
 
 def make_study_page(

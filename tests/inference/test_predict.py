@@ -18,6 +18,9 @@ import pytest
 from band import write_band_model
 from dicom_series import GEOMETRIES, write_ct_series
 
+from ichfast.errors import OutputError
+from ichfast.inference.state import Outcome, Settings
+from ichfast.inference.summary import make_page
 from ichfast.predict import main
 
 FILES = {"mask.nii.gz", "result.json", "report.html"}
@@ -139,6 +142,49 @@ def test_a_second_call_does_what_is_new_or_has_changed(
     assert "1 of 3 scans are there already" in capsys.readouterr().out
     assert len(read_results(out)) == 3
 
+    longer = write_ct_series(tmp_path / "more", patient="b")
+    longer.files[-1].rename(tmp_path / "more" / "last.dcm")
+    (tmp_path / "more" / "last.dcm").rename(tmp_path / "studies" / "b" / "last.dcm")
+    assert run(model, out, tmp_path / "studies") == 0
+    assert "2 of 3 scans are there already" in capsys.readouterr().out
+
+
+def test_no_file_stays_beside_those_of_another_mask(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_ct_series(tmp_path / "study", "both")
+    out = tmp_path / "out"
+    assert run(model, out, tmp_path / "study") == 0
+    assert (out / only(out)["name"] / "mask_regular.nii.gz").exists()
+
+    def stop(*_: object) -> None:
+        raise OutputError("no page")
+
+    write_ct_series(tmp_path / "study", "both", shape=(72, 72))
+    monkeypatch.setattr("ichfast.inference.write.write_regular", stop)
+    assert run(model, out, tmp_path / "study") == 1
+    (folder,) = (path for path in out.iterdir() if path.is_dir() and path.name != ".state")
+    assert [path.name for path in folder.iterdir()] == ["mask.nii.gz"]
+
+
+def test_a_file_that_goes_while_it_is_listed_costs_its_own_series_alone(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ichfast.data.layouts.dicom_folder import DicomFolder
+
+    gone = write_ct_series(tmp_path / "studies" / "a", patient="a").files[3]
+    write_ct_series(tmp_path / "studies" / "b", patient="b")
+    list_units = DicomFolder.list_units
+
+    def lose(self: Any, *args: Any, **options: Any) -> Any:
+        units = list_units(self, *args, **options)
+        gone.unlink()
+        return units
+
+    monkeypatch.setattr(DicomFolder, "list_units", lose)
+    assert run(model, tmp_path / "out", tmp_path / "studies") == 1
+    assert only(tmp_path / "out")["patient"] == "b"
+
 
 def test_a_killed_run_goes_on(model: Path, tmp_path: Path) -> None:
     for patient in "abcdef":
@@ -236,6 +282,21 @@ def test_anonymous_leaves_out_names_ids_and_paths(model: Path, tmp_path: Path) -
             assert not [word for word in secrets if word.encode() in data], path
     assert run(model, out, *inputs, "--anonymous") == 1  # the same name again
     assert only(out)["name"] == result["name"]
+
+
+def test_the_index_has_the_largest_volume_first() -> None:
+    volumes = {"fine": (900, 20.0), "coarse": (300, 30.0), "unknown": (5000, None)}
+    outcomes = [
+        Outcome(
+            name,
+            "done",
+            numbers={"pixels": pixels, "volume_ml": ml, "volume": "", "components": 1}
+            | {"slices": 9, "scan": "", "warnings": ""},
+        )
+        for name, (pixels, ml) in volumes.items()
+    ]
+    page = make_page(outcomes, [], [], Settings("m", "0", anonymous=False, force=False))
+    assert re.findall(r"'>(\w+)</a>", page) == ["coarse", "fine", "unknown"]
 
 
 def test_text_of_headers_is_escaped(model: Path, tmp_path: Path) -> None:
