@@ -32,6 +32,7 @@ from ichfast.data.slabs import measure_slabs, pixel_area
 from ichfast.data.slices import SliceSet
 from ichfast.errors import IchfastError
 from ichfast.evaluation.calibrate import (
+    FINE,
     LARGEST,
     LEVEL,
     POSSIBLE,
@@ -42,6 +43,7 @@ from ichfast.evaluation.calibrate import (
     fit_interval,
     fit_scan_score,
     fit_temperature,
+    refine,
 )
 from ichfast.evaluation.calibration import ScanScore, VolumeInterval
 from ichfast.inference.model import Model, load_model
@@ -84,14 +86,15 @@ class Measured:
     """K scans. Grids are the network's and the scan's own."""
 
     logits: NDArray[np.int64]  # (K, 2, B) pixels of the network's grid, as `count_logits` has them
+    fine: NDArray[np.int64]  # (K, B) those of the finer grid that a run counts volumes on
     native: NDArray[np.int64]  # (K, B) those of the scan's own grid
     truth: NDArray[np.float64]  # (K, 2) mL of the mask on either grid
-    ml: NDArray[np.float64]  # (K, 2) of a pixel on either grid
+    ml: NDArray[np.float64]  # (K, 2) of a pixel, of the finer grid and of the scan's own
 
     @cached_property
     def above(self) -> NDArray[np.int64]:
         """(K, 2, B) pixels in each bin and those above it, on either grid."""
-        counts = np.stack([self.logits.sum(1), self.native], 1)
+        counts = np.stack([self.fine, self.native], 1)
         return counts[:, :, ::-1].cumsum(2)[:, :, ::-1]
 
     def find_volumes(self, logit: float) -> NDArray[np.float64]:
@@ -170,9 +173,8 @@ def measure(model: Model, chosen: Recipe, folder: Path, scans: int) -> Measured:
     return Measured(*(np.array(column) for column in zip(*rows, strict=True)))
 
 
-def measure_scan(
-    model: Model, series: Series
-) -> tuple[NDArray[np.int64], NDArray[np.int64], list[float], list[float]]:
+def measure_scan(model: Model, series: Series) -> tuple[Any, ...]:
+    """A row of `Measured`."""
     slabs, area = measure_slabs(series.positions), pixel_area(series.spacing)
     assert slabs is not None
     assert area is not None
@@ -190,17 +192,25 @@ def measure_scan(
         spacings=(series.spacing,) * len(series),
     )
     logits = count_logits(model.network, slices, batch_size=len(series))
-    native = np.zeros(logits.shape[1], np.int64)
+    image, _ = slices.batch(every)
+    with torch.inference_mode():
+        fine = count_bins(refine(model.network.segment(image)).numpy())
+    native = np.zeros_like(fine)
     for _, probability in model.segment_series(series):
         sure = probability.astype(np.float64).clip(1e-12, 1 - 1e-12)
-        found = np.log(sure / (1 - sure)).clip(-LARGEST, LARGEST)
-        places = np.round((found + LARGEST) * STEPS).astype(np.int64)
-        native += np.bincount(places.ravel(), minlength=len(native))
+        native += count_bins(np.log(sure / (1 - sure)))
     _, rows, columns = series.stored.shape
     own = area * slabs[0] / 1000
-    ml = [own / model.measure_pixel(rows, columns, series.spacing), own]
+    of_grid = own / model.measure_pixel(rows, columns, series.spacing)
     assert series.mask is not None
-    return logits, native, [int(masks.sum()) * ml[0], int(series.mask.sum()) * ml[1]], ml
+    truth = [int(masks.sum()) * of_grid, int(series.mask.sum()) * own]
+    return logits, fine, native, truth, [of_grid / FINE**2, own]
+
+
+def count_bins(logits: NDArray[Any]) -> NDArray[np.int64]:
+    """(B,) logits in each bin of `count_logits`."""
+    places = np.round((logits.clip(-LARGEST, LARGEST) + LARGEST) * STEPS).astype(np.int64)
+    return np.bincount(places.ravel(), minlength=2 * LARGEST * STEPS + 1)
 
 
 def cover(measured: Measured, calibrate: int, splits: int) -> dict[str, Any]:

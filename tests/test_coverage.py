@@ -25,7 +25,8 @@ def make_measured(scans: int) -> Measured:
         native.append(np.bincount(places, minlength=BINS))
         truth.append([blood / 1000] * 2)
     ml = np.full((scans, 2), 1 / 1000)
-    return Measured(np.array(logits), np.array(native), np.array(truth), ml)
+    counts = np.array(native)
+    return Measured(np.array(logits), counts, counts, np.array(truth), ml)
 
 
 def test_volumes_above_a_logit() -> None:

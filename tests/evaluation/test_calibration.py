@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from slice_sets import slice_set
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ichfast.errors import DataError
 from ichfast.evaluation.calibrate import (
@@ -239,13 +240,35 @@ def test_pixels_are_counted_and_become_millilitres() -> None:
     model = Bright()
     counts = count_pixels(model, slices, 0.5, 2.0, batch_size=7)
     image, target = slices.batch(range(len(slices)))
-    probability = (model.segment(image) / 2).sigmoid()
+    fine = F.interpolate(model.segment(image), (32, 32), mode="bilinear", align_corners=False)
+    probability = (fine / 2).sigmoid()
     assert counts[:, 0].tolist() == target.sum((1, 2, 3)).tolist()
-    assert counts[:, 2].tolist() == (probability > 0.9).sum((1, 2, 3)).tolist()
-    assert counts[:, 3].tolist() == (probability > 0.1).sum((1, 2, 3)).tolist()
+    assert counts[:, 1].tolist() == ((fine > 0).sum((1, 2, 3)) / 16).tolist()
+    assert counts[:, 2].tolist() == ((probability > 0.9).sum((1, 2, 3)) / 16).tolist()
+    assert counts[:, 3].tolist() == ((probability > 0.1).sum((1, 2, 3)) / 16).tolist()
     scans = gather_scans(slices, counts)
     assert scans.blood.tolist() == [bool(i % 2) for i in range(20)]
     assert np.allclose(scans.volumes, 3 * scans.pixels * 2 * 3 * 5 / 1000)
+
+
+def test_volumes_at_calibration_are_those_at_inference() -> None:
+    """Of a net whose logits are single peaks, which interpolation cuts off."""
+    slices = make_slices()
+    peaks = torch.zeros(8, 8)
+    peaks[::2, ::2] = 3.0
+
+    class Peaks(Bright):
+        def segment(self, image: Tensor) -> Tensor:
+            return (peaks - 2.0).expand(image.shape)
+
+    counts = count_pixels(Peaks(), slices, 0.5, 1.0, batch_size=16)
+    for side in (24, 40, 41):
+        own = F.interpolate(
+            (peaks - 2.0)[None, None], (side, side), mode="bilinear", align_corners=False
+        )
+        share = (own > 0).double().mean().item()
+        assert counts[0, 1] / 64 == pytest.approx(share, abs=0.06)
+    assert (peaks > 2).double().mean().item() > share + 0.1
 
 
 def test_one_scan_of_each_patient_counts() -> None:
@@ -256,7 +279,7 @@ def test_one_scan_of_each_patient_counts() -> None:
     assert len(scans.blood) == 10
     assert not scans.blood.any()  # the second ones bleed
     named = replace(pairs, subtypes=(("subdural",), *[()] * 59))
-    assert gather_scans(named, np.zeros((60, 4), np.int64)).blood.tolist() == [True] + [False] * 9
+    assert gather_scans(named, np.zeros((60, 4))).blood.tolist() == [True] + [False] * 9
 
 
 def test_a_whole_calibration_survives_its_json() -> None:
