@@ -51,6 +51,13 @@ def find_toolkit() -> "tuple[Path, str] | None":
     return (folder, release[1]) if release else None
 
 
+def pass_to_host(*flags: str) -> list[str]:
+    """For nvcc, which hands them to the host's compiler through a shell, and splits them at commas:
+    those with a path that such a way would change (spaces, brackets) are left out."""
+    plain = [flag for flag in flags if re.fullmatch(r"[\w./=+@%:-]+", flag)]
+    return [f"-Xcompiler={','.join(plain)}"] if plain else []
+
+
 def check_compiler() -> None:
     """End the build where Python's headers are missing, or a C++ compiler that knows C++20."""
     if not Path(sysconfig.get_path("include"), "Python.h").exists():
@@ -185,9 +192,7 @@ def main() -> None:
                 [*map(str, sorted(Path("csrc/cuda").glob("*.cu")))],
                 include_dirs=[include],
                 define_macros=built_for,
-                extra_compile_args={
-                    "nvcc": [*NVCC_FLAGS, *flags, f"-Xcompiler={HIDDEN},{relative}"]
-                },
+                extra_compile_args={"nvcc": [*flags, *NVCC_FLAGS, *pass_to_host(HIDDEN, relative)]},
                 py_limited_api=True,  # no Python in it
             )
         )

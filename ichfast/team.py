@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ichfast.errors import IchfastError, RecipeError, TeamError
+from ichfast.heartbeat import keep_contact
 from ichfast.terminal import tolerate
 
 if TYPE_CHECKING:  # some builds of torch have none of it
@@ -201,7 +202,8 @@ def join_team() -> Iterator[Team]:
             world_size=size,
             timeout=PATIENCE,
         )
-    yield Team(rank, size, store=store, **about)
+    with keep_contact(store, rank, size, complain):
+        yield Team(rank, size, store=store, **about)
     dist.destroy_process_group()  # after an error the others may be gone, and this would wait
 
 

@@ -1,6 +1,7 @@
 """``python -m ichfast.train``: train a model, evaluate it, write its report."""
 
 import argparse
+import secrets
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -258,7 +259,9 @@ def claim(folder: RunFolder, team: Team, restarted: bool) -> None:
 
 def name_folder(options: argparse.Namespace) -> Path:
     name = options.recipe.stem if options.recipe else choose_preset(options)[0]
-    return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    # Of runs that start together, each has one of its own.
+    unique = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+    return Path("runs") / f"{name}-{unique}"
 
 
 def conclude(folder: Path, metrics: dict[str, Any], team: Team = ALONE) -> int:

@@ -79,6 +79,7 @@ def load_slices(
 
 def find_layout(root: Path) -> Layout:
     """The layout of a data set's folder, or of the set that a pool was made from."""
+    root = Path(root)
     if (root / MANIFEST).is_file():
         return get_layout(Pool(root).arguments["layout"], root)
     return detect_layout(root)

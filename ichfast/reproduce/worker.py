@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ichfast.command import is_out_of_memory
 from ichfast.data import load_slices
 from ichfast.errors import IchfastError, OutputError
 from ichfast.processes import end_with_parent
@@ -51,7 +52,9 @@ def answer(cell: Cell, out: Path, load: Load) -> tuple[str, str]:
         return "failed", str(error)
     except OSError as error:  # of the phantom, of the log, of torch's own files
         return "no output", f"{error.strerror or error}: {error.filename or out}"
-    except Exception:
+    except Exception as error:
+        if is_out_of_memory(error):
+            return "failed", "memory ran out: take fewer --jobs, or a smaller data.size"
         return "failed", traceback.format_exc().strip()
     test = metrics["test"]
     score = None if test is None else test["dice"]["pooled"]

@@ -1,5 +1,6 @@
 """The run folder: who may use it, and files that are written whole or not at all."""
 
+import contextlib
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -7,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from ichfast.errors import CheckpointError, OutputError
+from ichfast.errors import CheckpointError, IchfastError, OutputError
 from ichfast.files import (
     PARTIAL,
     DiskFull,
@@ -32,7 +33,8 @@ FILES = {RECIPE, LOG, CHECKPOINT, METRICS, WEIGHTS, EXAMPLES, SLICES}
 
 class RunFolder:
     """A run's folder, held by one process while the ``with`` block lasts. With ``tensorboard``, the
-    log is in event files too."""
+    log is in event files too. A run that is refused before its first epoch leaves no folder that
+    was not there."""
 
     def __init__(self, path: Path, *, resume: bool, tensorboard: bool = False) -> None:
         self.path = path
@@ -46,7 +48,7 @@ class RunFolder:
     def __enter__(self) -> Self:
         with ExitStack() as stack, self._advise():
             with report_errors(self.path):
-                self.path.mkdir(parents=True, exist_ok=True)
+                self._made = make_folders(self.path)
             stack.enter_context(lock(self.path / LOCK))
             with report_errors(self.path):
                 for partial, name in find_partials(self.path):
@@ -63,7 +65,18 @@ class RunFolder:
     ) -> None:
         if self.events:
             self.events.close()
+        if isinstance(error, IchfastError) and self._made:
+            self._remove()
         self._held.close()
+
+    def _remove(self) -> None:
+        """This folder and those above it that were made for it, as far as they hold nothing."""
+        if {file.name for file in self.path.iterdir()} <= {LOCK, RECIPE}:
+            with contextlib.suppress(OSError):  # another process may have begun to use them
+                (self.path / RECIPE).unlink(missing_ok=True)
+                (self.path / LOCK).unlink()
+                for folder in self._made:
+                    folder.rmdir()
 
     def claim(self) -> None:
         """Raise unless the folder is free for a new run. A run that was killed before its first
@@ -116,6 +129,13 @@ class RunFolder:
                 + ("Make room" if isinstance(error, DiskFull) else "Fix that")
                 + (f" and resume with --resume {self.path}." if kept else " and start again.")
             ) from error.__cause__
+
+
+def make_folders(path: Path) -> list[Path]:
+    """The folder and those above it that are missing; which were made, innermost first."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    return missing
 
 
 def import_events() -> "type[Events]":

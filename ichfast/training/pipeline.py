@@ -13,7 +13,8 @@ import torch.utils.deterministic
 from safetensors.torch import save as to_safetensors
 
 from ichfast import models
-from ichfast.errors import CheckpointError, DivergedError
+from ichfast.data.residence import measure_free_memory
+from ichfast.errors import CheckpointError, DivergedError, RecipeError
 from ichfast.evaluation import evaluate, find_intervals, pick_examples, tabulate
 from ichfast.models import ReducedUNet
 from ichfast.team import ALONE, Team
@@ -25,7 +26,8 @@ from ichfast.training.forward import choose_precision
 from ichfast.training.host import avoid_denormals, keep_heap
 from ichfast.training.loop import train
 from ichfast.training.parts import Parts, load_parts
-from ichfast.training.recipe import Recipe, to_toml
+from ichfast.training.recipe import Recipe, to_literal, to_toml
+from ichfast.training.settings import ModelSettings
 from ichfast.training.strategy import make_strategy
 from ichfast.versions import list_versions
 
@@ -134,8 +136,23 @@ def find_end(folder: RunFolder, epochs: int) -> tuple[str, str | None] | None:
 def make_model(recipe: Recipe, device: torch.device) -> ReducedUNet:
     """The recipe's model as its seed makes it."""
     kind, settings = make_strategy(recipe).model, recipe.model
+    check_memory(kind, settings)
     model = models.build(kind, settings.channels, recipe.training.seed, settings.convolutions)
     return model.to(device)
+
+
+def check_memory(kind: str, settings: ModelSettings) -> None:
+    """Raise where the weights alone, with gradients and Adam's two moments, are more than the
+    memory that is free: a process that takes more ends without a word."""
+    with torch.device("meta"):
+        model = models.weights.MODELS[kind](settings.channels, settings.convolutions)
+    needed, free = 4 * sum(p.nbytes for p in model.parameters()), measure_free_memory()
+    if needed > free > 0:
+        raise RecipeError(
+            f"model.channels = {to_literal(settings.channels)}: weights, gradients and moments "
+            f"need {needed / 2**30:,.1f} GiB, and {free / 2**30:,.1f} GiB of memory are free; "
+            "lower model.channels or model.convolutions."
+        )
 
 
 def describe_end(

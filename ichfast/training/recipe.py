@@ -73,12 +73,15 @@ class Recipe(Settings):
             )
         if self.data.window[1] <= 1:
             raise RecipeError(f"data.window: width {self.data.window[1]} must be above 1 HU.")
-        narrowest = self.data.window[1] / self.augmentation.width
-        if narrowest <= 1:
-            raise RecipeError(
-                f"augmentation.width = {self.augmentation.width}: the window's width would fall to "
-                f"{narrowest:g} HU; it must stay above 1."
-            )
+        narrowest = self.data.window[1]
+        for section in ("augmentation", "strong"):  # one on top of the other
+            width = getattr(self, section).width
+            narrowest /= width
+            if narrowest <= 1:
+                raise RecipeError(
+                    f"{section}.width = {width}: the window's width would fall to "
+                    f"{narrowest:g} HU; it must stay above 1."
+                )
         _check_optimizer(self)
         _check_folds(self.data)
         if self.data.labelled_share < 1 and self.data.split_by == "slice":

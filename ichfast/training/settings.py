@@ -24,6 +24,8 @@ LEVELS = 13
 """at most: then the deepest is one pixel of the largest slice"""
 SIDE = 4096
 """of the largest slice: beyond any CT"""
+BATCH = 65_536
+"""slices of the largest batch"""
 
 
 def key(default: Any, meaning: str, **limits: Any) -> Any:
@@ -35,7 +37,8 @@ def key(default: Any, meaning: str, **limits: Any) -> Any:
 
 
 def check_text(value: str) -> str:
-    if "\0" in value:
+    """A folder's name that a recipe, a text in UTF-8, can hold."""
+    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
         raise PydanticCustomError("string_unicode", "")
     return value
 
@@ -122,7 +125,9 @@ class SupervisedSettings(Settings):
     cross_entropy: float = key(
         0.0, "weight of the binary cross-entropy beside the Tversky loss", ge=0
     )
-    batch_size: int = key(16, "slices per batch (Adam), or at most per micro-batch (L-BFGS)", ge=1)
+    batch_size: int = key(
+        16, "slices per batch (Adam), or at most per micro-batch (L-BFGS)", ge=1, le=BATCH
+    )
     draws: int = key(
         0, "labelled slices drawn for an epoch of Adam; 0: each once", ge=0, le=10_000_000
     )
@@ -132,7 +137,7 @@ class SupervisedSettings(Settings):
 
 
 class UnsupervisedSettings(Settings):
-    batch_size: int = key(16, "unlabelled slices per update", ge=1)
+    batch_size: int = key(16, "unlabelled slices per update", ge=1, le=BATCH)
     ratio: float = key(
         1.0,
         "unlabelled slices of an unsupervised epoch, per labelled slice of an epoch",
@@ -308,4 +313,4 @@ class ComputeSettings(Settings):
 
 class EvaluationSettings(Settings):
     threshold: float = key(0.5, "probability above which a pixel is haemorrhage", ge=0, le=1)
-    batch_size: int = key(16, "slices per batch", ge=1)
+    batch_size: int = key(16, "slices per batch", ge=1, le=BATCH)

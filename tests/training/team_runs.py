@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -19,7 +20,7 @@ import torch  # noqa: E402
 from tiny_runs import parts, tiny  # noqa: E402
 from torch import nn  # noqa: E402
 
-from ichfast import models, train  # noqa: E402
+from ichfast import heartbeat, models, train  # noqa: E402
 from ichfast.errors import DataError, IchfastError  # noqa: E402
 from ichfast.evaluation import evaluate  # noqa: E402
 from ichfast.losses import TverskyBCELoss, TverskyLoss  # noqa: E402
@@ -192,10 +193,24 @@ def failing(folder: Path) -> int:
     return train.main(["--out", str(folder / "run")])
 
 
+def stopped(folder: Path) -> None:
+    """One of the processes is stopped for a while, and another waits for it."""
+    heartbeat.PULSE, heartbeat.SILENT = 0.2, 1.0
+    with join_team() as team:
+        team.any(False)
+        if team.rank == 1:
+            wake = f"sleep 3; kill -CONT {os.getpid()}"
+            subprocess.Popen(["sh", "-c", wake], start_new_session=True)
+            os.kill(os.getpid(), signal.SIGSTOP)
+            time.sleep(1)
+        team.any(False)
+
+
 TASKS: dict[str, Callable[[Path], int | None]] = {
     "runs": runs,
     "killed": killed,
     "failing": failing,
+    "stopped": stopped,
 }
 
 if __name__ == "__main__":

@@ -255,6 +255,15 @@ def test_an_error_of_one_process_names_it(tmp_path: Path) -> None:
     ]
 
 
+def test_a_stopped_process_is_named(tmp_path: Path) -> None:
+    result = torchrun(2, "stopped", str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("process ")]
+    assert len(lines) == 2
+    assert lines[0].startswith("process 1 of 2 has given no sign of life for 1 s")
+    assert lines[1] == "process 1 of 2 is there again"
+
+
 @pytest.mark.parametrize("count", [4, 7, 16])
 def test_shares_are_even_and_cover_the_batch(count: int) -> None:
     shares = [list(range(count))[Team(rank, 4).share(count)] for rank in range(4)]
