@@ -86,7 +86,7 @@ def test_more_weights_than_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 def test_batch_normalisation_with_one_value(tmp_path: Path) -> None:
     deep = ("model.channels=[2,2,2,2,2]", "supervised.optimizer=adam", "supervised.batch_size=1")
-    with pytest.raises(RecipeError, match="one value per channel.*raise data.size"):
+    with pytest.raises(RecipeError, match=r"one value per channel.*raise data\.size"):
         tiny_runs.start(tmp_path / "run", *deep)
 
 
