@@ -27,6 +27,10 @@ CUDA_VENV := .venv-cuda
 CUDA_TORCH ?= torch==2.11.0
 CUDA_BUILD := $(CURDIR)/build/cuda
 
+# Whoever has clang.
+CLANGXX := $(shell command -v clang++)
+FUZZ_SECONDS ?= 120
+
 ASAN_BUILD := $(CURDIR)/build/asan
 SANITIZE := -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all
 
@@ -35,7 +39,7 @@ SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 unexport LOG  # of tools/stage, whatever the shell has under that name
 
 .DELETE_ON_ERROR:
-.PHONY: train test test-asan check lint types cpp cuda-venv check-cuda gpu-check bench clean FORCE
+.PHONY: train test test-asan fuzz check lint types cpp cuda-venv check-cuda gpu-check bench clean FORCE
 
 train: $(VENV)/built
 	@tools/stage train 'phantom, training, report; 1 to 4 minutes on two cores' $(RUN) -m ichfast.train $(ARGS)
@@ -52,6 +56,15 @@ test-asan: $(VENV)/tested
 	@rm -rf $(ASAN_BUILD)/lib && mkdir -p $(ASAN_BUILD)
 	@LOG=$(ASAN_BUILD)/log CFLAGS='$(SANITIZE)' LDFLAGS='$(SANITIZE)' ICHFAST_CUDA=0 tools/stage asan-build 'usually 2 minutes on one core' $(RUN) setup.py build --build-base $(ASAN_BUILD) --build-lib $(ASAN_BUILD)/lib
 	@find=$${CXX:-c++}' -print-file-name='; tools/stage asan-tests 'usually 1 minute' env LD_PRELOAD="$$($${find}libasan.so) $$($${find}libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=1 PYTHONPATH=$(ASAN_BUILD)/lib $(VENV)/bin/pytest -n 2 --capture=sys tests/ops $(ARGS)
+
+# libFuzzer on the walk over DICOM headers, then every input of its corpus through pydicom; hours by
+# hand: make fuzz FUZZ_SECONDS=7200. clang alone lacks libFuzzer: its libclang-rt has it.
+fuzz: $(VENV)/tested
+ifeq ($(CLANGXX),)
+	@echo "fuzz: not run, since no clang++ was found (apt-get install clang libclang-rt-14-dev)"
+else
+	@CLANGXX='$(CLANGXX)' tools/stage fuzz '$(FUZZ_SECONDS) s, and half a minute around them' $(RUN) tools/fuzz.py --seconds $(FUZZ_SECONDS)
+endif
 
 check: lint types cpp
 
