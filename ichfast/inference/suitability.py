@@ -1,5 +1,6 @@
 """Whether a series is what the models were made for: a plain axial CT of a whole head."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,16 @@ OTHER_PARTS = (
     "AORTA", "CAROTID",
 )  # fmt: skip
 """of DICOM's list (PS3.16 annex L); a text that names one of HEAD_PARTS too is a head"""
+SHORT = 4  # letters
+NO_AGENT = ("", "0", "NO", "NONE", "N", "NEIN", "KEIN", "KEINE")
+WITHOUT_AGENT = {
+    "W/O", "WO", "WITHOUT", "NATIVE", "NATIV", "OHNE", "NON-CONTRAST", "NONCONTRAST", "NON",
+    "SANS", "PRE-CONTRAST", "C-", "NCCT", "UNENHANCED",
+}  # fmt: skip
+WITH_AGENT = {
+    "CTA", "ANGIO", "ANGIOGRAPHY", "CONTRAST", "W/CONTRAST", "POST-CONTRAST", "POSTCONTRAST",
+    "CONTRASTED", "ENHANCED", "C+", "CE", "KM", "PERFUSION",
+}  # fmt: skip
 TAGS = (
     "BodyPartExamined", "StudyDescription", "SeriesDescription", "ProtocolName",
     "ContrastBolusAgent",
@@ -79,7 +90,8 @@ def find_doubts(series: Series, facts: Facts) -> list[str]:
 def find_warnings(series: Series, facts: Facts) -> list[str]:
     """What a reader of the result should know; the series is segmented all the same."""
     found = []
-    if facts.contrast or _is_enhanced(facts.description):
+    agent = facts.contrast.upper() not in NO_AGENT
+    if agent or _is_enhanced(facts.description):
         found.append("contrast agent was given: vessels and enhancing tissue look like blood")
     if series.grid is not None and series.grid.file_forms is not None and _is_tilted(series):
         found.append(
@@ -110,9 +122,15 @@ def _doubt_part(facts: Facts) -> list[str]:
         words = text.upper()
         if any(part in words for part in HEAD_PARTS):
             return []
-        if other := next((part for part in OTHER_PARTS if part in words), None):
+        if other := next((part for part in OTHER_PARTS if _names(words, part)), None):
             return [f"{name} names {other}, not the head"]
     return []
+
+
+def _names(words: str, part: str) -> bool:
+    """A short part as a word of its own: a leg is in every college."""
+    pattern = part if len(part) > SHORT else f"(?<![A-Z]){part}S?(?![A-Z])"
+    return re.search(pattern, words) is not None
 
 
 def _doubt_pixels(series: Series) -> list[str]:
@@ -163,9 +181,6 @@ def _doubt_pixels(series: Series) -> list[str]:
 
 
 def _is_enhanced(description: str) -> bool:
-    words = description.upper().replace(",", " ").split()
-    without = {"W/O", "WITHOUT", "NATIVE", "OHNE", "NON-CONTRAST", "NONCONTRAST", "SANS"}
-    return not without.intersection(words) and any(
-        word in {"CTA", "ANGIO", "ANGIOGRAPHY", "POST-CONTRAST", "C+", "CE", "PERFUSION"}
-        for word in words
-    )
+    text = description.upper().replace("NO CONTRAST", "W/O")
+    words = set(re.split(r"[\s,;()_]+", text))
+    return not words & WITHOUT_AGENT and bool(words & WITH_AGENT)

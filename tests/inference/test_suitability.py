@@ -30,6 +30,8 @@ def series(tmp_path: Path) -> Series:
         ("CHEST", "", "CHEST"),
         ("", "CT Abdomen/Pelvis", "ABDOMEN"),
         ("cspine", "", "SPINE"),
+        ("", "College of pharmacy, whiplash", ""),
+        ("", "CT_HIPS", "HIP"),
     ],
 )
 def test_the_part_of_the_body(series: Series, part: str, description: str, other: str) -> None:
@@ -43,6 +45,11 @@ def test_the_part_of_the_body(series: Series, part: str, description: str, other
         ("", "CT Head without contrast", False),
         ("", "CT HEAD W/O", False),
         ("", "CTA head", True),
+        ("", "CT head with contrast", True),
+        ("", "Schädel mit KM", True),
+        ("", "Schädel ohne KM", False),
+        ("", "CT head no contrast", False),
+        ("NONE", "CT head", False),
         ("Iohexol 300", "", True),
         ("", "Head CE", True),
         ("", "CT head", False),
