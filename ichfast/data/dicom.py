@@ -32,7 +32,7 @@ def read_image(path: Path) -> Image:
             return make_image(header, _read_native_pixels(file, header), None)
         if header.transfer_syntax == DeflatedExplicitVRLittleEndian:
             return make_image(header, _read_deflated_pixels(file, header), None)
-        data = read_slice_file(file)
+        data = read_slice_file(file, header)
     if header.transfer_syntax == ExplicitVRBigEndian:
         return make_image(header, _read_big_endian_pixels(data, header), None)
     name = decoders.choose(header.transfer_syntax)  # first: it names what is not read at all
@@ -59,7 +59,7 @@ def compare_decoders(path: Path) -> list[list[str]]:
         header = scan_open_file(file, path)
         if header.transfer_syntax in NATIVE + REWRITTEN:
             return []
-        data = read_slice_file(file)
+        data = read_slice_file(file, header)
     return decoders.compare(_read_stream(data, header), header)
 
 

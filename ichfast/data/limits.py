@@ -13,6 +13,7 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
+from ichfast.data.image import Header
 from ichfast.data.problems import Refused
 from ichfast.errors import DataError
 
@@ -22,8 +23,8 @@ RATIO = 100
 """and how many times its own size more: gzip halves a CT, and a drawn one shrinks to a fiftieth"""
 SCAN = 4 << 30
 """bytes of the voxels of one scan or file"""
-SLICE_FILE = 256 << 20
-"""bytes of a file with one slice that is read as a whole: four times the largest picture"""
+BESIDE = 4 << 20
+"""bytes that a file with one slice, where it is read as a whole, has beside twice its pixels"""
 FRAMES = 1 << 14
 """of one file; every one takes the better part of a millisecond"""
 LINE = 1 << 20
@@ -83,10 +84,11 @@ def check_lines(file: BinaryIO, path: Path) -> None:
     file.seek(0)
 
 
-def read_slice_file(file: BinaryIO) -> bytes:
-    """All of a file that holds one slice."""
-    size = os.fstat(file.fileno()).st_size
-    if size > SLICE_FILE:
-        raise Refused(f"{size:,} bytes for one slice; {SLICE_FILE:,} can be read")
+def read_slice_file(file: BinaryIO, header: Header) -> bytes:
+    """All of a file that holds one slice, compressed or not."""
+    size, pixels = os.fstat(file.fileno()).st_size, header.rows * header.columns
+    most = header.data_offset + 2 * pixels * header.bits_allocated // 8 + BESIDE
+    if size > most:
+        raise Refused(f"{size:,} bytes for one slice; {most:,} can be read")
     file.seek(0)
     return file.read()

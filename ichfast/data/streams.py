@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import BinaryIO
 
 import numpy as np
-from pydicom.encaps import parse_basic_offsets, parse_fragments
+from pydicom.encaps import parse_basic_offsets
 from pydicom.uid import (
     HTJ2K,
     JPEG2000,
@@ -48,6 +48,9 @@ _START_OF_FRAME: dict[str, bytes] = {
 _OTHER_SEGMENTS = {0xC4, 0xDB, 0xDD, 0xF8, 0xFE, *range(0xE0, 0xF0)}
 
 _JPEG_2000 = (JPEG2000Lossless, JPEG2000, HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2K)
+
+# Writers make one fragment of a frame, or cut it into pieces of some kilobytes.
+_FRAGMENTS, _FRAGMENTS_OF_A_FRAME = 1 << 14, 16
 
 _SEVERAL = "compressed pixel data is not one frame"
 
@@ -119,7 +122,7 @@ def _find_fragments(
     """The basic offset table and where the fragments lie: (offset, length) in the file. At `begin`
     is the PixelData element (PS3.5 A.4): an offset table, fragments, a delimiter.
 
-    pydicom takes tables of any length and fragments that reach beyond the file, and needs no
+    pydicom takes tables of any length, fragments without end or beyond the file's, and needs no
     delimiter.
     """
     file.seek(begin)
@@ -133,22 +136,22 @@ def _find_fragments(
     file.seek(begin + 12)
     try:
         offsets = parse_basic_offsets(file)
-        end = file.tell()
-        _, starts = parse_fragments(file)
     except struct.error:  # it reads less than it unpacks
         raise Refused(TRUNCATED) from None
     except ValueError:
         raise Refused(f"{DAMAGED} (fragments)") from None
-    if starts:
-        file.seek(starts[-1] + 4)
-        end = starts[-1] + 8 + int.from_bytes(file.read(4), "little")
-    file.seek(end)
-    delimiter = file.read(8)
-    if len(delimiter) < 8:
+    at, found = file.tell(), list[tuple[int, int]]()
+    while len(item := file.read(8)) == 8 and item[:4] == b"\xfe\xff\x00\xe0":
+        length = int.from_bytes(item[4:], "little")
+        if length == 0xFFFFFFFF or len(found) == _FRAGMENTS + _FRAGMENTS_OF_A_FRAME * frames:
+            raise Refused(f"{DAMAGED} (fragments)")
+        found.append((at + 8, length))
+        at = file.seek(length, 1)
+    if len(item) < 8:
         raise Refused(TRUNCATED)
-    if delimiter != b"\xfe\xff\xdd\xe0\0\0\0\0":
+    if item != b"\xfe\xff\xdd\xe0\0\0\0\0":
         raise Refused(f"{DAMAGED} (fragments)")
-    return offsets, [(a + 8, b - a - 8) for a, b in pairwise([*starts, end])]
+    return offsets, found
 
 
 def _check_jpeg(data: bytes, header: Header) -> Stream:

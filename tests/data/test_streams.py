@@ -61,7 +61,8 @@ REFUSED = {
     "a fragment beyond the end": (START + TABLE + item(b"ab", 1000) + END, "truncated"),
     "a fragment without length": (START + TABLE + item(b"ab", 2**32 - 1) + END, "fragments"),
     "another tag": (START + TABLE + item(b"ab") + b"\x10\0\x20\0" + bytes(4) + END, "fragments"),
-    "half a header": (START + TABLE + item(b"ab") + item(b"")[:6], "fragments"),
+    "half a header": (START + TABLE + item(b"ab") + item(b"")[:6], "truncated"),
+    "fragments without end": (START + TABLE + 20_000 * item(b"") + END, "fragments"),
 }
 
 
