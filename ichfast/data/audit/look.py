@@ -17,6 +17,7 @@ from ichfast.data.enhanced import EnhancedFile, Picture
 from ichfast.data.headers import NATIVE, EnhancedCT, scan_header
 from ichfast.data.image import Header, Image
 from ichfast.data.layouts import find_unaudited
+from ichfast.data.plausible import Census, take_census
 from ichfast.data.problems import Refused, refuse_failures
 from ichfast.data.series import AIR_HU
 from ichfast.data.stacks import Frame, make_frame
@@ -35,6 +36,7 @@ class Look:
     possible: list[str]  # of quirks that only the pixels can confirm
     # Hash of the upright HU; None for an empty picture, as all of those are alike.
     pixels: int | None = None
+    census: Census | None = None  # of the pixels
     # Where decoders disagree: DISAGREE or ROUND, and the sides ("a, b / c").
     decoders: tuple[str, str] | None = None
 
@@ -78,6 +80,8 @@ def _look(path: Path, file: EnhancedFile | None, picture: Picture, pixels: bool)
         return Look(header, own, position, *find_quirks(quirks.IMAGE_QUIRKS, image))
     image = file.read_image(picture.number) if file else read_image(path)
     found = list(quirks.correct(image))
+    rescale = np.array([image.slope]), np.array([image.intercept])
+    census = take_census(image.stored[None], *rescale, image.padding)
     code = _hash(image, own)
     groups: list[list[str]] = []
     if header.transfer_syntax not in NATIVE:
@@ -86,7 +90,8 @@ def _look(path: Path, file: EnhancedFile | None, picture: Picture, pixels: bool)
     if len(groups) > 1:
         name = ROUND if header.transfer_syntax in decoders.INEXACT else DISAGREE
         differ = name, " / ".join(map(", ".join, groups))
-    return Look(header, own, position, found if code else [*found, EMPTY], [], code, differ)
+    found = found if code else [*found, EMPTY]
+    return Look(header, own, position, found, [], code, census, differ)
 
 
 def _check_size(header: Header, size: int) -> None:

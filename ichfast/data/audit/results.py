@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from ichfast.data import quirks
+from ichfast.data.acquisitions import are_interleaved
 from ichfast.data.audit.look import find_quirks, make_unread
 from ichfast.data.audit.tally import NAMED, SeriesTally, Tally, make_word_pattern
 from ichfast.data.grid import SAME_POSITION_MM
-from ichfast.data.problems import make_printable
+from ichfast.data.plausible import judge
+from ichfast.data.problems import Refused, make_printable
 from ichfast.data.series import Series
 from ichfast.data.stacks import measure_tilt
 
@@ -60,8 +62,9 @@ def summarise(
 ) -> dict[str, Any]:
     pseudonyms = Pseudonyms(salt, identify, tally.telling)
     scans = [scan for own in tally.scans.values() for scan in own]
+    odd = {id(scan): _judge(scan, tally) for scan in scans}
     series = [
-        _describe_series(scan, len(own), pseudonyms, sets)
+        _describe_series(scan, len(own), odd[id(scan)], pseudonyms, sets)
         for own in tally.scans.values()
         for scan in own
     ]
@@ -124,12 +127,24 @@ def _describe_set(
     }
 
 
+def _judge(scan: SeriesTally, tally: Tally) -> tuple[str, ...]:
+    """What is odd about the values of all its slices; where they are not HU, it is tallied."""
+    if scan.census is None:
+        return ()
+    try:
+        return judge(scan.census)
+    except Refused as refused:
+        tally.add_refused(scan.set, scan.first, refused)
+        return ()
+
+
 def _describe_series(
-    scan: SeriesTally, parts: int, pseudonyms: Pseudonyms, sets: Sequence[str]
+    scan: SeriesTally, parts: int, odd: tuple[str, ...], pseudonyms: Pseudonyms, sets: Sequence[str]
 ) -> dict[str, Any]:
     header = scan.stack.header
-    positions = np.sort(np.frombuffer(scan.positions))
-    n = len(positions)
+    positions = np.frombuffer(scan.positions)
+    order = np.argsort(positions, kind="stable")
+    positions, n = positions[order], len(positions)
     angle = measure_tilt(scan.stack.frame.normal, header.gantry_tilt)
     whole = Series(
         stored=make_unread(n),
@@ -145,11 +160,12 @@ def _describe_series(
         tilt=angle,
         sources=(),
         mixed=parts > 1,
+        interleaved=are_interleaved(positions, [scan.acquisitions[i] for i in order]),
     )
     found, _ = find_quirks(quirks.SERIES_QUIRKS, whole)
     missing = _count_missing(_measure_gaps(scan))
     own = {MISSING: missing > 0, SINGLE: n == 1}
-    found += [name for name, there in own.items() if there]
+    found += [*(name for name, there in own.items() if there), *odd]
     return {
         "set": make_printable(sets[scan.set]),
         "patient": pseudonyms.hide("patient", header.patient),

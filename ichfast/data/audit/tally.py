@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from ichfast.data.audit.look import Look
+from ichfast.data.plausible import Census
 from ichfast.data.problems import Refused, make_printable
 from ichfast.data.stacks import Stack, name_series
 
@@ -39,6 +40,8 @@ class SeriesTally:
     positions: array  # type: ignore[type-arg]
     found: Counter[str]
     possible: Counter[str]
+    acquisitions: list[tuple[bytes, bytes]]  # by position
+    census: Census | None  # where pixels are read
 
 
 @dataclass
@@ -81,6 +84,8 @@ class Tally:
             array("d", [look.position]),
             Counter(look.found),
             Counter(look.possible),
+            [header.acquisition],
+            look.census,
         )
         self._join((part, one.stack.series), one)
         if look.pixels is not None:
@@ -116,6 +121,9 @@ class Tally:
                 known.positions.extend(scan.positions)
                 known.found.update(scan.found)
                 known.possible.update(scan.possible)
+                known.acquisitions += scan.acquisitions
+                if known.census and scan.census:
+                    known.census += scan.census
                 return
         scans.append(scan)
 
