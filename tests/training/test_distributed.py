@@ -28,16 +28,18 @@ from ichfast.training.folder import FollowedFolder
 from ichfast.training.parts import ensure_phantom
 
 # Typical is 6e-7 after one update. Adam divides by the gradient's size, so that one which is itself
-# of the size of its rounding moves a weight by up to twice the learning rate, 1e-3: a few stray. A
-# line search that takes another turn moves more of them.
+# of the size of its rounding moves a weight by up to twice the learning rate, 1e-3: a few stray.
+# With a line search the second epoch may take another turn, and on some processors does: there all
+# weights are others. It is tested in one update, and switched off in longer runs.
 ONE_UPDATE = {"atol": 2e-5, "rtol": 1e-5, "strays": 0.01, "farthest": 2e-3}
 TWO_EPOCHS = {
     "adam": {"atol": 2e-5, "rtol": 1e-5, "strays": 0.01, "farthest": 1.2e-2},
-    "lbfgs": {"atol": 1e-3, "rtol": 1e-3, "strays": 0.05, "farthest": 0.2},
+    "lbfgs": {"atol": 1e-3, "rtol": 1e-3, "strays": 0.01, "farthest": 1e-2},
 }
 
 PHANTOM = (*FEW, "data.slices=all")  # so that there are some to share
-SHORT = ("training.epochs=2",)
+STEADY = ("lbfgs.line_search=none", "lbfgs.learning_rate=0.05")
+SHORT = ("training.epochs=2", *STEADY)
 ONE = (
     "training.epochs=1",
     "supervised.batch_size=7",
@@ -85,7 +87,7 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def two(single: Any, phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of two processes: all kinds of runs, what is refused, and numbers."""
-    whole = ("training.epochs=4",)
+    whole = ("training.epochs=4", *STEADY)
     cases = [(slug(name), [*kind, *SHORT]) for name, kind in KINDS.items()]
     cases += [(slug("one", name), [*kind, *ONE]) for name, kind in KINDS.items()]
     for name in RESUMED:
