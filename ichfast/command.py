@@ -64,18 +64,14 @@ def explain(error: Exception, lower: str) -> None:
     if isinstance(error, IchfastError):
         text = str(error)
     elif isinstance(error, ModuleNotFoundError) and error.name:
-        text = f"{error.name} is missing: pip install {find_package(error.name)}"
+        top = error.name.partition(".")[0]
+        text = f"{top} is missing: pip install {PACKAGES.get(top, top)}"
     elif is_out_of_memory(error):
         text = f"memory ran out; {lower}."
     else:
         traceback.print_exception(error, file=sys.stderr)
         text = f"this is a fault in ichfast ({type(error).__name__}); please report it."
     print(f"error: {text}", file=sys.stderr)
-
-
-def find_package(module: str) -> str:
-    top = module.partition(".")[0]
-    return PACKAGES.get(top, top)
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -24,7 +24,8 @@ class Heartbeat:
     of its return, by the first process that is not silent itself."""
 
     def __init__(self, store: "Store", rank: int, size: int, say: Callable[[str], None]) -> None:
-        self.store = store.clone()  # a connection of its own: a store waits for its answers
+        # A connection of its own: a store waits for its answers. (Its stub lacks the method.)
+        self.store: Store = store.clone()  # type: ignore[attr-defined]
         self.store.set_timeout(timedelta(seconds=SILENT))
         self.rank, self.size, self.say = rank, size, say
         self.beats = 0

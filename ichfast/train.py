@@ -293,7 +293,7 @@ def conclude(folder: Path, metrics: dict[str, Any], team: Team = ALONE) -> int:
 def write_report(folder: Path) -> None:
     """The report, or why there is none: that changes nothing about how the run ended."""
     try:
-        from ichfast.report import write_report as write
+        from ichfast.report.page import write_report as write
     except ModuleNotFoundError as error:
         print(
             f"no report, as {error.name} is missing: pip install matplotlib jinja2, then "

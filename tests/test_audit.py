@@ -238,7 +238,7 @@ def test_processes_do_not_change_the_result(tmp_path, write, monkeypatch):
         (["set", "set/deep"], "lies in"),
         (["set", "--workers", "0"], "--workers 0 must be at least 1"),
         (["set", "--exclude-list", "empty.txt"], "holds no id"),
-        (["set", "--exclude-list", "gone.txt"], "cannot be opened"),
+        (["set", "--exclude-list", "gone.txt"], "cannot be read"),
     ],
 )
 def test_refusals_are_one_sentence(tmp_path, write, capsys, arguments, message):

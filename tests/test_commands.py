@@ -51,6 +51,30 @@ def test_status_and_arguments_are_the_command_s(tmp_path: Path) -> None:
     assert main(["phantom", "--out", str(tmp_path / "p"), "--patients", "0"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("words", "module", "install"),
+    [
+        (["report", "run"], "matplotlib", "matplotlib jinja2"),
+        (["report", "run"], "jinja2", "matplotlib jinja2"),
+        (["phantom", "--picture", "a.png"], "matplotlib", "matplotlib jinja2"),
+        (["audit", ".", "--out", "audit"], "jinja2", "matplotlib jinja2"),
+    ],
+)
+def test_a_missing_package_is_one_sentence(words, module, install, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = f"import sys; sys.modules[{module!r}] = None; from ichfast.__main__ import main; "
+    result = subprocess.run(
+        [sys.executable, "-c", f"{code}sys.exit(main({words}))"], capture_output=True, text=True
+    )
+    assert result.returncode == 2
+    assert result.stderr == f"error: {module} is missing: pip install {install}\n"
+
+
+def test_an_audit_needs_no_plots(tmp_path) -> None:
+    code = "import sys; sys.modules['matplotlib'] = None; import ichfast.report.audit"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(["trian", "--help"])

@@ -19,7 +19,8 @@ from ichfast.files import PARTIAL
 from ichfast.report import write_report
 from ichfast.report.__main__ import main
 from ichfast.report.figures import encode_picture, trace_outline
-from ichfast.report.page import format_count, format_duration, format_score
+from ichfast.report.page import format_duration, format_score
+from ichfast.report.page_template import format_count
 from ichfast.report.run import read_run
 
 VOID = {"meta", "img", "link", "br", "line"}

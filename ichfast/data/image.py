@@ -44,6 +44,10 @@ class Header:
     table: LookUpTable | None
     data_offset: int  # of the PixelData element in the file
 
+    def __repr__(self) -> str:
+        """Without names: a notebook prints it."""
+        return f"<Header: {self.rows} x {self.columns}, at {self.position}>"
+
 
 @dataclass(slots=True)
 class Image:

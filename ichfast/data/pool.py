@@ -42,6 +42,10 @@ class PoolRow:
     subtypes: tuple[str, ...] | None  # of SUBTYPES, those seen; None: not known
     has_mask: bool
 
+    def __repr__(self) -> str:
+        """Without names: a notebook prints it."""
+        return f"<PoolRow: at {self.position:g} mm, with{'' if self.has_mask else 'out'} a mask>"
+
 
 class Pool:
     """A pool's folder, checked for format, files and sizes; `verify` reads every byte as well."""

@@ -44,6 +44,12 @@ class Series:
     def __len__(self) -> int:
         return len(self.stored)
 
+    def __repr__(self) -> str:
+        """Without names: a notebook prints it."""
+        height, width = self.stored.shape[1:]
+        masks = "out a" if self.mask is None else " a"
+        return f"<Series: {len(self)} slices, {height} x {width}, with{masks} mask>"
+
     def name_subtypes(self, i: int) -> tuple[str, ...] | None:
         """Names of the haemorrhages in slice i; None where they are not known."""
         if self.subtypes is None or not self.has_subtypes()[i]:

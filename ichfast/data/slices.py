@@ -61,6 +61,15 @@ class SliceSet:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def __repr__(self) -> str:
+        """Without names: a notebook prints it."""
+        masks = "out" if self.masks is None else ""
+        patients = len(set(self.patients))
+        return (
+            f"<SliceSet: {len(self)} slices of {patients} patients, {self.size} x {self.size}, "
+            f"with{masks} masks>"
+        )
+
     @property
     def size(self) -> int:
         return self.hu.shape[-1]

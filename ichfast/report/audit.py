@@ -10,7 +10,7 @@ from typing import Any
 from ichfast.data.audit import DISAGREE, Options, audit
 from ichfast.errors import OutputError
 from ichfast.files import write_whole
-from ichfast.report.page import load_template
+from ichfast.report.page_template import load_template
 
 SALT = "audit.salt"
 FILES_SHOWN = 8  # per finding

@@ -2,24 +2,24 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template, UndefinedError
+from jinja2 import Template, UndefinedError
 
 from ichfast.errors import DataError
 from ichfast.files import report_errors, write_whole
 from ichfast.metrics import AGGREGATIONS
 from ichfast.report.examples import find_threshold, render_examples
 from ichfast.report.figures import draw_plots, encode_picture, trace_outline
+from ichfast.report.page_template import NO_NUMBER, load_template
 from ichfast.report.run import Run, read_run, to_float
 
 PARTS = ("test", "native", "validation")
 EXAMPLES = "examples.html"
-NO_NUMBER = "–"
 EMPTY_RULES = {
     "nan": "has no Dice and is left out of the means",
     "one": "counts as 1 in the means",
@@ -93,19 +93,6 @@ def _load_page() -> Template:
     )
 
 
-def load_template(name: str, **filters: Callable[..., Any]) -> Template:
-    """One of this package's pages, with filters beside `count`."""
-    environment = Environment(
-        loader=PackageLoader("ichfast.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(count=format_count, **filters)
-    return environment.get_template(name)
-
-
 def list_overlap_scores(part: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any], Any]]:
     """Dice and Jaccard of a part's slices with blood and, where it has others, of all: name, scores
     by aggregation, their intervals."""
@@ -137,11 +124,6 @@ def format_score(value: Any) -> str:
 def format_range(ends: Sequence[float] | None) -> str:
     """An interval, or nothing where there is none."""
     return f"[{format_score(ends[0])}, {format_score(ends[1])}]" if ends else ""
-
-
-def format_count(value: Any) -> str:
-    """A whole number with thin spaces between thousands."""
-    return NO_NUMBER if value is None else f"{value:,}".replace(",", "\u2009")
 
 
 def format_duration(value: Any) -> str:

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from ichfast.files import write_whole
 from ichfast.report.figures import encode_picture, trace_outline
-from ichfast.report.page import format_score, load_template
+from ichfast.report.page import format_score
+from ichfast.report.page_template import load_template
 from ichfast.report.table1_figures import (
     draw_label_curve,
     draw_training_curves,

@@ -93,7 +93,7 @@ def test_unlabelled_alone_stands_beside_the_phantom(tmp_path) -> None:
 
 
 def test_no_report_without_its_extra(tmp_path, monkeypatch, capsys) -> None:
-    monkeypatch.setitem(sys.modules, "ichfast.report", None)
+    monkeypatch.setitem(sys.modules, "ichfast.report.page", None)
     train.write_report(tmp_path)
     assert "pip install" in capsys.readouterr().out
 
