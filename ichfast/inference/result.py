@@ -142,7 +142,7 @@ def judge_scan(found: Segmented, model: Model) -> dict[str, Any] | None:
 def describe_scan(result: dict[str, Any]) -> str:
     scan = result["scan"]
     if scan is None:
-        return "not calibrated"
+        return "not calibrated" if "scan" in result["not_calibrated"] else "unknown without mL"
     word = "positive" if scan["positive"] else "negative"
     return f"{word}, probability {scan['probability']:.2f}"
 

@@ -19,6 +19,7 @@ from band import write_band_model
 from dicom_series import GEOMETRIES, write_ct_series
 
 from ichfast.errors import OutputError
+from ichfast.inference.result import describe_scan
 from ichfast.inference.state import Outcome, Settings
 from ichfast.inference.summary import make_page
 from ichfast.predict import main
@@ -282,6 +283,13 @@ def test_anonymous_leaves_out_names_ids_and_paths(model: Path, tmp_path: Path) -
             assert not [word for word in secrets if word.encode() in data], path
     assert run(model, out, *inputs, "--anonymous") == 1  # the same name again
     assert only(out)["name"] == result["name"]
+
+
+@pytest.mark.parametrize(
+    ("reasons", "said"), [({"scan": "why"}, "not calibrated"), ({}, "unknown without mL")]
+)
+def test_a_scan_without_a_score(reasons: dict[str, str], said: str) -> None:
+    assert describe_scan({"scan": None, "not_calibrated": reasons}) == said
 
 
 def test_the_index_has_the_largest_volume_first() -> None:
