@@ -25,7 +25,7 @@ def read_elements(file: BinaryIO, tags: list[Any], *, force: bool = False) -> tu
     """The elements with these tags or keywords, and where PixelData begins: in the file, or in what
     a deflated one inflates to. pydicom's errors; `force` as `dcmread` has it.
     """
-    found = find_deflated(file, force=force)
+    found = find_deflated(file)
     if found is None:
         file.seek(0)
         dataset: Dataset = dcmread(file, stop_before_pixels=True, specific_tags=tags, force=force)
@@ -42,11 +42,14 @@ def read_elements(file: BinaryIO, tags: list[Any], *, force: bool = False) -> tu
     return dataset, at
 
 
-def find_deflated(file: BinaryIO, *, force: bool = False) -> tuple[int, Dataset] | None:
-    """Where a deflated file's elements begin, and its file meta; None for other files."""
+def find_deflated(file: BinaryIO) -> tuple[int, Dataset] | None:
+    """Where a deflated file's elements begin, and its file meta; None for other files. Its preamble
+    may be missing.
+    """
     file.seek(0)
-    if file.read(132)[128:] != b"DICM":
-        if not force:
+    start = file.read(132)
+    if start[128:] != b"DICM":
+        if not start.startswith(b"\2\0"):
             return None
         file.seek(0)
     meta = read_dataset(file, False, True, stop_when=lambda tag, *_: tag.group != 2)

@@ -17,7 +17,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from ichfast.data import limits
 from ichfast.data.dicom import read_image
-from ichfast.data.enhanced import read_pictures
+from ichfast.data.enhanced import EnhancedFile, read_pictures
 from ichfast.data.headers import read_header
 from ichfast.data.nifti import read_nifti
 from ichfast.data.problems import Refused
@@ -66,6 +66,14 @@ def test_deflated_elements(tmp_path: Path, read: Callable[[Path], Any]) -> None:
         read(path)
 
 
+@pytest.mark.parametrize("enhanced", [False, True])
+def test_deflated_elements_without_a_preamble(tmp_path: Path, enhanced: bool) -> None:
+    path = bombs.deflated_elements(tmp_path / "a.dcm", MIB)
+    path.write_bytes(path.read_bytes()[132:])
+    with pytest.raises(Refused, match=r"deflated header inflates to over|enhanced CT, deflated"):
+        EnhancedFile(path) if enhanced else read_image(path)
+
+
 def test_a_deflated_file_is_read_as_a_plain_one(
     tmp_path: Path, write_dicom: Any, make_dicom: Any, head: Any
 ) -> None:
@@ -79,6 +87,8 @@ def test_a_deflated_file_is_read_as_a_plain_one(
     assert image.header.transfer_syntax == DeflatedExplicitVRLittleEndian
     assert image.header.position == plain.header.position
     data = path.read_bytes()
+    path.write_bytes(data[132:])  # without its preamble
+    np.testing.assert_array_equal(read_image(path).stored, plain.stored)
     for size in range(600, len(data) - 1, len(data) // 20):  # cut short
         path.write_bytes(data[:size])
         with pytest.raises(Refused):
