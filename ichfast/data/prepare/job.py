@@ -103,7 +103,7 @@ def prepare_pool(
         workers = available_cores()
     try:
         return _lead(job, workers) if rank == 0 else _follow(job, workers)
-    except BrokenProcessPool as error:
+    except (BrokenProcessPool, EOFError, ConnectionError) as error:  # the latter: the fork server's
         raise OutputError(
             "a worker process was killed, perhaps because memory ran out; finished work is kept: "
             "run the same command again, with fewer --workers"
