@@ -141,11 +141,9 @@ def describe_problems(
     problems: Sequence[Problem], limit: int = 20, *, anonymous: bool = False
 ) -> list[str]:
     """Each once, with its file unless ``anonymous``; what is beyond the limit as a number."""
-    lines = [
-        one.reason if anonymous else f"{one.source}: {one.reason}"
-        for one in dict.fromkeys(problems)
-    ]
-    lines = list(dict.fromkeys(lines))
+    lines = list(
+        dict.fromkeys(f"{'a file' if anonymous else one.source}: {one.reason}" for one in problems)
+    )
     more = len(lines) - limit
     return [*lines[:limit], f"and {more} more"] if more > 0 else lines
 

@@ -106,6 +106,7 @@ def make_study_page(
         facts.append((f"Not calibrated: {parts}", reason))
     if attribution := model.about.get("attribution"):
         facts.append(("Training data", str(attribution)))
+    interval: str | None
     if found.interval is not None and calibration.volume is not None:
         interval = f"{describe_interval(found.interval, calibration.volume.level)} mL"
     elif calibration.volume is None:
