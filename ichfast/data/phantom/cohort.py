@@ -19,6 +19,7 @@ from ichfast.data.phantom import ct_ich, rsna
 from ichfast.data.phantom.patient import make_scan
 from ichfast.errors import OutputError, RecipeError
 from ichfast.files import find_partials, lock, write_whole
+from ichfast.interrupts import shield_children
 from ichfast.processes import available_cores, start_worker
 
 VERSION = 1  # raised whenever the same parameters give other files
@@ -172,7 +173,9 @@ def _run(function: Any, tasks: list[tuple[int, int]], workers: int) -> Iterator[
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=start_worker) as pool:
         try:
-            yield from pool.map(function, tasks)
+            with shield_children():  # they start here, and load modules for seconds
+                results = pool.map(function, tasks)
+            yield from results
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
