@@ -24,10 +24,10 @@ from ichfast.data import kinds
 from ichfast.data.deflated import read_elements
 from ichfast.data.elements import Elements, walk_elements
 from ichfast.data.image import Header, LookUpTable
+from ichfast.data.limits import SIDE
 from ichfast.data.problems import Refused, refuse_failures, silence
 from ichfast.data.sniff import START, has_no_preamble
 
-MAX_SIDE = 4096  # beyond any CT: a corrupt header must not ask for gigabytes
 SUFFIXES = {".dcm", ".dicom", ".ima"}  # of files that are meant to be DICOM
 
 NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)  # uncompressed little-endian
@@ -279,8 +279,8 @@ def _parse_numbers(raw: bytes) -> tuple[float, ...]:
 def make_header(tags: Tags, data_offset: int) -> Header:
     _refuse_other_images(tags)
     rows, columns = tags.get_integer(ROWS, "Rows"), tags.get_integer(COLUMNS, "Columns")
-    if not (0 < rows <= MAX_SIDE and 0 < columns <= MAX_SIDE):
-        raise Refused(f"Rows x Columns is {rows} x {columns}; 1 to {MAX_SIDE} can be read")
+    if not (0 < rows <= SIDE and 0 < columns <= SIDE):
+        raise Refused(f"Rows x Columns is {rows} x {columns}; 1 to {SIDE} can be read")
     allocated = tags.get_integer(BITS_ALLOCATED, "BitsAllocated")
     stored = tags.get_integer(BITS_STORED, "BitsStored")
     high = tags.get_integer(HIGH_BIT, "HighBit") if tags.get_raw(HIGH_BIT) else stored - 1

@@ -17,6 +17,8 @@ from ichfast.data.image import Header
 from ichfast.data.problems import Refused
 from ichfast.errors import DataError
 
+SIDE = 4096
+"""pixels along a picture's side; beyond any CT"""
 FREE = 64 << 20
 """bytes that any compressed file may inflate to"""
 RATIO = 100

@@ -238,6 +238,8 @@ def test_a_jpeg_that_says_it_is_huge(tmp_path: Path) -> None:
 
     with pytest.raises(Refused, match="not a readable JPEG picture"):
         _read_grey(bombs.wide_jpeg(tmp_path / "1.jpg", 65_500))
+    with pytest.raises(Refused, match=r"1\.jpg has a side of 9,000 pixels; 4096 can be read"):
+        _read_grey(bombs.wide_jpeg(tmp_path / "1.jpg", 9000))  # which Pillow would inflate
 
 
 def test_the_writer_of_bombs_writes_what_is_read(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from ichfast.data.layouts.ct_ich import (
     find_labels,
     trust_negatives,
 )
+from ichfast.data.limits import SIDE
 from ichfast.data.listing import list_by_name, list_folder, name_source
 from ichfast.data.masks import threshold
 from ichfast.data.problems import Problems, Refused, refuse_failures
@@ -193,4 +194,8 @@ def _read_grey(path: Path) -> np.ndarray:
         refuse_failures(f"{path.name} is not a readable JPEG picture"),
         Image.open(path, formats=["JPEG"]) as picture,
     ):
+        if max(picture.size) > SIDE:
+            raise Refused(
+                f"{path.name} has a side of {max(picture.size):,} pixels; {SIDE} can be read"
+            )
         return np.asarray(picture.convert("L"))
