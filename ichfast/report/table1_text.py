@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ichfast.report.page import NO_NUMBER, format_score
+from ichfast.report.page import format_score
+from ichfast.report.page_template import NO_NUMBER
 from ichfast.report.table1_words import format_difference, format_interval, format_probability
 
 SCORES = {

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ichfast.report.page import NO_NUMBER
+from ichfast.report.page_template import NO_NUMBER
 from ichfast.report.run import to_float
 
 

@@ -144,7 +144,7 @@ PROGRESS: dict[str, Any] = {
 def check_types(content: dict[str, Any], kinds: dict[str, Any], what: str) -> None:
     """CheckpointError unless every key is there with a value of its type; no count is negative."""
     for key, kind in kinds.items():
-        value = content.get(key)
+        value: Any = content.get(key)
         good = key in content and isinstance(value, kind)
         if good and kind is int:
             good = 0 <= value < 2**63
