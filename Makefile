@@ -27,8 +27,6 @@ CUDA_VENV := .venv-cuda
 CUDA_TORCH ?= torch==2.11.0
 CUDA_BUILD := $(CURDIR)/build/cuda
 
-# Whoever has clang.
-CLANGXX := $(shell command -v clang++)
 FUZZ_SECONDS ?= 120
 
 ASAN_BUILD := $(CURDIR)/build/asan
@@ -60,11 +58,9 @@ test-asan: $(VENV)/tested
 # libFuzzer on the walk over DICOM headers, then every input of its corpus through pydicom; hours by
 # hand: make fuzz FUZZ_SECONDS=7200. clang alone lacks libFuzzer: its libclang-rt has it.
 fuzz: $(VENV)/tested
-ifeq ($(CLANGXX),)
-	@echo "fuzz: not run, since no clang++ was found (apt-get install clang libclang-rt-14-dev)"
-else
-	@CLANGXX='$(CLANGXX)' tools/stage fuzz '$(FUZZ_SECONDS) s, and half a minute around them' $(RUN) tools/fuzz.py --seconds $(FUZZ_SECONDS)
-endif
+	@if echo 'extern "C" int LLVMFuzzerTestOneInput(const char *, long) { return 0; }' | clang++ -fsanitize=fuzzer,address -x c++ - -o /dev/null 2> /dev/null; \
+	then tools/stage fuzz '$(FUZZ_SECONDS) s, and half a minute around them' $(RUN) tools/fuzz.py --seconds $(FUZZ_SECONDS); \
+	else echo 'fuzz: not run, since no clang++ with libFuzzer was found (apt-get install clang libclang-rt-14-dev)'; fi
 
 check: lint types cpp
 
