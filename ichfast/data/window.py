@@ -20,7 +20,7 @@ def read_window(path: Path, size: int, window: tuple[float, float]) -> Tensor:
     DataError names the file and the reason why it has no CT slice to show.
     """
     from ichfast.data.dicom import read_image  # pydicom is loaded only where it is needed
-    from ichfast.data.plausible import judge, take_census
+    from ichfast.data.plausible import is_plain, judge, take_census
     from ichfast.data.quirks import correct
     from ichfast.data.stacks import make_frame
 
@@ -30,8 +30,9 @@ def read_window(path: Path, size: int, window: tuple[float, float]) -> Tensor:
         correct(image)
         if image.header.rows != image.header.columns:
             raise Refused("not square")
-        rescale = np.array([image.slope]), np.array([image.intercept])
-        judge(take_census(image.stored[None], *rescale, image.padding))
+        if not is_plain(image.stored, image.slope, image.intercept):
+            rescale = np.array([image.slope]), np.array([image.intercept])
+            judge(take_census(image.stored[None], *rescale, image.padding))
     except Refused as refused:
         raise DataError(f"{path}: {refused}") from None
     stored = np.ascontiguousarray(own.turn_upright(image.stored))[None]
