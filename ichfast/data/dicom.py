@@ -108,7 +108,7 @@ def _read_native_pixels(file: FileIO, header: Header) -> np.ndarray:
 def _read_deflated_pixels(file: FileIO, header: Header) -> np.ndarray:
     """As those of a plain file, of which no more is inflated than they need."""
     size = header.rows * header.columns * header.bits_allocated // 8
-    with refuse_failures("damaged DICOM file"):
+    with refuse_failures("damaged DICOM file"), silence("pydicom"):
         found = find_deflated(file)
         if found is None:
             raise Refused("has changed since its header was read")

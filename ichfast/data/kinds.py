@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
-from pydicom import Dataset
+from pydicom import Dataset, config
 from pydicom.uid import UID
 
 from ichfast.data.problems import Refused
@@ -113,7 +113,8 @@ def judge_class(sop_class: str, modality: str, is_image: bool) -> Reason | None:
         return Reason("not a CT image (Modality)")
     if sop_class in (CT_IMAGE, ""):
         return None if modality else Reason("Modality is missing", skip=False)
-    known = UID(sop_class).name != sop_class  # in the standard's dictionary
+    uid = UID(sop_class, validation_mode=config.IGNORE)  # else it warns, and quotes the file
+    known = uid.name != sop_class  # in the standard's dictionary
     if known or sop_class in NON_IMAGES or not is_image:
         return Reason("not a CT Image (SOP class)")
     return Reason("SOP class is not known, so what its pixels mean is not, either", skip=False)
