@@ -81,6 +81,7 @@ def write_phantom(
         if _is_complete(out, parameters):  # perhaps on a disk that nobody may write to
             return
         out.mkdir(parents=True, exist_ok=True)
+        _refuse_foreign(out)  # before anything is left in it
         with lock(out / LOCK, _say_who_draws):
             if _prepare(out, parameters):
                 _write(out, parameters, progress, workers)
@@ -130,6 +131,15 @@ def _check_parameters(manifest: Path, parameters: Parameters) -> None:
         )
 
 
+def _refuse_foreign(out: Path) -> None:
+    """OutputError where the folder holds anything but a phantom, be it half drawn."""
+    names = {entry.name for entry in out.iterdir()}
+    if names - {LOCK} and not names & {PARTIAL, MANIFEST}:
+        raise OutputError(
+            f"{out} holds files that are not a phantom. Choose an empty or new folder with --out."
+        )
+
+
 def _prepare(out: Path, parameters: Parameters) -> bool:
     """Make the folders; False where the phantom is there already."""
     if _is_complete(out, parameters):
@@ -140,11 +150,7 @@ def _prepare(out: Path, parameters: Parameters) -> bool:
             for left, _ in find_partials(Path(folder)):
                 left.unlink()
     else:
-        if any(entry.name != LOCK for entry in out.iterdir()):
-            raise OutputError(
-                f"{out} holds files that are not a phantom. Choose an empty or new folder with "
-                "--out."
-            )
+        _refuse_foreign(out)
         text = json.dumps(asdict(parameters), indent=2) + "\n"
         write_whole(out / PARTIAL, text.encode(), lasting=False, fix=FIX)
     for folder in ("labelled/ct_scans", "labelled/masks", f"unlabelled/{rsna.FOLDER}"):
