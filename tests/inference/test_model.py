@@ -322,7 +322,7 @@ def change(path: Path, **tensors: Any) -> None:
         ({"segmentation.out.bias": torch.tensor([torch.nan])}, "out.bias are not finite"),
         ({"segmentation.out.bias": torch.tensor([torch.inf])}, "out.bias are not finite"),
         ({"segmentation.out.bias": torch.tensor([1e300]).double()}, "out.bias are not finite"),
-        ({"segmentation.out.bias": torch.ones(1) * 1j}, "out.bias are not finite"),
+        ({"segmentation.out.bias": torch.ones(1) * 1j}, "out.bias is no tensor of numbers"),
         (
             {"segmentation.out.bias": torch.full((1,), torch.nan).to(torch.float8_e4m3fn)},
             "out.bias are not finite",

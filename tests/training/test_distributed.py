@@ -215,7 +215,7 @@ def test_resume_by_another_number_of_processes(two: Path, single: Any) -> None:
 def test_killed_processes_start_again(two: Path, phantoms: Path) -> None:
     out = phantoms / "killed"
     whole = phantoms / "killed.toml"
-    whole.write_text(recipe.to_toml(tiny(*PHANTOM, "training.epochs=4")))
+    whole.write_text(recipe.to_toml(tiny(*PHANTOM, "training.epochs=4", *STEADY)))
     arguments = ["--out", str(out), "--recipe", str(whole)]
     (phantoms / "arguments.json").write_text(json.dumps(arguments))
     (phantoms / "kills.json").write_text(json.dumps([[0, 1], [1, 2]]))

@@ -21,7 +21,10 @@ from ichfast.training.presets import PRESETS
 from ichfast.training.recipe import apply_settings
 
 ENDLESS = settings(
-    "training.epochs=1000000", "training.checkpoint_every=1000000", "data.slices=all"
+    "training.epochs=1000000",
+    "training.checkpoint_every=1000000",
+    "training.grace=1000000",  # it learns nothing, and may go on for long on a busy machine
+    "data.slices=all",
 )
 
 

@@ -202,8 +202,9 @@ def test_a_full_disk_leaves_the_former_checkpoint(failing, start, tmp_path, monk
             super().write(data[:100])
             fail()
 
-    def open_torn(path: Path, mode: str):
-        return Torn(io.FileIO(path, mode)) if "checkpoint" in path.name else open(path, mode)
+    def open_torn(path: Path | int, mode: str):  # a number: the log, opened already
+        torn = isinstance(path, Path) and "checkpoint" in path.name
+        return Torn(io.FileIO(path, mode)) if torn else open(path, mode)
 
     with monkeypatch.context() as patch:
         if failing == "write":
