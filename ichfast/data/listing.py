@@ -33,7 +33,7 @@ def list_volumes(folder: Path | None) -> dict[str, Path]:
     `report_twins` says so.
     """
     found = _list_nifti(folder)
-    return {_strip_suffix(path): path for path in found}
+    return {strip_suffix(path): path for path in found}
 
 
 def report_twins(root: Path, folders: Iterable[Path | None], problems: Problems) -> None:
@@ -41,7 +41,7 @@ def report_twins(root: Path, folders: Iterable[Path | None], problems: Problems)
     for folder in folders:
         taken = list_volumes(folder)
         for path in _list_nifti(folder):
-            if (other := taken[_strip_suffix(path)]) != path:
+            if (other := taken[strip_suffix(path)]) != path:
                 reason = f"left out, since {other.name} beside it has the same name and is read"
                 problems.skip(name_source(path, root), reason)
 
@@ -52,7 +52,8 @@ def _list_nifti(folder: Path | None) -> list[Path]:
     return [path for path in list_folder(folder) if path.name.lower().endswith(NIFTI)]
 
 
-def _strip_suffix(path: Path) -> str:
+def strip_suffix(path: Path) -> str:
+    """The name of a NIfTI file without .nii or .nii.gz."""
     return path.name[: path.name.lower().rindex(".nii")]
 
 

@@ -8,7 +8,9 @@ that had nobody to calibrate on. ``docs/metrics.md`` has the methods.
 import math
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from ichfast.records import Record
 
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -17,13 +19,7 @@ Unit = Literal["mL", "pixels per slice"]
 slices, so that it matters little how thick these are"""
 
 
-class Part(BaseModel):
-    """Strict: every field is there, and of its type."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
-
-
-class VolumeInterval(Part):
+class VolumeInterval(Record):
     """A conformal interval for the volume of a scan's haemorrhage in mL.
 
     The model gives two volumes: that of the voxels it is sure of, and that of those it cannot rule
@@ -52,7 +48,7 @@ class VolumeInterval(Part):
         return low, max(math.cbrt(possible) + self.margin, math.cbrt(low)) ** 3
 
 
-class ScanScore(Part):
+class ScanScore(Record):
     """Whether there is any blood in a scan, by the volume of its mask."""
 
     unit: Unit
@@ -75,7 +71,7 @@ class ScanScore(Part):
         return 0.5 * (1 + math.tanh(logit / 2))  # the sigmoid, without overflow
 
 
-class Calibration(Part):
+class Calibration(Record):
     """Fitted on patients that a model was not trained on."""
 
     temperature: Annotated[float, Field(gt=0)] | None

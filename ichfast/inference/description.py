@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from ichfast.errors import CheckpointError
 from ichfast.evaluation.calibration import Calibration
 from ichfast.models import ReducedUNet
+from ichfast.records import Record, describe_fault
 from ichfast.weights.card import Card, parse_card
 
 Text = Annotated[str, Field(min_length=1)]
@@ -21,13 +22,7 @@ LARGEST = 4096
 FARTHEST_HU = 1e6
 
 
-class Entry(BaseModel):
-    """Strict: every field is of its type, and there unless it has a default."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
-
-
-class DataSet(Entry):
+class DataSet(Record):
     """A set of slices that a model was trained with."""
 
     name: Text
@@ -36,7 +31,7 @@ class DataSet(Entry):
     slices: Annotated[int, Field(ge=0)]
 
 
-class Description(Entry):
+class Description(Record):
     """In the metadata of ``model.safetensors``, under "ichfast", beside the architecture."""
 
     size: Annotated[int, Field(ge=1, le=LARGEST)]
@@ -153,11 +148,10 @@ def parse(text: str, path: Path) -> Description:
     try:
         return Description.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"])) or "the description"
         raise CheckpointError(
-            f"{path} does not describe a model of this version of ichfast: {place}: "
-            f"{first['msg']}; make the file again with python -m ichfast.export RUN."
+            f"{path} does not describe a model of this version of ichfast: "
+            f"{describe_fault(error, 'the description')}; make the file again with python -m "
+            "ichfast.export RUN."
         ) from error
 
 

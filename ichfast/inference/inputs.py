@@ -12,7 +12,7 @@ from ichfast.data.layouts import detect_layout, get_layout
 from ichfast.data.layouts.base import EVERYTHING, Map, Unit
 from ichfast.data.layouts.dicom_folder import DicomFolder, list_series
 from ichfast.data.layouts.nifti_folder import NiftiFolder
-from ichfast.data.listing import NIFTI
+from ichfast.data.listing import NIFTI, strip_suffix
 from ichfast.data.problems import Problem, Problems, Refused, make_printable
 from ichfast.data.series import Series
 from ichfast.errors import DataError
@@ -45,7 +45,7 @@ class Item:
         if not self.unit.files:
             return self.unit.name
         path = self.root / self.unit.files[0]
-        return strip_suffix(path.name) if self.layout == NiftiFolder.name else path.parent.name
+        return strip_suffix(path) if self.layout == NiftiFolder.name else path.parent.name
 
     def make_name(self, salt: bytes | None = None) -> str:
         """Of its results: the label and twelve digits of its place and id; with a salt, digits
@@ -65,10 +65,6 @@ def make_safe(label: str) -> str:
     """A label as part of a file's name on any system."""
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", label).strip("._-")[:LABEL]
     return safe or "scan"
-
-
-def strip_suffix(name: str) -> str:
-    return name[: name.lower().rindex(".nii")] if name.lower().endswith(NIFTI) else name
 
 
 def list_items(path: Path, problems: Problems, run: Map = map) -> list[Item]:
@@ -93,7 +89,7 @@ def _digest_listed(root: Path, unit: Unit) -> str:
 
 def _list_file(path: Path, problems: Problems, run: Map) -> tuple[str, list[Unit]]:
     if path.name.lower().endswith(NIFTI):
-        return NiftiFolder.name, [Unit(strip_suffix(path.name), (path.name,))]
+        return NiftiFolder.name, [Unit(strip_suffix(path), (path.name,))]
     problems.expect(1)
     units = list_series(path.parent, [path.name], problems, run, EVERYTHING)
     return DicomFolder.name, units

@@ -20,13 +20,12 @@ from ichfast.errors import DataError, IchfastError, OutputError
 from ichfast.files import lock, report_errors
 from ichfast.inference.inputs import Item, Notes, Task, list_items
 from ichfast.inference.model import Model, load_model
-from ichfast.inference.scan import Options, read_ahead, segment_item
-from ichfast.inference.state import Outcome, Settings, State, digest_model
+from ichfast.inference.scan import Options, read_ahead, read_task, segment_item
+from ichfast.inference.state import POLL, Outcome, Settings, State, digest_model
 from ichfast.inference.summary import write_summary
 from ichfast.processes import available_cores, start_worker
 
 LOCK = ".lock"
-POLL = 0.5  # seconds between two looks at what other processes have done
 
 
 @dataclass(frozen=True)
@@ -209,8 +208,7 @@ def _start_worker(models: Sequence[Path], device: str, threads: int) -> None:
 
 def _work(task: Task, options: Options) -> list[Outcome]:
     assert _model is not None
-    ((_, read),) = read_ahead([task])
-    return segment_item(task, read, _model, options)
+    return segment_item(task, read_task(task), _model, options)
 
 
 def _wait_for_others(job: Job, state: State, missing: set[str]) -> None:

@@ -18,7 +18,7 @@ from ichfast.inference.model import Model
 STATE = ".state"
 SETTINGS = "settings.json"
 DONE, LEFT_OUT, FAILED = "done", "left out", "failed"
-POLL = 0.5
+POLL = 0.5  # seconds between two looks at what other processes have done
 
 
 @dataclass(frozen=True)

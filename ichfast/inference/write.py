@@ -25,6 +25,7 @@ from ichfast.inference.result import (
     describe_scan,
 )
 from ichfast.viewer import StudyPage, render_page
+from ichfast.viewer.pack import HU_RANGE
 
 
 def write_all(
@@ -97,7 +98,7 @@ def make_study_page(
         scan = result["scan"]
         facts.append(
             (
-                "Scan-level, on validation patients",
+                f"Scan-level, on {calibration.source}",
                 f"sensitivity {scan['sensitivity']:.2f}, specificity {scan['specificity']:.2f}",
             )
         )
@@ -131,5 +132,7 @@ def convert_hu(series: Series) -> np.ndarray:
     """(n, H, W) int16, slice by slice."""
     hu = np.empty(series.stored.shape, np.int16)
     for i in range(len(series)):
-        hu[i] = np.nan_to_num(series.hu(slice(i, i + 1))[0], nan=-1024).clip(-1024, 3071).round()
+        hu[i] = (
+            np.nan_to_num(series.hu(slice(i, i + 1))[0], nan=HU_RANGE[0]).clip(*HU_RANGE).round()
+        )
     return hu

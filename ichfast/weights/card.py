@@ -2,23 +2,17 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from ichfast.errors import CheckpointError
 from ichfast.evaluation.calibration import ScanScore
-
-
-class Entry(BaseModel):
-    """Strict: every field is there, and of its type."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
-
+from ichfast.records import Record, describe_fault
 
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class Data(Entry):
+class Data(Record):
     """A data set that weights were trained on, and what its licence asks to be said."""
 
     name: Text
@@ -31,7 +25,7 @@ class Data(Entry):
     attribution: Text
 
 
-class Score(Entry):
+class Score(Record):
     """A score with its 95 % interval over patients; None where there is none."""
 
     label: Text
@@ -41,7 +35,7 @@ class Score(Entry):
     high: float | None
 
 
-class CrossValidation(Entry):
+class CrossValidation(Record):
     """What models trained in the same way are worth on patients that they have not seen: these
     weights themselves have seen all."""
 
@@ -53,7 +47,7 @@ class CrossValidation(Entry):
     """of those models' masks, each on scans that it had not seen"""
 
 
-class Card(Entry):
+class Card(Record):
     """Everything that has to be said of weights."""
 
     name: Text
@@ -87,8 +81,7 @@ def parse_card(text: str, source: Any) -> Card:
     try:
         return Card.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"])) or "the card"
         raise CheckpointError(
-            f"{source}: the card of these weights is not valid: {place}: {first['msg']}."
+            f"{source}: the card of these weights is not valid: "
+            f"{describe_fault(error, 'the card')}."
         ) from error
