@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ichfast.command import command
-from ichfast.errors import IchfastError
 
 
 @command("give a part of the set, or a model of fewer channels")
@@ -30,19 +29,17 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m ichfast.
     add("--out", type=Path, metavar="DIR", help="new folder (runs/MODEL-on-DIR)")
     add("--device", default="cpu", help="cpu, cuda or cuda:N (%(default)s)")
     options = parser.parse_args(arguments)
-    # After --help, which needs no torch.
+    # After --help: these take a while to load.
     from ichfast.inference.external import run_test
     from ichfast.inference.model import load_model
-    from ichfast.train import format_scores, resolve_device, write_report
+    from ichfast.models.compute import resolve_device
+    from ichfast.train import format_scores, write_report
 
     try:
         model = load_model(options.model or None, resolve_device(options.device))
         name = f"{model.name}-on-{options.labelled.resolve().name}".replace(" ", "")
         out = options.out or Path("runs") / name
         metrics, problems = run_test(model, options.labelled, out)
-    except IchfastError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("\ninterrupted; nothing was written: start it again", file=sys.stderr)
         return 130

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ichfast.command import command
-from ichfast.errors import IchfastError, OutputError
+from ichfast.errors import OutputError
 
 
 @command("close other programs")
@@ -24,18 +24,14 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m ichfast.
     add("--name", metavar="NAME", help="what results call the model (the run folder's name)")
     add("--licence", metavar="TEXT", help="under which the model may be used")
     options = parser.parse_args(arguments)
-    try:
-        path = export(options.run, options.out, options.name, options.licence)
-    except IchfastError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    path = export(options.run, options.out, options.name, options.licence)
     print(f"{path}: {path.stat().st_size} bytes")
     return 0
 
 
 def export(run: Path, out: Path | None, name: str | None, licence: str | None) -> Path:
     """Write the file; where it is. Equal runs, names and licences give equal bytes."""
-    from ichfast.files import write_whole  # after --help, which needs no torch
+    from ichfast.files import write_whole  # after --help: these take a while to load
     from ichfast.inference.description import NAME
     from ichfast.inference.sources import read_member
     from ichfast.models import to_bytes

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ichfast.command import command
-from ichfast.errors import IchfastError
 from ichfast.inference.job import Job, predict
 from ichfast.inference.state import DONE, FAILED
+from ichfast.models.compute import resolve_device
 from ichfast.processes import read_environment
 
 PROG = "python -m ichfast.predict"
@@ -39,15 +39,11 @@ on several processes or machines with one shared folder:
 def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
     options = make_parser(prog).parse_args(arguments)
     try:
-        if options.device != "cpu":
-            from ichfast.train import resolve_device  # which takes its time to load
-
-            options.device = str(resolve_device(options.device))
         job = Job(
             inputs=tuple(options.inputs),
             out=options.out,
             models=tuple(options.model),
-            device=options.device,
+            device=str(resolve_device(options.device)),
             jobs=options.jobs,
             anonymous=options.anonymous,
             force=options.force,
@@ -56,9 +52,6 @@ def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
             timeout=options.timeout,
         )
         outcomes = predict(job)
-    except IchfastError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("\ninterrupted: run the same command again to continue", file=sys.stderr)
         return 130

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from ichfast._native import NO_CUDA
 from ichfast.command import command
 from ichfast.errors import IchfastError, RecipeError, TeamError
 from ichfast.metrics import AGGREGATIONS
+from ichfast.models.compute import resolve_device
 from ichfast.team import ALONE, Team, complain, join_team, silence_followers
 from ichfast.training import PRESETS, Recipe, RunFolder, checkpoint, finish, recipe, reference, run
 from ichfast.training.folder import CHECKPOINT, RECIPE, hold_folder
@@ -214,30 +214,6 @@ def choose_preset(options: argparse.Namespace) -> tuple[str, str]:
     values = recipe.read_values(options.recipe) if options.recipe else {}
     values |= recipe.parse_settings(options.set)
     return ("own", "data.labelled is given") if values.get("data.labelled") else ("demo", "")
-
-
-def resolve_device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise IchfastError(f"--device {name} is not supported; use --device cpu or --device cuda.")
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise IchfastError(
-                f"--device {name} needs a GPU, and torch {torch.__version__} finds none; use "
-                "--device cpu."
-            )
-        if (device.index or 0) >= torch.cuda.device_count():
-            raise IchfastError(
-                f"--device {name}: torch finds {torch.cuda.device_count()} GPUs, from cuda:0 on."
-            )
-        if NO_CUDA:
-            raise IchfastError(f"--device {name}: {NO_CUDA}.")
-        torch.cuda.set_device(device)
-        return torch.device("cuda", torch.cuda.current_device())
-    return device
 
 
 def choose_folder(options: argparse.Namespace, team: Team) -> Path:

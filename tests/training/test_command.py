@@ -12,6 +12,7 @@ from tiny_runs import TINY, log_of
 from ichfast import models, train
 from ichfast.data.phantom import write_phantom
 from ichfast.errors import IchfastError, RecipeError
+from ichfast.models import compute
 from ichfast.team import ALONE
 from ichfast.training import PRESETS, parts, pipeline, recipe
 
@@ -274,21 +275,21 @@ def test_a_labelled_folder_needs_an_unlabelled_one(tmp_path) -> None:
 
 
 def test_devices(monkeypatch) -> None:
-    assert train.resolve_device("cpu") == torch.device("cpu")
+    assert compute.resolve_device("cpu") == torch.device("cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(IchfastError, match=r"needs a GPU, and torch .* finds none"):
-        train.resolve_device("cuda")
+        compute.resolve_device("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(IchfastError, match="finds 2 GPUs"):
-        train.resolve_device("cuda:2")
-    monkeypatch.setattr(train, "NO_CUDA", "this build has CPU kernels only")
+        compute.resolve_device("cuda:2")
+    monkeypatch.setattr(compute, "NO_CUDA", "this build has CPU kernels only")
     with pytest.raises(IchfastError, match="CPU kernels only"):
-        train.resolve_device("cuda:1")
-    monkeypatch.setattr(train, "NO_CUDA", None)
+        compute.resolve_device("cuda:1")
+    monkeypatch.setattr(compute, "NO_CUDA", None)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
-    assert train.resolve_device("cuda") == torch.device("cuda", 1)
+    assert compute.resolve_device("cuda") == torch.device("cuda", 1)
 
 
 @pytest.mark.parametrize(
