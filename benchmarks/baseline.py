@@ -81,7 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for path, reason in outcome.failed.items():
             print(f"error: {path}: {reason}", file=sys.stderr)
         result = {
-            "command": shlex.join(["python", "-m", "benchmarks.baseline", *(arguments or sys.argv[1:])]),
+            "command": shlex.join(
+                ["python", "-m", "benchmarks.baseline", *(arguments or sys.argv[1:])]
+            ),
             "variants": summarise(options.out, inner),
             "machine": describe_machine(1),
             "versions": describe_versions("cpu"),
