@@ -2,7 +2,7 @@
 
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from ichfast.data.problems import make_printable
@@ -164,14 +164,17 @@ def check_no_leak(parts: Mapping[str, Sequence[int]], patients: Sequence[str]) -
     check_apart({part: {patients[i] for i in indices} for part, indices in parts.items()})
 
 
-def check_apart(names: Mapping[str, Collection[str]]) -> None:
-    """DataError when two of the sets have a name in common. A set may mix patients, studies and
-    series: whichever two scans share, it is the same head.
+def check_apart(
+    names: Mapping[str, Collection[str]],
+    share: Callable[[set[str], set[str]], set[str]] = set.intersection,
+) -> None:
+    """DataError when two of the sets have a name in common, as `share` finds it. A set may mix
+    patients, studies and series: whichever two scans share, it is the same head.
     """
     listed = list(names)
     for i, one in enumerate(listed):
         for other in listed[i + 1 :]:
-            shared = sorted(set(names[one]) & set(names[other]))
+            shared = sorted(share(set(names[one]), set(names[other])))
             if shared:
                 more = f" and {len(shared) - 5} more" if len(shared) > 5 else ""
                 raise DataError(

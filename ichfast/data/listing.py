@@ -41,8 +41,8 @@ def report_twins(root: Path, folders: Iterable[Path | None], problems: Problems)
     for folder in folders:
         taken = list_volumes(folder)
         for path in _list_nifti(folder):
-            if (other := taken[strip_suffix(path)]) != path:
-                reason = f"left out, since {other.name} beside it has the same name and is read"
+            if taken[strip_suffix(path)] != path:
+                reason = "left out, since the .nii.gz of the same name beside it is read"
                 problems.skip(name_source(path, root), reason)
 
 

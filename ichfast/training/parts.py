@@ -24,6 +24,7 @@ from ichfast.data import (
     shuffle,
     split_patients,
 )
+from ichfast.data.names import find_shared
 from ichfast.data.problems import Problems
 from ichfast.data.sampling import choose
 from ichfast.errors import DataError, RecipeError
@@ -118,8 +119,9 @@ def load_parts(
         every |= not find_layout(root).has_labels  # plain folders have no table to choose by
         pool, more = _load(root, recipe, "all" if every else "positive", load, labelled=False)
     _check_labels(root, pool, recipe)
+    share = set.intersection if shares else find_shared  # one set, or two
     for name in ("validation", "test"):
-        check_apart({"unlabelled": pool.identifiers(), name: parts[name].identifiers()})
+        check_apart({"unlabelled": pool.identifiers(), name: parts[name].identifiers()}, share)
     if both := set(pool.patients) & set(parts["train"].patients):
         what = f"{len(both)} patients of the unlabelled set are trained on with their masks, too"
         print(what, file=sys.stderr)

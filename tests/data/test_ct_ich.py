@@ -194,8 +194,8 @@ def broken(root: Path, head) -> dict[str, str]:
     patch_header(scans / "061.nii", srow_x=0, srow_y=0, srow_z=0)
     return {
         "ct_scans/050.nii": "damaged or truncated",
-        "ct_scans/051.nii": "scan without a mask masks/051.nii",
-        "masks/052.nii": "mask without a scan ct_scans/052.nii",
+        "ct_scans/051.nii": "scan without a mask in masks",
+        "masks/052.nii": "mask without a scan in ct_scans",
         "ct_scans/053.nii": "sizes differ",
         "ct_scans/054.nii": "not in HU: no air",
         "ct_scans/055.nii": "not a readable NIfTI",

@@ -28,7 +28,7 @@ class NumPyVolumes(ScanLayout):
     signs = "a folder volumes with .npy files"
     has_masks = True
     has_labels = False
-    not_audited = MappingProxyType({".npy": "NumPy"})
+    formats = MappingProxyType({".npy": "NumPy"})
 
     def detect(self, root: Path, entries: Mapping[str, Path]) -> bool:
         return "volumes" in entries
@@ -132,9 +132,9 @@ def test_a_pool_of_a_layout_that_is_not_known(
 
 def test_it_is_audited(root: Path) -> None:
     found = audit([root], Options(workers=1, progress=False))
-    (finding,) = found["findings"]
-    assert finding["name"] == "NumPy, not looked into"
-    assert finding["files"] == found["sets"][0]["left_out"] == 5
+    (bad,) = (one for one in found["findings"] if one["kind"] == "refused")
+    assert (bad["name"], bad["files"]) == ("not a volume", 1)
+    assert (found["sets"][0]["slices"], found["sets"][0]["patients"]) == (8, 2)
 
 
 def test_it_is_exported(root: Path, tmp_path: Path) -> None:

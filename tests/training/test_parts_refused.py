@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
-from published import ct_ich_100, ct_ich_131, rsna
+from published import ct_ich_100, ct_ich_131, rsna, save_nifti, scan, spot
 from tiny_runs import tiny
 
 from ichfast.errors import DataError
@@ -115,3 +116,17 @@ def test_masks_that_are_missing_are_said(tmp_path, capsys) -> None:
     assert len(parts.whole) == 5
     assert parts.problems == 0
     assert "1 slices have no mask and are left out, 1 of them" in capsys.readouterr().err
+
+
+def test_a_patient_whose_id_is_a_part_of_a_file_name(tmp_path) -> None:
+    """As in BHSD, whose scans are RSNA's."""
+    pool = rsna(tmp_path / "pool")
+    labelled = tmp_path / "labelled"
+    for k in range(6):
+        name = f"ID_{k:08x}_ID_{k:010x}"
+        save_nifti(labelled / "images" / f"{name}.nii.gz", scan())
+        save_nifti(labelled / "labels" / f"{name}.nii.gz", spot().astype(np.uint8))
+    with pytest.raises(
+        DataError, match="in both 'unlabelled' and 'test': ID_0000000001, ID_00000001"
+    ):
+        load(labelled, pool, "training.strategy=curriculum", "data.train=0.17", "data.test=0.83")

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from ichfast.data.names import split_names
 from ichfast.data.texts import parse_whole, read_text
 from ichfast.errors import DataError
 
@@ -19,8 +20,8 @@ SUFFIXES = re.compile(r"\.(dcm|nii\.gz|nii|jpe?g|png)$", re.I)
 
 def read_list(path: Path) -> dict[str, str]:
     """Each id in a list, by every name that data may have for it: as it is, without a suffix of
-    files, and a number that a table has as 49.0 as 49. DataError where the list holds no id, or is
-    not understood."""
+    files, the ids that are parts of it, and a number that a table has as 49.0 as 49. DataError
+    where the list holds no id, or is not understood."""
     lines = [line for line in read_text(path).split("\n") if line.strip()]
     lines = [line for line in lines if not line.lstrip().startswith("#")]
     delimiter = next((c for c in DELIMITERS if any(c in line for line in lines)), None)
@@ -61,5 +62,6 @@ def _is_title(cell: str) -> bool:
 
 def _list_names(cell: str) -> Iterator[str]:
     yield from (cell, SUFFIXES.sub("", cell), PurePosixPath(cell).stem)
+    yield from split_names([SUFFIXES.sub("", cell)])
     if re.fullmatch(r"\d+\.0*", cell):
         yield str(parse_whole(cell))

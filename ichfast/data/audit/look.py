@@ -1,5 +1,5 @@
 """One file: the header of each slice in it, the quirks that it has or may have, and the hash of its
-pixels.
+pixels. Of scans that are no DICOM, the hashes alone are found here.
 """
 
 import hashlib
@@ -16,10 +16,10 @@ from ichfast.data.dicom import compare_decoders, read_image
 from ichfast.data.enhanced import EnhancedFile, Picture
 from ichfast.data.headers import NATIVE, EnhancedCT, scan_header
 from ichfast.data.image import Header, Image
-from ichfast.data.layouts import find_unaudited
+from ichfast.data.layouts import find_format
 from ichfast.data.plausible import Census, take_census
 from ichfast.data.problems import Refused, refuse_failures
-from ichfast.data.series import AIR_HU
+from ichfast.data.series import AIR_HU, Series
 from ichfast.data.stacks import Frame, make_frame
 
 EMPTY = "all pixels alike"
@@ -45,8 +45,8 @@ def look(path: Path, *, pixels: bool) -> list[tuple[int, Look | Refused]]:
     """Each slice of the file with its number, 0 for the only one. `Refused`, for the file or a
     frame in it, where training would refuse it or leave it out, as far as the header tells.
     """
-    if kind := find_unaudited(path.name):
-        raise Refused(f"{kind}, not looked into", skip=True)
+    if kind := find_format(path.name):
+        raise Refused(f"{kind}, not looked into: give the folder of its set", skip=True)
     file: EnhancedFile | None = None
     with refuse_failures("damaged DICOM file"):
         try:
@@ -82,7 +82,7 @@ def _look(path: Path, file: EnhancedFile | None, picture: Picture, pixels: bool)
     found = list(quirks.correct(image))
     rescale = np.array([image.slope]), np.array([image.intercept])
     census = take_census(image.stored[None], *rescale, image.padding)
-    code = _hash(image, own)
+    code = _hash_slice(image, own)
     groups: list[list[str]] = []
     if header.transfer_syntax not in NATIVE:
         groups = file.compare_decoders(picture.number) if file else compare_decoders(path)
@@ -106,14 +106,25 @@ def _check_size(header: Header, size: int) -> None:
         raise Refused(f"pixel data is truncated: {max(present, 0):,} bytes of {expected:,}")
 
 
-def _hash(image: Image, own: Frame) -> int | None:
-    """The same for the same picture in HU, however its file stores it."""
-    hu = np.rint(image.stored * image.slope + image.intercept)
+def hash_scan(series: Series) -> list[int | None]:
+    """Of each slice, as of a DICOM file's."""
+    return [hash_hu(series.hu(slice(i, i + 1))[0]) for i in range(len(series))]
+
+
+def _hash_slice(image: Image, own: Frame) -> int | None:
+    hu = image.stored * image.slope + image.intercept
     if image.padding is not None:
         hu[image.stored == image.padding] = AIR_HU
+    return hash_hu(own.turn_upright(hu))
+
+
+def hash_hu(hu: np.ndarray) -> int | None:
+    """Of an upright (H, W) picture: the same however its file stores it. None where all pixels are
+    alike. Below air there is only padding, which not every format can declare, and noise.
+    """
     if hu.min() == hu.max():
         return None
-    upright = np.ascontiguousarray(own.turn_upright(hu.astype(np.int32)))
+    upright = np.ascontiguousarray(np.rint(np.maximum(hu, AIR_HU)).astype(np.int32))
     digest = hashlib.blake2b(repr(upright.shape).encode(), digest_size=8)
     digest.update(upright.data)
     return int.from_bytes(digest.digest(), "little")

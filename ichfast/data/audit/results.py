@@ -5,6 +5,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,10 @@ from ichfast.data.acquisitions import are_interleaved
 from ichfast.data.audit.look import find_quirks, make_unread
 from ichfast.data.audit.tally import NAMED, SeriesTally, Tally, make_word_pattern
 from ichfast.data.grid import SAME_POSITION_MM
+from ichfast.data.names import find_shared, split_names
 from ichfast.data.plausible import judge
 from ichfast.data.problems import Refused, make_printable
 from ichfast.data.series import Series
-from ichfast.data.stacks import measure_tilt
 
 FORMAT = "ichfast-audit"
 VERSION = 1
@@ -88,7 +89,7 @@ def summarise(
             np.round(gap, 3) for s in scans for gap in _measure_gaps(s)
         ),
         "pixel_spacing_mm": _count_values(
-            round(x, 4) for s in scans for x in sorted(set(s.stack.header.spacing))
+            round(x, 4) for s in scans for x in sorted(set(s.about.spacing)) if isfinite(x)
         ),
         "tilt_degrees": _count_values(one["tilt"] for one in series),
         "series": series,
@@ -120,8 +121,8 @@ def _describe_set(
         "files": tally.files[part],
         "slices": slices,
         "series": len(own),
-        "studies": len({scan.stack.header.study for scan in own} - {""}),
-        "patients": len({scan.stack.header.patient for scan in own} - {""}),
+        "studies": len({scan.about.study for scan in own} - {""}),
+        "patients": len({scan.about.patient for scan in own} - {""}),
         "refused": tally.refused[part],
         "left_out": tally.left_out[part],
     }
@@ -141,41 +142,41 @@ def _judge(scan: SeriesTally, tally: Tally) -> tuple[str, ...]:
 def _describe_series(
     scan: SeriesTally, parts: int, odd: tuple[str, ...], pseudonyms: Pseudonyms, sets: Sequence[str]
 ) -> dict[str, Any]:
-    header = scan.stack.header
+    about = scan.about
     positions = np.frombuffer(scan.positions)
     order = np.argsort(positions, kind="stable")
     positions, n = positions[order], len(positions)
-    angle = measure_tilt(scan.stack.frame.normal, header.gantry_tilt)
     whole = Series(
         stored=make_unread(n),
         slope=np.ones(n),
         intercept=np.zeros(n),
         padding=None,
         mask=None,
-        patient=header.patient,
-        study=header.study,
-        series=header.series,
+        patient=about.patient,
+        study=about.study,
+        series=about.series,
         positions=positions,
-        spacing=(header.spacing[0], header.spacing[1]),
-        tilt=angle,
+        spacing=about.spacing,
+        tilt=about.tilt,
         sources=(),
         mixed=parts > 1,
-        interleaved=are_interleaved(positions, [scan.acquisitions[i] for i in order]),
+        interleaved=bool(scan.stack)
+        and are_interleaved(positions, [scan.acquisitions[i] for i in order]),
     )
     found, _ = find_quirks(quirks.SERIES_QUIRKS, whole)
     missing = _count_missing(_measure_gaps(scan))
     own = {MISSING: missing > 0, SINGLE: n == 1}
-    found += [*(name for name, there in own.items() if there), *odd]
+    found += [*(name for name, there in own.items() if there), *odd, *scan.quirks]
     return {
         "set": make_printable(sets[scan.set]),
-        "patient": pseudonyms.hide("patient", header.patient),
-        "study": pseudonyms.hide("study", header.study),
-        "series": pseudonyms.hide("series", header.series),
+        "patient": pseudonyms.hide("patient", about.patient),
+        "study": pseudonyms.hide("study", about.study),
+        "series": pseudonyms.hide("series", about.series),
         "first_file": pseudonyms.hide_in_path(scan.first),
         "slices": n,
-        "size": [header.rows, header.columns],
-        "pixel_spacing_mm": list(header.spacing),
-        "tilt": round(angle, 1),
+        "size": list(about.size),
+        "pixel_spacing_mm": list(about.spacing) if isfinite(about.spacing[0]) else None,
+        "tilt": round(about.tilt, 1),
         "spacings_mm": _group_gaps(np.diff(positions)),
         "duplicate_positions": int((np.diff(positions) < SAME_POSITION_MM).sum()),
         "missing_slices": missing,
@@ -217,16 +218,20 @@ def _find_shared(
 ) -> list[dict[str, Any]]:
     """What each pair of sets has in common."""
     kinds: dict[str, Callable[[SeriesTally], str]] = {
-        "patient": lambda scan: scan.stack.header.patient,
-        "study": lambda scan: scan.stack.header.study,
-        "series": lambda scan: scan.stack.header.series,
+        "patient": lambda scan: scan.about.patient,
+        "study": lambda scan: scan.about.study,
+        "series": lambda scan: scan.about.series,
     }
     pairs = []
     for one, other in combinations(range(len(sets)), 2):
+        known: set[str] = set()  # a scan that is no DICOM has one name for all
         pair: dict[str, Any] = {"sets": [make_printable(sets[one]), make_printable(sets[other])]}
         for kind, of in kinds.items():
-            names = [{of(scan) for scan in scans if scan.set == part} for part in (one, other)]
-            both = sorted((names[0] & names[1]) - {""})
+            names = [
+                {of(scan) for scan in scans if scan.set == part} - {""} for part in (one, other)
+            ]
+            both = sorted(find_shared(*names) - known)
+            known.update(both)
             pair[kind] = [pseudonyms.hide(kind, name) for name in both]
         pairs.append(pair)
     return pairs
@@ -240,9 +245,8 @@ def _find_studies_of_several_patients(
     """
     patients: dict[str, set[str]] = defaultdict(set)
     for scan in scans:
-        header = scan.stack.header
-        if header.study and header.patient:
-            patients[header.study].add(header.patient)
+        if scan.about.study and scan.about.patient:
+            patients[scan.about.study].add(scan.about.patient)
     return [
         {
             "study": pseudonyms.hide("study", study),
@@ -265,9 +269,11 @@ def _find_listed(
     hits = []
     met: set[str] = set()
     for scan in scans:
-        header = scan.stack.header
-        for kind in ("patient", "study", "series"):
-            own = getattr(header, kind)
+        kinds: dict[str, str] = {}
+        for kind in ("series", "study", "patient"):
+            whole = getattr(scan.about, kind)
+            kinds |= dict.fromkeys((whole, *split_names([whole])), kind)
+        for own, kind in kinds.items():
             if own in ids:
                 met.add(ids[own])
                 hits.append((scan.set, kind, pseudonyms.hide(kind, own), scan.first))

@@ -2,27 +2,42 @@
 
 import multiprocessing
 import os
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
 from ichfast.data.audit.lists import read_list
-from ichfast.data.audit.look import look
+from ichfast.data.audit.look import hash_scan, look
 from ichfast.data.audit.results import summarise
 from ichfast.data.audit.tally import Tally
+from ichfast.data.layouts import find_scan_layout
+from ichfast.data.layouts.base import ScanLayout, Unit
 from ichfast.data.listing import list_folder, name_slice, walk_files
-from ichfast.data.problems import Refused
+from ichfast.data.problems import Problems, Refused
 from ichfast.errors import DataError
 from ichfast.processes import available_cores, start_worker
 
-File = tuple[int, str]  # set, name below its root
+
+class Item(NamedTuple):
+    """A file by its name below the set's root; or a scan by its own, in a layout that has such."""
+
+    set: int
+    name: str
+    files: int = 0  # of a scan
+
+    @property
+    def cost(self) -> int:
+        return SCAN if self.files else 1
+
+
+SCAN = 32  # files with pixels, of which reading takes about as long as of a scan
 # Big enough that a process hardly waits, small enough that progress shows.
 CHUNK = {False: 256, True: 32}
 # A process takes seconds to start, which pays from so many files on.
@@ -50,7 +65,8 @@ def audit(roots: Sequence[Path], options: Options) -> dict[str, Any]:
         raise DataError("two of the files given with --exclude-list have the same name; rename one")
     tally = Tally()
     wanted = frozenset().union(*lists.values())
-    counts = _count_files(roots, options.leave, tally)
+    survey = Survey(tuple(map(str, roots)), tuple(map(find_scan_layout, roots)), wanted, options)
+    counts, cost = survey.count(tally)
     for count, root in zip(counts, roots, strict=True):
         if not count:
             raise DataError(f"{root}: holds no files; give a folder with CT files in it")
@@ -59,7 +75,7 @@ def audit(roots: Sequence[Path], options: Options) -> dict[str, Any]:
         desc="audit", total=everything, unit="file", disable=None if options.progress else True
     ) as bar:
         try:
-            for part_tally in _tally_files(list(map(str, roots)), wanted, everything, options):
+            for part_tally in _tally_all(survey, cost):
                 tally.merge(part_tally)
                 bar.update(sum(part_tally.files.values()))
         except BrokenProcessPool:
@@ -67,6 +83,7 @@ def audit(roots: Sequence[Path], options: Options) -> dict[str, Any]:
                 "a process that read files was killed, perhaps because memory ran out; run the "
                 "audit again with fewer --workers"
             ) from None
+    tally.settle()
     return summarise(
         tally, _name_sets(roots), lists, options.pixels, options.identify, options.salt
     )
@@ -94,26 +111,46 @@ def _name_sets(roots: Sequence[Path]) -> list[str]:
     return short if len(set(short)) == len(short) else [str(root) for root in roots]
 
 
-def _count_files(roots: Sequence[Path], leave: Path | None, tally: Tally) -> list[int]:
-    """The number of files per set; folders that cannot be listed go into the tally."""
-    files = [0] * len(roots)
-    for part, _ in _walk([str(root) for root in roots], leave, tally.add_unreachable):
-        files[part] += 1
-    return files
+@dataclass(frozen=True)
+class Survey:
+    """What every process needs to know."""
 
+    roots: tuple[str, ...]
+    layouts: tuple[ScanLayout | None, ...]  # of those whose scans have names
+    wanted: frozenset[str]
+    options: Options
 
-def _walk(roots: Sequence[str], leave: Path | None, report: Any = None) -> Iterator[File]:
-    """Every regular file that is not hidden, in the same order on every machine."""
-    left = None if leave is None else str(leave.resolve())
-    for part, root in enumerate(roots):
+    def count(self, tally: Tally) -> tuple[list[int], int]:
+        """The number of files per set, and what all cost; folders that cannot be listed go into the
+        tally.
+        """
+        files, cost = [0] * len(self.roots), 0
+        for item in self.walk(tally.add_unreachable):
+            files[item.set] += item.files or 1
+            cost += item.cost
+        return files, cost
 
-        def report_failure(error: OSError, part: int = part, root: str = root) -> None:
+    def walk(self, report: Any = None) -> Iterator[Item]:
+        """Every scan of a layout that has names for them, and every file that is not hidden; but
+        those in the formats of that layout. In the same order on every machine.
+        """
+        for part, (root, layout) in enumerate(zip(self.roots, self.layouts, strict=True)):
+            if layout is not None:
+                for name, files in layout.list_scans(Path(root)).items():
+                    yield Item(part, name, max(files, 1))
+            for name in self._walk_files(part, root, report):
+                if layout is None or layout.find_format(name) is None:
+                    yield Item(part, name)
+
+    def _walk_files(self, part: int, root: str, report: Any) -> Iterator[str]:
+        leave = self.options.leave
+        left = None if leave is None else str(leave.resolve())
+
+        def report_failure(error: OSError) -> None:
             if report:
                 report(part, os.path.relpath(error.filename, root), "folder cannot be listed")
 
-        def report_link(
-            path: str, reason: str, lost: bool, part: int = part, root: str = root
-        ) -> None:
+        def report_link(path: str, reason: str, lost: bool) -> None:
             if report and lost:
                 report(part, os.path.relpath(path, root), reason)
 
@@ -123,23 +160,20 @@ def _walk(roots: Sequence[str], leave: Path | None, report: Any = None) -> Itera
                 folder = own
                 keep = not Path(os.path.realpath(own)).is_relative_to(left)
             if keep:
-                yield part, path[prefix:].replace(os.sep, "/")
+                yield path[prefix:].replace(os.sep, "/")
 
 
-def _tally_files(
-    roots: list[str], wanted: frozenset[str], total: int, options: Options
-) -> Iterator[Tally]:
-    files = _walk(roots, options.leave)
-    chunks = iter(lambda: list(islice(files, CHUNK[options.pixels])), [])
-    workers = options.workers or min(available_cores(), 1 + total // WORTH[options.pixels])
-    _begin(roots, wanted, options.pixels)
+def _tally_all(survey: Survey, cost: int) -> Iterator[Tally]:
+    pixels = survey.options.pixels
+    chunks = _cut(survey.walk(), CHUNK[pixels])
+    workers = survey.options.workers or min(available_cores(), 1 + cost // WORTH[pixels])
+    _begin(survey)
     if workers == 1:
         yield from map(_tally, chunks)
         return
     # Spawned, since forking a process that has loaded torch may deadlock.
     context = multiprocessing.get_context("spawn")
-    arguments = (roots, wanted, options.pixels, True)
-    with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=arguments) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(survey, True)) as pool:
         try:
             yield from _map_in_order(pool, chunks, 4 * workers)
         except BaseException:
@@ -147,8 +181,22 @@ def _tally_files(
             raise
 
 
+def _cut(items: Iterable[Item], most: int) -> Iterator[list[Item]]:
+    """Lists of items that cost about so much each."""
+    chunk: list[Item] = []
+    cost = 0
+    for item in items:
+        chunk.append(item)
+        cost += item.cost
+        if cost >= most:
+            yield chunk
+            chunk, cost = [], 0
+    if chunk:
+        yield chunk
+
+
 def _map_in_order(
-    pool: ProcessPoolExecutor, chunks: Iterable[list[File]], ahead: int
+    pool: ProcessPoolExecutor, chunks: Iterable[list[Item]], ahead: int
 ) -> Iterator[Tally]:
     """Like `pool.map`, but that would list all files before the first is read."""
     waiting: deque[Future[Tally]] = deque()
@@ -160,31 +208,52 @@ def _map_in_order(
         yield waiting.popleft().result()
 
 
-_job: tuple[list[str], frozenset[str], bool]
+_survey: Survey
 
 
-def _begin(roots: list[str], wanted: frozenset[str], pixels: bool, child: bool = False) -> None:
-    """Keep what a process needs for all of its files."""
-    global _job
-    _job = roots, wanted, pixels
+def _begin(survey: Survey, child: bool = False) -> None:
+    """Keep what a process needs for all of its items."""
+    global _survey
+    _survey = survey
     if child:
         start_worker()
 
 
-def _tally(files: list[File]) -> Tally:
-    roots, wanted, pixels = _job
+def _tally(items: list[Item]) -> Tally:
     tally = Tally()
-    for part, name in files:
-        tally.files[part] += 1
-        try:
-            seen = look(Path(roots[part], name), pixels=pixels)
-        except Refused as refused:
-            tally.add_refused(part, name, refused)
-            continue
-        for number, one in seen:
-            source = name_slice(name, number)
-            if isinstance(one, Refused):
-                tally.add_refused(part, source, one)
-            else:
-                tally.add(part, source, one, wanted)
+    for item in items:
+        tally.files[item.set] += item.files or 1
+        (_tally_scan if item.files else _tally_file)(item, tally)
     return tally
+
+
+def _tally_file(item: Item, tally: Tally) -> None:
+    part, name, _ = item
+    try:
+        seen = look(Path(_survey.roots[part], name), pixels=_survey.options.pixels)
+    except Refused as refused:
+        tally.add_refused(part, name, refused)
+        return
+    for number, one in seen:
+        source = name_slice(name, number)
+        if isinstance(one, Refused):
+            tally.add_refused(part, source, one)
+        else:
+            tally.add(part, source, one, _survey.wanted)
+
+
+class _Notes(Problems):
+    MAX_FILES = sys.maxsize  # nothing stops an audit
+
+
+def _tally_scan(item: Item, tally: Tally) -> None:
+    part, name, _ = item
+    layout, root, problems = _survey.layouts[part], _survey.roots[part], _Notes()
+    assert layout is not None
+    try:
+        for scan in layout.read_unit(Path(root), Unit(name), problems):
+            tally.add_scan(part, scan, hash_scan(scan) if _survey.options.pixels else ())
+    except DataError as error:  # of the set as a whole
+        problems.add(name, str(error).removeprefix(root).lstrip("/\\"))
+    for problem in problems.items:
+        tally.add_problem(part, name, problem)

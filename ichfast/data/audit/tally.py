@@ -5,14 +5,15 @@ all that is kept of a file is its position, and its name where something is odd.
 import re
 from array import array
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from ichfast.data.audit.look import Look
+from ichfast.data.audit.look import EMPTY, Look
 from ichfast.data.plausible import Census
-from ichfast.data.problems import Refused, make_printable
-from ichfast.data.stacks import Stack, name_series
+from ichfast.data.problems import Problem, Refused, make_printable
+from ichfast.data.series import Series
+from ichfast.data.stacks import Stack, measure_tilt, name_series
 
 NAMED = 10_000  # files that are named per finding
 
@@ -30,18 +31,32 @@ class Finding:
         self.named += other.named[: NAMED - len(self.named)]
 
 
+@dataclass(frozen=True, slots=True)
+class About:
+    """What is known of a scan, in whatever files it lies."""
+
+    patient: str
+    study: str
+    series: str
+    size: tuple[int, int]
+    spacing: tuple[float, float]  # mm, as the file has them; nan: not known
+    tilt: float  # degrees
+
+
 @dataclass(slots=True)
 class SeriesTally:
     """The files of one series that belong together, as training would take them."""
 
     set: int
-    stack: Stack
+    about: About
     first: str  # a file of it
     positions: array  # type: ignore[type-arg]
-    found: Counter[str]
-    possible: Counter[str]
-    acquisitions: list[tuple[bytes, bytes]]  # by position
-    census: Census | None  # where pixels are read
+    stack: Stack | None = None  # None: a scan that is no DICOM, and was read whole
+    found: Counter[str] = field(default_factory=Counter)
+    possible: Counter[str] = field(default_factory=Counter)
+    acquisitions: list[tuple[bytes, bytes]] = field(default_factory=list)  # by position
+    census: Census | None = None  # where pixels are read
+    quirks: tuple[str, ...] = ()  # of a scan that was read whole
 
 
 @dataclass
@@ -57,6 +72,8 @@ class Tally:
     listed: list[tuple[str, int, str]] = field(default_factory=list)  # name on a list, set, file
     # Parts of file names that contain a patient's id -> the id.
     telling: dict[str, str] = field(default_factory=dict)
+    # Of scans that are no DICOM; those of a set as a whole come with each of its scans.
+    problems: dict[tuple[int, Problem], None] = field(default_factory=dict)
 
     def add_unreachable(self, part: int, path: str, reason: str) -> None:
         self._record("refused", reason, Finding("refused", 1, 0, [(part, path, "")]))
@@ -77,26 +94,65 @@ class Tally:
             self._record("quirk", name, Finding("quirk", 1, 0, [(part, source, "")]))
         for name in look.possible:
             self._record("quirk", name, Finding("quirk", 0, 1))
+        stack = Stack(name_series(header, source), header, look.frame)
+        about = About(
+            header.patient,
+            header.study,
+            header.series,
+            (header.rows, header.columns),
+            (header.spacing[0], header.spacing[1]),
+            measure_tilt(look.frame.normal, header.gantry_tilt),
+        )
         one = SeriesTally(
             part,
-            Stack(name_series(header, source), header, look.frame),
+            about,
             source,
             array("d", [look.position]),
+            stack,
             Counter(look.found),
             Counter(look.possible),
             [header.acquisition],
             look.census,
         )
-        self._join((part, one.stack.series), one)
+        self._join((part, stack.series), one)
         if look.pixels is not None:
             self.hashes.append((look.pixels, part, source))
         stem = PurePosixPath(source).stem
         if stem in listed:
             self.listed.append((stem, part, source))
-        if header.patient and header.patient in make_printable(source):
+        self._note_telling(header.patient, source)
+
+    def add_scan(self, part: int, scan: Series, pixels: Iterable[int | None]) -> None:
+        """A scan that was read whole, and the hashes of its slices where those are wanted."""
+        rows, columns = scan.stored.shape[1:]
+        about = About(
+            scan.patient, scan.study, scan.series, (rows, columns), scan.spacing, scan.tilt
+        )
+        positions = array("d", scan.positions)
+        one = SeriesTally(part, about, scan.sources[0], positions, quirks=scan.quirks)
+        self._join((part, scan.series), one)
+        for code, source in zip(pixels, scan.sources, strict=False):
+            if code is None:
+                self._record("quirk", EMPTY, Finding("quirk", 1, 0, [(part, source, "")]))
+            else:
+                self.hashes.append((code, part, source))
+            self._note_telling(scan.patient, source)
+        self._note_telling(scan.patient, scan.sources[0])
+
+    def add_problem(self, part: int, scan: str, problem: Problem) -> None:
+        self.problems[part, problem] = None
+        self._note_telling(scan, problem.source)
+
+    def settle(self) -> None:
+        """Count the problems, once nothing is merged any more."""
+        for part, problem in self.problems:
+            self.add_refused(part, problem.source, Refused(problem.reason, skip=problem.skip))
+
+    def _note_telling(self, patient: str, source: str) -> None:
+        if patient and patient in make_printable(source):
             for piece in source.split("/"):
-                if make_word_pattern(header.patient).search(piece):
-                    self.telling[piece] = header.patient
+                if make_word_pattern(patient).search(piece):
+                    self.telling[piece] = patient
 
     def merge(self, other: "Tally") -> None:
         self.files.update(other.files)
@@ -110,6 +166,7 @@ class Tally:
         self.hashes += other.hashes
         self.listed += other.listed
         self.telling.update(other.telling)
+        self.problems.update(other.problems)
 
     def _record(self, kind: str, name: str, finding: Finding) -> None:
         self.findings.setdefault((kind, name), Finding(kind)).add(finding)
@@ -117,7 +174,7 @@ class Tally:
     def _join(self, key: tuple[int, str], scan: SeriesTally) -> None:
         scans = self.scans.setdefault(key, [])
         for known in scans:
-            if known.stack.takes(scan.stack.header):
+            if known.stack and scan.stack and known.stack.takes(scan.stack.header):
                 known.positions.extend(scan.positions)
                 known.found.update(scan.found)
                 known.possible.update(scan.possible)

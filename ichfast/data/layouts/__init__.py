@@ -6,7 +6,7 @@ A new layout is a module with a `Layout` in it, and its line in LAYOUTS.
 from collections.abc import Iterator
 from pathlib import Path
 
-from ichfast.data.layouts.base import Layout
+from ichfast.data.layouts.base import Layout, ScanLayout
 from ichfast.data.layouts.ct_ich import CtIch
 from ichfast.data.layouts.ct_ich_jpeg import CtIchJpeg
 from ichfast.data.layouts.dicom_folder import DicomFolder
@@ -66,13 +66,18 @@ def _detect_by_names(folder: Path) -> Layout | None:
     return next((layout for layout in LAYOUTS if layout.detect(folder, entries)), None)
 
 
-def find_unaudited(name: str) -> str | None:
-    """The format of a file by its name, where the audit does not look into such files."""
-    for layout in LAYOUTS:
-        for suffix, kind in layout.not_audited.items():
-            if name.lower().endswith(suffix):
-                return kind
-    return None
+def find_scan_layout(root: Path) -> ScanLayout | None:
+    """The layout of this folder, where it is one of named scans."""
+    try:
+        layout = detect_layout(root)
+    except DataError:
+        return None
+    return layout if isinstance(layout, ScanLayout) else None
+
+
+def find_format(name: str) -> str | None:
+    """The format of a file by its name, where it is one that some layout reads beside DICOM."""
+    return next((kind for layout in LAYOUTS if (kind := layout.find_format(name))), None)
 
 
 def read_series(root: Path, problems: Problems, *, progress: bool = False) -> Iterator[Series]:

@@ -47,8 +47,9 @@ class Layout(ABC):
     # Whether a table and the file names settle the selection before a file is opened. Otherwise the
     # caller of `read` chooses among the slices.
     selects: ClassVar[bool] = False
-    # Suffix -> format, of files that the audit lists without looking into them.
-    not_audited: ClassVar[Mapping[str, str]] = {}
+    # Suffix -> format, of files other than DICOM that it reads. Where a set has another layout, the
+    # audit lists them without looking into them.
+    formats: ClassVar[Mapping[str, str]] = {}
     no_export: ClassVar[str] = ""  # why its scans cannot be exported as volumes; empty: they can
 
     def detect(self, root: Path, entries: Mapping[str, Path]) -> bool:
@@ -60,6 +61,12 @@ class Layout(ABC):
     def detect_files(self, root: Path) -> bool:
         """Whether its files show it, for a folder in which no layout is detected by the names."""
         return False
+
+    @classmethod
+    def find_format(cls, name: str) -> str | None:
+        """The format of a file by its name, where it is one of its `formats`."""
+        endings = cls.formats.items()
+        return next((kind for end, kind in endings if name.lower().endswith(end)), None)
 
     def read(
         self,

@@ -28,7 +28,7 @@ class CtIch(ScanLayout):
     signs = "a folder ct_scans (CT-ICH)"
     has_masks = True
     has_labels = True
-    not_audited = dict.fromkeys(NIFTI, "NIfTI")
+    formats = dict.fromkeys(NIFTI, "NIfTI")
 
     def detect(self, root: Path, entries: Mapping[str, Path]) -> bool:
         return "ct_scans" in entries
@@ -62,7 +62,7 @@ class CtIch(ScanLayout):
         problems.expect(len(scans))
         report_twins(root, (entries.get("ct_scans"), entries.get("masks")), problems)
         for name in sorted(masks.keys() - scans.keys()):
-            problems.add(name_source(masks[name], root), f"mask without a scan ct_scans/{name}.nii")
+            problems.add(name_source(masks[name], root), "mask without a scan in ct_scans")
         if only is not None:
             scans = {only: scans[only]}
         for name, path in tqdm(scans.items(), "scans", disable=None if progress else True):
@@ -73,7 +73,7 @@ class CtIch(ScanLayout):
                 numbers = [int(each.rpartition("#")[2]) for each in series.sources]
                 series = attach_labels(series, own, numbers, len(series), source, problems)
                 if masks and name not in masks:
-                    problems.skip(source, f"scan without a mask masks/{name}.nii")
+                    problems.skip(source, "scan without a mask in masks")
                     series = trust_negatives(series)
                 yield series
             except Refused as refused:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from tqdm import tqdm
@@ -42,6 +43,7 @@ class CtIchJpeg(ScanLayout):
     signs = "a folder Patients_CT (CT-ICH 1.0.0)"
     has_masks = True
     has_labels = True
+    formats = MappingProxyType({".jpg": "JPEG", ".jpeg": "JPEG"})
     no_export = (
         "these pictures have neither HU outside their window nor a pixel spacing; export version "
         "1.3.1"
@@ -95,9 +97,7 @@ class CtIchJpeg(ScanLayout):
             if not images:
                 problems.add(name_source(folder, root), "no pictures brain/<n>.jpg in it")
             for number in sorted(masks.keys() - images.keys()) if with_masks else ():
-                problems.add(
-                    name_source(masks[number], root), f"mask without a picture {number}.jpg"
-                )
+                problems.add(name_source(masks[number], root), "mask without its picture")
             of_scan = masks if with_masks else None
             series, numbers = _read_scan(root, folder.name, images, of_scan, problems)
             if series is None:

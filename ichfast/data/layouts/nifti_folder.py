@@ -29,7 +29,7 @@ class NiftiFolder(ScanLayout):
     signs = "NIfTI files in imagesTr, images or the folder itself"
     has_masks = True
     has_labels = False
-    not_audited = dict.fromkeys(NIFTI, "NIfTI")
+    formats = dict.fromkeys(NIFTI, "NIfTI")
 
     def detect(self, root: Path, entries: Mapping[str, Path]) -> bool:
         return _find_images(root, entries) not in (None, root)
@@ -74,14 +74,14 @@ class NiftiFolder(ScanLayout):
         report_twins(root, (folder, of_masks), problems)
         for name in sorted(masks.keys() - images.keys()):
             source = name_source(masks[name], root)
-            problems.add(source, f"mask without an image {name} in {folder.name}")
+            problems.add(source, f"mask without an image in {folder.name}")
         if only is not None:
             images = {only: images[only]}
         for name, path in tqdm(images.items(), "scans", disable=None if progress else True):
             source = name_source(path, root)
             try:
                 if of_masks is not None and name not in masks:
-                    problems.skip(source, f"image without a mask {name} in {of_masks.name}")
+                    problems.skip(source, f"image without a mask in {of_masks.name}")
                 series, values = read_nifti(path, masks.get(name), source, name)
                 yield series if values is None else _attach_mask(series, values, names)
             except Refused as refused:
