@@ -22,8 +22,8 @@ STABLE_TORCH_LIBRARY(ichfast, m) {
       "bool sigmoid_reconstruction, str balance) -> (Tensor loss, Tensor sums)");
   m.def(
       "attention_wmse_backward(Tensor grad, Tensor image, Tensor logits, Tensor reconstruction, "
-      "Tensor sums, bool sigmoid_reconstruction, str balance, bool logits_gradient) "
-      "-> (Tensor logits, Tensor reconstruction)");
+      "Tensor sums, bool sigmoid_reconstruction, str balance, bool logits_gradient, "
+      "bool reconstruction_gradient) -> (Tensor logits, Tensor reconstruction)");
   m.def("attention_mask(Tensor image, Tensor logits) -> Tensor");
   m.def(
       "attention_mask_backward(Tensor grad, Tensor image, Tensor logits, bool image_gradient, "

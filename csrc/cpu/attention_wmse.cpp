@@ -49,31 +49,38 @@ void sum(const Inputs<double>& in, Form form, int64_t n, double* sums) {
 
 template <class A>
 struct Outputs {
-  A *logits, *background, *foreground;  // logits may be null: not asked for
+  A *logits, *background, *foreground;  // null where not asked for, the last two together
 };
 
-template <Balance kBalance, bool kSigmoid, bool kLogits, class A>
+template <Balance kBalance, bool kSigmoid, bool kLogits, bool kReconstruction, class A>
 ICHFAST_INLINE void grad_tile(const Inputs<A> in, const Scale<A> s, int64_t n,
                               const Outputs<A> out) {
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
     const auto v = voxel(in.image[i], in.logits[i], in.background[i], in.foreground[i], kSigmoid);
-    out.background[i] = grad_background<kBalance>(v, s, kSigmoid);
-    out.foreground[i] = grad_foreground<kBalance>(v, s, kSigmoid);
+    if constexpr (kReconstruction) {
+      out.background[i] = grad_background<kBalance>(v, s, kSigmoid);
+      out.foreground[i] = grad_foreground<kBalance>(v, s, kSigmoid);
+    }
     if constexpr (kLogits) out.logits[i] = grad_logit<kBalance>(in.image[i], v, s);
   }
+}
+
+template <Balance kBalance, bool kSigmoid, class A>
+ICHFAST_INLINE void grad_tile(const Inputs<A>& in, const Scale<A>& s, int64_t n,
+                              const Outputs<A>& out) {
+  if (out.logits && out.background)
+    grad_tile<kBalance, kSigmoid, true, true>(in, s, n, out);
+  else if (out.logits)
+    grad_tile<kBalance, kSigmoid, true, false>(in, s, n, out);
+  else
+    grad_tile<kBalance, kSigmoid, false, true>(in, s, n, out);
 }
 
 template <Balance kBalance, class A>
 ICHFAST_INLINE void grad_tile(const Inputs<A>& in, const Scale<A>& s, bool sigmoid_r, int64_t n,
                               const Outputs<A>& out) {
-  if (out.logits) {
-    sigmoid_r ? grad_tile<kBalance, true, true>(in, s, n, out)
-              : grad_tile<kBalance, false, true>(in, s, n, out);
-  } else {
-    sigmoid_r ? grad_tile<kBalance, true, false>(in, s, n, out)
-              : grad_tile<kBalance, false, false>(in, s, n, out);
-  }
+  sigmoid_r ? grad_tile<kBalance, true>(in, s, n, out) : grad_tile<kBalance, false>(in, s, n, out);
 }
 
 ICHFAST_SIMD void grad(const Inputs<float>& in, const Scale<float>& s, Form form, int64_t n,
@@ -125,10 +132,13 @@ void forward(const Arguments& arguments, Tensor& loss_out, Tensor& sums_out) {
 
 template <class A>
 void backward(const Arguments& arguments, const Tensor& grad_loss, const Tensor& sums,
-              Tensor* grad_logits, Tensor& grad_reconstruction) {
+              Tensor* grad_logits, Tensor* grad_reconstruction) {
   const Reader<A> reader(arguments);
-  const Sink<A> r_sink(grad_reconstruction);
-  const auto z_sink = grad_logits ? std::optional<Sink<A>>(*grad_logits) : std::nullopt;
+  const auto sink_of = [](Tensor* tensor) {
+    return tensor ? std::optional<Sink<A>>(*tensor) : std::nullopt;
+  };
+  const auto z_sink = sink_of(grad_logits), r_sink = sink_of(grad_reconstruction);
+  if (!z_sink && !r_sink) return;
   const double n_voxels = double(voxels(arguments.image));
   const std::vector<double> grads = read_numbers(grad_loss);
   std::vector<Scale<A>> scales;
@@ -141,11 +151,14 @@ void backward(const Arguments& arguments, const Tensor& grad_loss, const Tensor&
   Chunks(arguments.image).for_each_tile([&](const Tile& tile) {
     A in[4][kTile], out[3][kTile];
     const Outputs<A> places{z_sink ? z_sink->place(tile, out[0]) : nullptr,
-                            r_sink.place(tile, 0, out[1]), r_sink.place(tile, 1, out[2])};
+                            r_sink ? r_sink->place(tile, 0, out[1]) : nullptr,
+                            r_sink ? r_sink->place(tile, 1, out[2]) : nullptr};
     grad(reader.read(tile, in), scales[tile.image], arguments.form, tile.n, places);
     if (z_sink) z_sink->put(tile, places.logits);
-    r_sink.put(tile, 0, places.background);
-    r_sink.put(tile, 1, places.foreground);
+    if (r_sink) {
+      r_sink->put(tile, 0, places.background);
+      r_sink->put(tile, 1, places.foreground);
+    }
   });
 }
 
@@ -154,7 +167,7 @@ void forward_cpu(const Arguments& arguments, Tensor& loss, Tensor& sums) {
 }
 
 void backward_cpu(const Arguments& arguments, const Tensor& grad_loss, const Tensor& sums,
-                  Tensor* grad_logits, Tensor& grad_reconstruction) {
+                  Tensor* grad_logits, Tensor* grad_reconstruction) {
   (arguments.in_double() ? backward<double> : backward<float>)(arguments, grad_loss, sums,
                                                                grad_logits, grad_reconstruction);
 }

@@ -43,20 +43,25 @@ void forward_cuda(const Arguments& arguments, Tensor& loss, Tensor& sums) {
 }
 
 void backward_cuda(const Arguments& arguments, const Tensor& grad_loss, const Tensor& sums,
-                   Tensor* grad_logits, Tensor& grad_reconstruction) {
+                   Tensor* grad_logits, Tensor* grad_reconstruction) {
   const Tensor& image = arguments.image;
   const CudaLaunch launch(image);
   const auto grads = input<Floating>(grad_loss, {grad_loss.stride(0), 0, 0});
   dispatch(arguments, [&]<class A, class X, class Z>() {
     dispatch_form(arguments.form, [&]<Balance kBalance, bool kSigmoid>() {
-      const auto run = [&]<bool kLogits>(Output<Z> z_out) {
-        backward<kBalance, kSigmoid, kLogits, A>(
+      const auto run = [&]<bool kLogits, bool kReconstruction>() {
+        backward<kBalance, kSigmoid, kLogits, kReconstruction, A>(
             launch, grads, input<X>(image), input<Z>(arguments.logits),
             input<Z>(arguments.reconstruction), sums.const_data_ptr<double>(), image.size(0),
-            voxels(image), z_out, output<Z>(grad_reconstruction));
+            voxels(image), kLogits ? output<Z>(*grad_logits) : Output<Z>{},
+            kReconstruction ? output<Z>(*grad_reconstruction) : Output<Z>{});
       };
-      grad_logits ? run.template operator()<true>(output<Z>(*grad_logits))
-                  : run.template operator()<false>(Output<Z>{});
+      if (grad_logits && grad_reconstruction)
+        run.template operator()<true, true>();
+      else if (grad_logits)
+        run.template operator()<true, false>();
+      else if (grad_reconstruction)
+        run.template operator()<false, true>();
     });
   });
 }

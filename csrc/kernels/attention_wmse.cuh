@@ -47,8 +47,9 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x == 0) losses[b] = A(loss(balance, total, double(voxels)).value);
 }
 
-template <Balance kBalance, bool kSigmoid, bool kLogits, class A, class X, class Z, class R,
-          int kThreads>
+// Either gradient may be left out.
+template <Balance kBalance, bool kSigmoid, bool kLogits, bool kReconstruction, class A, class X,
+          class Z, class R, int kThreads>
 __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
     differentiate(Input<Floating> grad_loss, Input<X> image, Input<Z> logits,
                   Input<R> reconstruction, const double* sums, int64_t voxels,
@@ -70,8 +71,9 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
   const Row z_out(grad_logits, chunk.image, 0);
   const RowPair r_out(grad_reconstruction, chunk.image);
   const int64_t first = chunk.first_vector();
-  Access access = common_access<kWidth>(first, x, z, r, r_out);
+  Access access = common_access<kWidth>(first, x, z, r);
   if (kLogits && !z_out.template allows<kWidth>(access, first)) access = Access::kScalar;
+  if (kReconstruction && !r_out.template allows<kWidth>(access, first)) access = Access::kScalar;
   chunk.template for_each_step<true, 1>(access, [&](auto step) {
     const auto xs = x.template get<A>(step);
     const auto zs = z.template get<A>(step);
@@ -81,11 +83,13 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
 #pragma unroll
     for (int k = 0; k < step.kWidth; ++k) {
       const auto v = voxel(xs[k], zs[k], rs.background[k], rs.foreground[k], kSigmoid);
-      r_grad.background[k] = grad_background<kBalance>(v, s, kSigmoid);
-      r_grad.foreground[k] = grad_foreground<kBalance>(v, s, kSigmoid);
+      if constexpr (kReconstruction) {
+        r_grad.background[k] = grad_background<kBalance>(v, s, kSigmoid);
+        r_grad.foreground[k] = grad_foreground<kBalance>(v, s, kSigmoid);
+      }
       if constexpr (kLogits) z_grad[k] = grad_logit<kBalance>(xs[k], v, s);
     }
-    r_out.put(step, r_grad);
+    if constexpr (kReconstruction) r_out.put(step, r_grad);
     if constexpr (kLogits) z_out.put(step, z_grad);
   });
 }
@@ -107,15 +111,16 @@ void forward(const Launch& launch, Input<X> image, Input<Z> logits, Input<R> rec
          sums, losses);
 }
 
-template <Balance kBalance, bool kSigmoid, bool kLogits, class A, class X, class Z, class R,
-          class Launch>
+template <Balance kBalance, bool kSigmoid, bool kLogits, bool kReconstruction, class A, class X,
+          class Z, class R, class Launch>
 void backward(const Launch& launch, Input<Floating> grad_loss, Input<X> image, Input<Z> logits,
               Input<R> reconstruction, const double* sums, int64_t images, int64_t voxels,
               Output<Z> grad_logits, Output<R> grad_reconstruction) {
   constexpr int kThreads = Launch::kThreads;
   const int64_t chunks = Chunking<kStepWidth<X, Z, R>, kThreads>::per_row(voxels);
-  launch(differentiate<kBalance, kSigmoid, kLogits, A, X, Z, R, kThreads>, images * chunks,
-         grad_loss, image, logits, reconstruction, sums, voxels, grad_logits, grad_reconstruction);
+  launch(differentiate<kBalance, kSigmoid, kLogits, kReconstruction, A, X, Z, R, kThreads>,
+         images * chunks, grad_loss, image, logits, reconstruction, sums, voxels, grad_logits,
+         grad_reconstruction);
 }
 
 }  // namespace ichfast::attention_wmse

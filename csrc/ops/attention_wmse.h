@@ -24,10 +24,10 @@ struct Arguments {
   }
 };
 
-// What a device adds: they fill what comes last. The logits' gradient is null if not asked for.
+// What a device adds: they fill what comes last. A gradient that is not asked for is null.
 using Forward = void(const Arguments&, Tensor& loss, Tensor& sums);
 using Backward = void(const Arguments&, const Tensor& grad_loss, const Tensor& sums,
-                      Tensor* grad_logits, Tensor& grad_reconstruction);
+                      Tensor* grad_logits, Tensor* grad_reconstruction);
 
 inline Balance parse_balance(const char* op, const std::string& balance) {
   if (balance == "paper") return Balance::kPaper;
@@ -64,14 +64,15 @@ template <Backward* kBackward>
 std::tuple<Tensor, Tensor> backward_op(const Tensor& grad_loss, const Tensor& image,
                                        const Tensor& logits, const Tensor& reconstruction,
                                        const Tensor& sums, bool sigmoid_r,
-                                       const std::string& balance, bool logits_gradient) {
+                                       const std::string& balance, bool logits_gradient,
+                                       bool reconstruction_gradient) {
   const Arguments arguments =
       check("attention_wmse_backward", image, logits, reconstruction, sigmoid_r, balance);
   check_saved("attention_wmse_backward", grad_loss, sums, image.size(0), kSums);
   Tensor grad_logits = empty_gradient(arguments.logits, logits_gradient);
-  Tensor grad_reconstruction = empty_gradient(arguments.reconstruction);
+  Tensor grad_reconstruction = empty_gradient(arguments.reconstruction, reconstruction_gradient);
   kBackward(arguments, grad_loss, sums, logits_gradient ? &grad_logits : nullptr,
-            grad_reconstruction);
+            reconstruction_gradient ? &grad_reconstruction : nullptr);
   return {grad_logits, grad_reconstruction};
 }
 

@@ -116,8 +116,15 @@ class _AttentionWMSE(torch.autograd.Function):
             ctx.sigmoid_reconstruction,
             ctx.balance,
             want_logits,
+            want_reconstruction,
         )
-        return None, grad_logits if want_logits else None, grad_reconstruction, None, None
+        return (
+            None,
+            grad_logits if want_logits else None,
+            grad_reconstruction if want_reconstruction else None,
+            None,
+            None,
+        )
 
 
 @torch.library.register_fake("ichfast::attention_wmse")
@@ -141,6 +148,9 @@ def _(
     s: bool,
     balance: str,
     logits_gradient: bool,
+    reconstruction_gradient: bool,
 ) -> tuple[Tensor, Tensor]:
-    grad_logits = empty_gradient(logits) if logits_gradient else logits.new_empty((0,))
-    return grad_logits, empty_gradient(reconstruction)
+    return (
+        empty_gradient(logits) if logits_gradient else logits.new_empty((0,)),
+        empty_gradient(reconstruction) if reconstruction_gradient else logits.new_empty((0,)),
+    )

@@ -6,6 +6,7 @@ ops find it there (:func:`find_testers`).
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -267,11 +268,19 @@ class GradientTester(OpTester):
             call.replace(**tensors).check()
 
     def test_gradient_subsets(self, device: torch.device) -> None:
+        """To rounding, since a compiler fuses other operations where one is left out."""
         call = self.make(device)
-        value, *gradients = call.run()
-        for name, gradient in zip(call.wrt, gradients, strict=True):
-            alone = dataclasses.replace(call, wrt=(name,)).run()
-            assert_same_bits(alone, [value, gradient])
+        for name in call.wrt:
+            dataclasses.replace(call, wrt=(name,)).check()
+
+    def test_gradient_nobody_asked_for_takes_no_memory(self) -> None:
+        call = self.make(torch.device("cpu"), spatial=(512, 511))
+        for name in call.wrt:
+            leaves = {n: t.detach().requires_grad_(n == name) for n, t in call.tensors.items()}
+            value, leaf = call.op(**leaves, **call.options), leaves[name]
+            arguments = value, leaf, upstream(value)
+            peak = peak_memory(functools.partial(torch.autograd.grad, *arguments))
+            assert leaf.nbytes <= peak <= leaf.nbytes + 8192
 
     def test_gradcheck(self, device: torch.device) -> None:
         function, leaves = self._function_of_leaves(device)
