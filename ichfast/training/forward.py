@@ -17,8 +17,9 @@ class Forward:
     """``forward(model.segment, image)``: ``model.segment(image)``, run as ``recipe.compute`` says;
     what else the function takes comes after the image.
 
-    Weights, their gradients and what comes out are float32 and contiguous whatever is chosen, so
-    optimizers, checkpoints and losses need not know.
+    Weights and their gradients are float32 and contiguous whatever is chosen, so optimizers and
+    checkpoints need not know. What comes out has the dtype that it was computed in, which the
+    losses read as it is: a copy in float32 would be written, and read again, for nothing.
     """
 
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
@@ -53,7 +54,6 @@ class Forward:
         return self.compiled[function]
 
     def _finish(self, output: Tensor) -> Tensor:
-        output = output.float()
         # A graph without a backward pass may be replayed at once, over its former results.
         graph_s = self.settings.compile == "cuda_graphs" and not output.requires_grad
         return output.clone() if graph_s else output

@@ -104,12 +104,39 @@ def test_gradients(settings) -> None:
     for chosen in ((), settings):
         model = models.build("multitask", (8, 16, 32), 0)
         logits, reconstruction = Forward(tiny(*chosen), CPU)(model, image)
-        assert logits.dtype == reconstruction.dtype == torch.float32
+        assert logits.dtype == reconstruction.dtype == choose_precision(tiny(*chosen), CPU)
         ((logits - mask).square().mean() + reconstruction.square().mean()).backward()
         assert all(p.grad.is_contiguous() and p.grad.dtype == p.dtype for p in model.parameters())
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     distance = (gradients[1] - gradients[0]).norm() / gradients[0].norm()
     assert distance < (0.1 if "compute.precision=bfloat16" in settings else 1e-4)
+
+
+class Losses(TorchDispatchMode):
+    """Which dtypes the native losses read of a network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[torch.dtype] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if func is torch.ops.ichfast.attention_wmse.default:
+            self.seen |= {tensor.dtype for tensor in args[1:3]}  # logits and reconstruction
+        elif func.overloadpacket in (torch.ops.ichfast.tversky, torch.ops.ichfast.tversky_bce):
+            self.seen.add(args[0].dtype)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in STEPS if name not in ("classification", "turns")]
+)
+def test_losses_read_what_the_network_computed(name) -> None:
+    """Not a copy of it in float32."""
+    step = one_step(name, ADAM, "compute.precision=bfloat16")
+    losses = Losses()
+    with losses:
+        step.run(0, moved=False)
+    assert losses.seen == {torch.bfloat16}
 
 
 def test_every_layer_is_channels_last() -> None:

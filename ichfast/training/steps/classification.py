@@ -58,7 +58,7 @@ class ClassificationStep(OptimizingStep):
         image, _ = render(self.unlabelled, *take_share(self.team, batch))
         labels = labels[self.team.share(len(labels))].to(self.device, non_blocking=True)
         self.optimizer.zero_grad()
-        logits = self.head(self.forward(self.encode, image))
+        logits = self.head(self.forward(self.encode, image).float())
         loss = F.binary_cross_entropy_with_logits(logits, labels)
         loss = self.team.mean(loss, len(image))
         loss.backward()

@@ -36,7 +36,7 @@ class TaughtStep(TogetherStep):
         all over a slice that is known to have no haemorrhage."""
         network.train()  # by the batch's own statistics
         with torch.no_grad(), freeze_statistics(network):
-            guess = self.forward(network.segment, pair.unlabelled).sigmoid()
+            guess = self.forward(network.segment, pair.unlabelled).float().sigmoid()
         if self.negative is None:
             return guess
         places, _ = take_share(self.team, pair.batch)
