@@ -1,5 +1,6 @@
 """Settings and fixtures for all tests."""
 
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,11 @@ sys.path.append(str(Path(__file__).parents[1]))
 import ichfast
 
 pytest.register_assert_rewrite("harness", "comparison")  # of tests/ops
+
+# Under nohup, or in the background of a script, these are ignored, and by every child too.
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, usual)
 
 # The same examples on every machine; a slow machine is no failure.
 settings.register_profile("ichfast", derandomize=True, deadline=None, max_examples=40)

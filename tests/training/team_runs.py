@@ -50,11 +50,13 @@ def torchrun(
 def runs(folder: Path) -> None:
     """Those of cases.json, [[folder, settings], …], one after the other. Where a folder comes
     again, its run goes on. Every process's weights go into the folder as weights-RANK.pt, its
-    error as error-RANK.txt."""
+    error beside it, since a run that is refused leaves none, as FOLDER-error-RANK.txt."""
     with join_team() as team:
+        begun = set()
         for name, settings in json.loads((folder / "cases.json").read_text()):
             own = folder / name
-            interrupted = team.rank == 1 and name == "interrupted" and not own.exists()
+            interrupted = team.rank == 1 and name == "interrupted" and name not in begun
+            begun.add(name)
             try:
                 with (
                     hold_folder(team, own, resume=False) as held,
@@ -64,7 +66,7 @@ def runs(folder: Path) -> None:
                     chosen = tiny(*settings)
                     run(chosen, held, CPU, None if "phantom" in name else parts(), team)
             except IchfastError as error:
-                (own / f"error-{team.rank}.txt").write_text(str(error))
+                own.with_name(f"{own.name}-error-{team.rank}.txt").write_text(str(error))
         if (folder / "numbers").exists():
             numbers(folder / "numbers", team)
 

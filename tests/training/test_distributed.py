@@ -196,7 +196,7 @@ def test_losses_and_normalisation_are_those_of_the_whole_batch(
 def test_a_batch_too_small_to_share(two: Path, four: Path) -> None:
     for folder, size, count in ((two, 1, 2), (four, 2, 4)):
         for rank in range(count):
-            message = (folder / "small" / f"error-{rank}.txt").read_text()
+            message = (folder / f"small-error-{rank}.txt").read_text()
             assert message.startswith(f"a batch of {size} slices cannot be shared by {count} proc")
             assert "larger batches" in message
 
@@ -204,7 +204,7 @@ def test_a_batch_too_small_to_share(two: Path, four: Path) -> None:
 def test_resume_by_another_number_of_processes(two: Path, single: Any) -> None:
     folder = single(*SHORT)
     for rank in range(2):
-        message = (folder / f"error-{rank}.txt").read_text()
+        message = folder.with_name(f"{folder.name}-error-{rank}.txt").read_text()
         assert "was trained by 1 process and this is 2; continue it without torchrun" in message
     result = torchrun(2, "--resume", str(folder), command=("-m", "ichfast.train"))
     assert result.returncode != 0
