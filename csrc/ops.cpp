@@ -29,11 +29,11 @@ STABLE_TORCH_LIBRARY(ichfast, m) {
       "attention_mask_backward(Tensor grad, Tensor image, Tensor logits, bool image_gradient, "
       "bool logits_gradient) -> (Tensor image, Tensor logits)");
   m.def(
-      "ct_window(Tensor stored, Tensor slope, Tensor intercept, Tensor windows, int[2] size, "
+      "ct_window(Tensor stored, Tensor? slope, Tensor? intercept, Tensor windows, int[2] size, "
       "str function, float? padding, bool invert, ScalarType dtype) -> Tensor");
   m.def(
-      "pool_batch(Tensor pool, Tensor? masks, Tensor indices, Tensor theta, Tensor slope, "
-      "Tensor intercept, Tensor windows, int[2] size, str function, ScalarType dtype) "
+      "pool_batch(Tensor pool, Tensor? masks, Tensor indices, Tensor theta, Tensor? slope, "
+      "Tensor? intercept, Tensor windows, int[2] size, str function, ScalarType dtype) "
       "-> (Tensor images, Tensor masks)");
   m.def(
       "paste(Tensor image, Tensor? target, Tensor source, Tensor? source_target, Tensor region, "

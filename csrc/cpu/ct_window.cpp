@@ -20,8 +20,8 @@ std::vector<Rescale<A>> read_rescales(const Arguments& arguments) {
   const auto& [stored, slope, intercept, windows, function, padding, invert] = arguments;
   std::vector<Rescale<A>> result;
   for (int64_t b = 0; b < stored.size(0); ++b)
-    result.push_back({A(number_at(slope, b * slope.stride(0))),
-                      A(number_at(intercept, b * intercept.stride(0)) + double(kOffset)),
+    result.push_back({A(number_at(slope, b, 1.0)),
+                      A(number_at(intercept, b, 0.0) + double(kOffset)),
                       padding ? std::optional<A>(A(*padding)) : std::nullopt});
   return result;
 }

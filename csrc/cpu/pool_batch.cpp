@@ -169,9 +169,8 @@ std::vector<Sample> read_samples(const Arguments& in, const Shape& shape) {
     for (int64_t k = 0; k < 6; ++k)
       matrix[k] = number_at(in.theta, b * in.theta.stride(0) + k / 3 * in.theta.stride(1) +
                                           k % 3 * in.theta.stride(2));
-    const Rescale r{
-        float(number_at(in.slope, b * in.slope.stride(0))),
-        float(number_at(in.intercept, b * in.intercept.stride(0)) + double(ct_window::kOffset))};
+    const Rescale r{float(number_at(in.slope, b, 1.0)),
+                    float(number_at(in.intercept, b, 0.0) + double(ct_window::kOffset))};
     const Map m = map(matrix, shape.height, shape.width, shape.out_height, shape.out_width);
     double sum = double(r.slope) + r.intercept;
     for (const double number : {m.x_j, m.x_i, m.x_0, m.y_j, m.y_i, m.y_0}) sum += float(number);

@@ -18,8 +18,7 @@ void forward_cuda(const Arguments& arguments, Tensor& result) {
                     windows.size(0), result.size(2), result.size(3)};
   const Options options{function, invert, padding.has_value(), padding.value_or(0.0)};
   const auto images = input<Number>(stored, {stored.stride(0), stored.stride(1), stored.stride(2)});
-  const auto slopes = input<Number>(slope, {slope.stride(0), 0, 0});
-  const auto intercepts = input<Number>(intercept, {intercept.stride(0), 0, 0});
+  const auto slopes = numbers<Number>(slope), intercepts = numbers<Number>(intercept);
   const auto levels = input<Number>(windows, {windows.stride(0), windows.stride(1), 0});
   const auto out = output<Floating>(result, {});
   if (arguments.in_double())

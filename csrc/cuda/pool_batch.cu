@@ -20,8 +20,7 @@ void forward_cuda(const Arguments& arguments, Tensor& images, uint8_t* masks) {
   STD_TORCH_CHECK(shape.pool > 0 || shape.batch == 0, "pool_batch: the pool is empty");
   forward(launch, pool, pool_masks, indices.const_data_ptr<int64_t>(), indices.stride(0),
           input<Number>(theta, {theta.stride(0), theta.stride(1), theta.stride(2)}),
-          input<Number>(slope, {slope.stride(0), 0, 0}),
-          input<Number>(intercept, {intercept.stride(0), 0, 0}),
+          numbers<Number>(slope), numbers<Number>(intercept),
           input<Number>(windows, {windows.stride(0), windows.stride(1), windows.stride(2)}), shape,
           function, output<Floating>(images, {}), masks);
 }

@@ -28,8 +28,8 @@ struct Rescale {
 
   ICHFAST_DEVICE Rescale(Input<Number> slopes, Input<Number> intercepts, const Options& options,
                          int64_t image)
-      : slope(A(number<double>(slopes, image))),
-        intercept(A(number<double>(intercepts, image) + double(kOffset))),
+      : slope(A(number_or(slopes, image, 1.0))),
+        intercept(A(number_or(intercepts, image, 0.0) + double(kOffset))),
         padding(A(options.padding)),
         has_padding(options.has_padding) {}
 

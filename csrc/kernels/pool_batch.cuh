@@ -43,8 +43,8 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<float, kThreads>)
     const int64_t index = indices[b * indices_stride];
     shared_sample = {index >= 0 && index < shape.pool ? index : -1,
                      map(matrix, shape.height, shape.width, shape.out_height, shape.out_width),
-                     float(number<double>(slopes, b)),
-                     float(number<double>(intercepts, b) + double(ct_window::kOffset))};
+                     float(number_or(slopes, b, 1.0)),
+                     float(number_or(intercepts, b, 0.0) + double(ct_window::kOffset))};
   }
   __syncthreads();
   const Sample s = shared_sample;

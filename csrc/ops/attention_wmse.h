@@ -68,7 +68,7 @@ std::tuple<Tensor, Tensor> backward_op(const Tensor& grad_loss, const Tensor& im
                                        bool reconstruction_gradient) {
   const Arguments arguments =
       check("attention_wmse_backward", image, logits, reconstruction, sigmoid_r, balance);
-  check_saved("attention_wmse_backward", grad_loss, sums, image.size(0), kSums);
+  check_saved("attention_wmse_backward", grad_loss, sums, image.size(0), kSums, {"image", image});
   Tensor grad_logits = empty_gradient(arguments.logits, logits_gradient);
   Tensor grad_reconstruction = empty_gradient(arguments.reconstruction, reconstruction_gradient);
   kBackward(arguments, grad_loss, sums, logits_gradient ? &grad_logits : nullptr,

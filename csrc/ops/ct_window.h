@@ -10,9 +10,9 @@
 namespace ichfast::ct_window {
 
 struct Arguments {
-  Tensor stored;            // (B, H, W)
-  Tensor slope, intercept;  // (B,)
-  Tensor windows;           // (K, 2): level and width
+  Tensor stored;                           // (B, H, W)
+  std::optional<Tensor> slope, intercept;  // (B,)
+  Tensor windows;                          // (K, 2): level and width
   Function function;
   std::optional<double> padding;
   bool invert;
@@ -28,18 +28,23 @@ struct Arguments {
 using Forward = void(const Arguments&, Tensor& images);
 
 template <Forward* kForward>
-Tensor forward_op(const Tensor& stored, const Tensor& slope, const Tensor& intercept,
-                  const Tensor& windows, std::vector<int64_t> size, const std::string& function,
-                  std::optional<double> padding, bool invert, ScalarType dtype) {
+Tensor forward_op(const Tensor& stored, std::optional<Tensor> slope,
+                  std::optional<Tensor> intercept, const Tensor& windows, std::vector<int64_t> size,
+                  const std::string& function, std::optional<double> padding, bool invert,
+                  ScalarType dtype) {
   STD_TORCH_CHECK(stored.dim() == 3, "ct_window: stored must be (B, H, W)");
-  STD_TORCH_CHECK(slope.dim() == 1 && slope.size(0) == stored.size(0) && intercept.dim() == 1 &&
-                      intercept.size(0) == stored.size(0),
-                  "ct_window: slope and intercept must be (B,)");
+  check_rescale("ct_window", slope, intercept, stored.size(0));
   STD_TORCH_CHECK(windows.dim() == 2 && windows.size(1) == 2,
                   "ct_window: windows must be (K, 2), level and width");
   STD_TORCH_CHECK(
       size.size() == 2 && size[0] > 0 && size[1] > 0 && stored.size(1) > 0 && stored.size(2) > 0,
       "ct_window: size must be two positive integers, and images not empty");
+  check_one_device(
+      "ct_window",
+      {{"stored", stored}, {"slope", slope}, {"intercept", intercept}, {"windows", windows}});
+  check_numbers(
+      "ct_window",
+      {{"stored", stored}, {"slope", slope}, {"intercept", intercept}, {"windows", windows}});
   check_result_dtype("ct_window", dtype);
   const Arguments arguments{
       stored, slope, intercept, windows, parse_function("ct_window", function), padding, invert};

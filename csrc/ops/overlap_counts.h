@@ -17,6 +17,9 @@ using Forward = void(const Arguments&, Tensor& counts);
 template <Forward* kForward>
 Tensor forward_op(const Tensor& prediction, const Tensor& target, double threshold) {
   check_same_shape("overlap_counts", prediction, target);
+  check_one_device("overlap_counts", {{"prediction", prediction}, {"target", target}});
+  check_floating("overlap_counts", {{"prediction", prediction}});
+  check_mask("overlap_counts", {{"target", target}});
   const Arguments arguments{foldable(prediction), foldable(target), threshold};
   Tensor counts = torch::stable::new_empty(
       prediction, {prediction.size(0), prediction.size(1), kNaN}, ScalarType::Long);

@@ -47,6 +47,14 @@ std::tuple<Tensor, Tensor> forward_op(const Tensor& image, std::optional<Tensor>
                   "both be missing");
   STD_TORCH_CHECK(feather.dim() == 1 && feather.size(0) == image.size(0),
                   "paste: feather must be (B,)");
+  check_one_device("paste", {{"image", image},
+                             {"target", target},
+                             {"source", source},
+                             {"source_target", source_target},
+                             {"region", region},
+                             {"feather", feather}});
+  check_floating("paste", {{"image", image}, {"feather", feather}});
+  check_mask("paste", {{"target", target}});
   const auto optional_rows = [](const std::optional<Tensor>& tensor) {
     return tensor ? std::optional(in_rows(*tensor)) : std::nullopt;
   };

@@ -11,14 +11,17 @@
 
 namespace ichfast::pool_batch {
 
+// Positions are float32, which beyond this has not every integer: a tap would lie outside.
+inline constexpr int64_t kMostSide = int64_t(1) << 24;
+
 struct Arguments {
   const int16_t* pool;   // (N, H, W), contiguous
   const uint8_t* masks;  // the same, or null
   int64_t slices, height, width;
-  Tensor indices;           // (B,) int64
-  Tensor theta;             // (B, 2, 3)
-  Tensor slope, intercept;  // (B,)
-  Tensor windows;           // (B, K, 2): level and width
+  Tensor indices;                          // (B,) int64
+  Tensor theta;                            // (B, 2, 3)
+  std::optional<Tensor> slope, intercept;  // (B,)
+  Tensor windows;                          // (B, K, 2): level and width
   ct_window::Function function;
 };
 
@@ -28,13 +31,14 @@ using Forward = void(const Arguments&, Tensor& images, uint8_t* masks);
 template <Forward* kForward>
 std::tuple<Tensor, Tensor> forward_op(const Tensor& pool, std::optional<Tensor> masks,
                                       const Tensor& indices, const Tensor& theta,
-                                      const Tensor& slope, const Tensor& intercept,
+                                      std::optional<Tensor> slope, std::optional<Tensor> intercept,
                                       const Tensor& windows, std::vector<int64_t> size,
                                       const std::string& function, ScalarType dtype) {
   STD_TORCH_CHECK(pool.dim() == 3 && pool.scalar_type() == ScalarType::Short &&
                       pool.is_contiguous() && pool.size(1) >= 2 && pool.size(2) >= 2 &&
+                      pool.size(1) <= kMostSide && pool.size(2) <= kMostSide &&
                       pool.size(1) * pool.size(2) < int64_t(1) << 31,
-                  "pool_batch: pool must be (N, H, W) int16, contiguous, H and W at least 2");
+                  "pool_batch: pool must be (N, H, W) int16, contiguous, H and W from 2 to 2^24");
   STD_TORCH_CHECK(!masks || (masks->sizes().equals(pool.sizes()) && masks->is_contiguous() &&
                              (masks->scalar_type() == ScalarType::Byte ||
                               masks->scalar_type() == ScalarType::Bool)),
@@ -45,13 +49,22 @@ std::tuple<Tensor, Tensor> forward_op(const Tensor& pool, std::optional<Tensor> 
   STD_TORCH_CHECK(
       theta.dim() == 3 && theta.size(0) == batch && theta.size(1) == 2 && theta.size(2) == 3,
       "pool_batch: theta must be (B, 2, 3)");
-  STD_TORCH_CHECK(slope.dim() == 1 && slope.size(0) == batch && intercept.dim() == 1 &&
-                      intercept.size(0) == batch,
-                  "pool_batch: slope and intercept must be (B,)");
+  check_rescale("pool_batch", slope, intercept, batch);
   STD_TORCH_CHECK(windows.dim() == 3 && windows.size(0) == batch && windows.size(2) == 2,
                   "pool_batch: windows must be (B, K, 2), level and width");
-  STD_TORCH_CHECK(size.size() == 2 && size[0] > 0 && size[1] > 0 && size[1] < int64_t(1) << 31,
-                  "pool_batch: size must be two positive integers, the width below 2^31");
+  STD_TORCH_CHECK(size.size() == 2 && size[0] > 0 && size[1] > 0 && size[0] <= kMostSide &&
+                      size[1] <= kMostSide,
+                  "pool_batch: size must be two positive integers of at most 2^24");
+  check_one_device("pool_batch", {{"pool", pool},
+                                  {"masks", masks},
+                                  {"indices", indices},
+                                  {"theta", theta},
+                                  {"slope", slope},
+                                  {"intercept", intercept},
+                                  {"windows", windows}});
+  check_numbers(
+      "pool_batch",
+      {{"theta", theta}, {"slope", slope}, {"intercept", intercept}, {"windows", windows}});
   check_result_dtype("pool_batch", dtype);
   const Arguments arguments{pool.const_data_ptr<int16_t>(),
                             masks ? static_cast<const uint8_t*>(masks->const_data_ptr()) : nullptr,

@@ -28,6 +28,11 @@ Tensor forward_op(const Tensor& image, const Tensor& gamma, const Tensor& blur, 
   STD_TORCH_CHECK(
       seed.dim() == 1 && seed.size(0) == batch && seed.scalar_type() == ScalarType::Long,
       "strong_view: seed must be (B,) int64");
+  check_one_device(
+      "strong_view",
+      {{"image", image}, {"gamma", gamma}, {"blur", blur}, {"noise", noise}, {"seed", seed}});
+  check_floating("strong_view",
+                 {{"image", image}, {"gamma", gamma}, {"blur", blur}, {"noise", noise}});
   Tensor result = torch::stable::new_empty(image, image.sizes());
   kForward({foldable(image), gamma, blur, noise, seed}, result);
   return result;

@@ -22,11 +22,18 @@ using Forward = void(const Arguments&, Tensor& loss, Tensor& sums);
 using Backward = void(const Arguments&, const Tensor& grad_loss, const Tensor& sums,
                       Tensor& grad_prediction);
 
+inline void check(const char* op, const Tensor& prediction, const Tensor& target) {
+  check_same_shape(op, prediction, target);
+  check_one_device(op, {{"prediction", prediction}, {"target", target}});
+  check_floating(op, {{"prediction", prediction}});
+  check_mask(op, {{"target", target}});
+}
+
 template <Forward* kForward>
 std::tuple<Tensor, Tensor> forward_op(const Tensor& prediction, const Tensor& target, double alpha,
                                       double beta, double smooth_nr, double smooth_dr, bool sigmoid,
                                       bool batch) {
-  check_same_shape("tversky", prediction, target);
+  check("tversky", prediction, target);
   const Arguments arguments{
       foldable(prediction), foldable(target), {alpha, beta, smooth_nr, smooth_dr}, sigmoid, batch};
   const int64_t images = prediction.size(0), channels = prediction.size(1);
@@ -43,10 +50,11 @@ template <Backward* kBackward>
 Tensor backward_op(const Tensor& grad_loss, const Tensor& prediction, const Tensor& target,
                    const Tensor& sums, double alpha, double beta, double smooth_nr,
                    double smooth_dr, bool sigmoid, bool batch) {
-  check_same_shape("tversky_backward", prediction, target);
+  check("tversky_backward", prediction, target);
   const Arguments arguments{
       foldable(prediction), foldable(target), {alpha, beta, smooth_nr, smooth_dr}, sigmoid, batch};
-  check_saved("tversky_backward", grad_loss, sums, arguments.losses(), kSums);
+  check_saved("tversky_backward", grad_loss, sums, arguments.losses(), kSums,
+              {"prediction", prediction});
   Tensor grad_prediction = empty_gradient(arguments.prediction);
   kBackward(arguments, grad_loss, sums, grad_prediction);
   return grad_prediction;

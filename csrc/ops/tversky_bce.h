@@ -36,6 +36,10 @@ inline Arguments check(const char* op, const Tensor& logits, const Tensor& targe
                   op, ": logits, target and mask must be (B, C, *spatial) of one shape");
   STD_TORCH_CHECK(!pos_weight || (pos_weight->dim() == 1 && pos_weight->size(0) == logits.size(1)),
                   op, ": pos_weight must be (C,)");
+  check_one_device(
+      op, {{"logits", logits}, {"target", target}, {"mask", mask}, {"pos_weight", pos_weight}});
+  check_floating(op, {{"logits", logits}, {"pos_weight", pos_weight}});
+  check_mask(op, {{"target", target}, {"mask", mask}});
   return {foldable(logits), foldable(target), mask ? std::optional(foldable(*mask)) : std::nullopt,
           pos_weight,       parameters,       batch};
 }
@@ -67,8 +71,9 @@ Tensor backward_op(const Tensor& grad_tversky, const Tensor& grad_cross_entropy,
                    double smooth_nr, double smooth_dr, bool batch) {
   const Arguments arguments = check("tversky_bce_backward", logits, target, mask, pos_weight,
                                     {alpha, beta, smooth_nr, smooth_dr}, batch);
-  check_saved("tversky_bce_backward", grad_tversky, sums, arguments.groups(), kSaved);
-  check_saved("tversky_bce_backward", grad_cross_entropy, sums, arguments.groups(), kSaved);
+  for (const Tensor* grad : {&grad_tversky, &grad_cross_entropy})
+    check_saved("tversky_bce_backward", *grad, sums, arguments.groups(), kSaved,
+                {"logits", logits});
   Tensor grad_logits = empty_gradient(arguments.logits);
   kBackward(arguments, grad_tversky, grad_cross_entropy, sums, grad_logits);
   return grad_logits;

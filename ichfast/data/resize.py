@@ -68,11 +68,10 @@ def resize_masks(scan: Series, size: int) -> Tensor:
     """
     if scan.mask is None:
         raise DataError(f"{scan.sources[0]}: no mask")
-    n = len(scan)
     area = ct_window(
         torch.from_numpy(scan.mask.astype(np.uint8)),
-        torch.ones(n),
-        torch.zeros(n),
+        None,
+        None,
         torch.tensor([[0.5, 1.0]]),
         (size, size),
         function="linear_exact",

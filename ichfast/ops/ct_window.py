@@ -37,8 +37,8 @@ STORED = (
 
 def ct_window(
     stored: TensorOrArray,
-    slope: Tensor | NDArray[Any],
-    intercept: Tensor | NDArray[Any],
+    slope: Tensor | NDArray[Any] | None,
+    intercept: Tensor | NDArray[Any] | None,
     windows: Tensor | NDArray[Any],
     size: tuple[int, int],
     *,
@@ -58,7 +58,7 @@ def ct_window(
 
     Args:
         stored: (B, H, W), integer or floating. No gradient.
-        slope, intercept: (B,), rescale of each image to HU.
+        slope, intercept: (B,), rescale of each image to HU; None is 1 and 0, for images of HU.
         windows: (K, 2), level and width in HU of each output channel; a width is at least 1 for
             "linear" and above 0 for the other functions.
         size: (H', W') of the output.
@@ -82,8 +82,8 @@ def ct_window(
     require_array_dtype("ct_window", library, dtype)
     images = _ct_window(
         to_tensor("ct_window", "stored", stored),
-        to_tensor("ct_window", "slope", slope),
-        to_tensor("ct_window", "intercept", intercept),
+        None if slope is None else to_tensor("ct_window", "slope", slope),
+        None if intercept is None else to_tensor("ct_window", "intercept", intercept),
         to_tensor("ct_window", "windows", windows),
         size,
         function,
@@ -97,8 +97,8 @@ def ct_window(
 
 def _ct_window(
     stored: Tensor,
-    slope: Tensor,
-    intercept: Tensor,
+    slope: Tensor | None,
+    intercept: Tensor | None,
     windows: Tensor,
     size: tuple[int, int],
     function: str,
@@ -106,14 +106,16 @@ def _ct_window(
     invert: bool,
     dtype: torch.dtype,
 ) -> Tensor:
-    tensors = {"stored": stored, "slope": slope, "intercept": intercept, "windows": windows}
+    optional = {"slope": slope, "intercept": intercept}
+    rescale = {name: tensor for name, tensor in optional.items() if tensor is not None}
+    tensors = {"stored": stored, **rescale, "windows": windows}
     for name, tensor in tensors.items():
         require_tensor("ct_window", name, tensor)
     if stored.dtype not in STORED:
         raise TypeError(f"ct_window: stored must be integer or floating, not {stored.dtype}")
-    for name in ("slope", "intercept", "windows"):
-        if tensors[name].is_complex():
-            raise TypeError(f"ct_window: {name} must be real, not {tensors[name].dtype}")
+    for name, tensor in tensors.items():
+        if tensor.is_complex():
+            raise TypeError(f"ct_window: {name} must be real, not {tensor.dtype}")
     if dtype not in FLOATING:
         raise TypeError(f"ct_window: dtype must be a floating one, not {dtype}")
     require_one_device("ct_window", **tensors)
@@ -123,11 +125,12 @@ def _ct_window(
             "ct_window: stored must be (B, H, W) with H and W at least 1, "
             f"not {tuple(stored.shape)}"
         )
-    if not slope.shape == intercept.shape == stored.shape[:1]:
-        raise ValueError(
-            f"ct_window: slope and intercept must be ({stored.shape[0]},), one per image, "
-            f"not {tuple(slope.shape)} and {tuple(intercept.shape)}"
-        )
+    for name, tensor in rescale.items():
+        if tensor.shape != stored.shape[:1]:
+            raise ValueError(
+                f"ct_window: {name} must be ({stored.shape[0]},), one per image, "
+                f"not {tuple(tensor.shape)}"
+            )
     if windows.ndim != 2 or windows.shape[1] != 2:
         raise ValueError(
             f"ct_window: windows must be (K, 2), level and width, not {tuple(windows.shape)}"
@@ -143,8 +146,8 @@ def _ct_window(
 @torch.library.register_fake("ichfast::ct_window")
 def _(
     stored: Tensor,
-    slope: Tensor,
-    intercept: Tensor,
+    slope: Tensor | None,
+    intercept: Tensor | None,
     windows: Tensor,
     size: list[int],
     function: str,

@@ -21,6 +21,9 @@ from ichfast.ops._checks import (
 
 __all__ = ["augmentation", "pool_batch"]
 
+MOST_SIDE = 2**24
+"""of a slice and of the result, in pixels"""
+
 
 def pool_batch(
     pool: TensorOrArray,
@@ -100,14 +103,9 @@ def _pool_batch(
     function: str,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor | None]:
-    if slope is None:
-        slope = torch.ones(indices.shape, device=pool.device)
-    if intercept is None:
-        intercept = torch.zeros(indices.shape, device=pool.device)
     tensors = {"pool": pool, "indices": indices, "theta": theta, "windows": windows}
-    tensors |= {"slope": slope, "intercept": intercept}
-    if masks is not None:
-        tensors["masks"] = masks
+    optional = {"slope": slope, "intercept": intercept, "masks": masks}
+    tensors |= {name: tensor for name, tensor in optional.items() if tensor is not None}
     for name, tensor in tensors.items():
         require_tensor("pool_batch", name, tensor)
         if tensor.is_complex():
@@ -121,6 +119,11 @@ def _pool_batch(
     if size is None:
         size = (pool.shape[1], pool.shape[2])
     require_size("pool_batch", size)
+    if max(*pool.shape[1:], *size) > MOST_SIDE:
+        raise ValueError(
+            f"pool_batch: a side may have {MOST_SIDE} pixels, beyond which float32 has not every "
+            f"position; the pool is {tuple(pool.shape)} and size {tuple(size)}"
+        )
     require_function("pool_batch", function)
     images, batch_masks = torch.ops.ichfast.pool_batch(
         pool, masks, indices, theta, slope, intercept, windows, size, function, dtype
@@ -169,8 +172,8 @@ def _require_shapes(
     indices: Tensor,
     theta: Tensor,
     windows: Tensor,
-    slope: Tensor,
-    intercept: Tensor,
+    slope: Tensor | None,
+    intercept: Tensor | None,
     masks: Tensor | None,
 ) -> None:
     if pool.ndim != 3 or min(pool.shape[1:]) < 2 or pool.shape[1] * pool.shape[2] >= 2**31:
@@ -196,11 +199,11 @@ def _require_shapes(
             f"pool_batch: windows must be ({batch}, K, 2), level and width, "
             f"not {tuple(windows.shape)}"
         )
-    if not slope.shape == intercept.shape == (batch,):
-        raise ValueError(
-            f"pool_batch: slope and intercept must be ({batch},), one per sample, "
-            f"not {tuple(slope.shape)} and {tuple(intercept.shape)}"
-        )
+    for name, tensor in {"slope": slope, "intercept": intercept}.items():
+        if tensor is not None and tensor.shape != (batch,):
+            raise ValueError(
+                f"pool_batch: {name} must be ({batch},), one per sample, not {tuple(tensor.shape)}"
+            )
 
 
 @torch.library.register_fake("ichfast::pool_batch")
@@ -209,8 +212,8 @@ def _(
     masks: Tensor | None,
     indices: Tensor,
     theta: Tensor,
-    slope: Tensor,
-    intercept: Tensor,
+    slope: Tensor | None,
+    intercept: Tensor | None,
     windows: Tensor,
     size: list[int],
     function: str,

@@ -196,6 +196,31 @@ class OpTester:
         for op, arguments in self.raw(call):
             torch.library.opcheck(op, arguments)
 
+    def test_raw_ops_refuse_two_devices(self) -> None:
+        """Called past the Python function, and with each tensor in turn somewhere else: the native
+        kernel says so and reads nothing."""
+        keys = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
+        for op, arguments in self.raw(self.make(torch.device("cpu"), spatial=(5, 6), images=2)):
+            tensors = [i for i, argument in enumerate(arguments) if isinstance(argument, Tensor)]
+            for i in tensors:
+                moved = [*arguments]
+                moved[i] = arguments[i].to("meta")
+                name = op.overloadpacket.__name__
+                with pytest.raises(RuntimeError, match=f"{name}: .* move both to one device"):
+                    op.redispatch(keys, *moved)
+
+    def test_raw_ops_refuse_dtypes(self) -> None:
+        keys = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
+        for op, arguments in self.raw(self.make(torch.device("cpu"), spatial=(5, 6), images=2)):
+            for i, argument in enumerate(arguments):
+                if isinstance(argument, Tensor):
+                    cast = [*arguments]
+                    cast[i] = argument.to(torch.complex64)
+                    with pytest.raises(
+                        RuntimeError, match=f"{op.overloadpacket.__name__}: .* must "
+                    ):
+                        op.redispatch(keys, *cast)
+
     def test_fake_kernel_on_meta(self, device: torch.device) -> None:
         call = self.make(device)
         meta = call.replace(**{name: x.to("meta") for name, x in call.tensors.items()})

@@ -96,6 +96,37 @@ def test_options(device: torch.device, function: str, size: tuple[int, int] | No
     check({**arguments(device), "function": function, "size": size})
 
 
+@pytest.mark.parametrize("name", ["slope", "intercept"])
+def test_rescale_left_out(device: torch.device, name: str) -> None:
+    call = arguments(device)
+    neutral = torch.full_like(call[name], {"slope": 1.0, "intercept": 0.0}[name])
+    expected, _ = pool_batch(**{**call, name: neutral})
+    assert torch.equal(pool_batch(**{**call, name: None})[0], expected)
+
+
+def test_no_side_beyond_what_float32_counts(device: torch.device) -> None:
+    """Where n − 2 is no float32, the last tap would lie outside the slice."""
+    call = arguments(device, batch=0)
+    for side in (2**24, 2**24 + 2):
+        call["pool"] = torch.empty(0, 2, side, dtype=torch.int16, device=device)
+        call["masks"] = None
+        if side > 2**24:
+            with pytest.raises(ValueError, match=r"a side may have 16777216 pixels"):
+                pool_batch(**call, size=(1, 1))
+            with pytest.raises(RuntimeError, match=r"H and W from 2 to 2\^24"):
+                raw(call["pool"], call)
+        else:
+            assert pool_batch(**call, size=(1, 1))[0].shape == (0, 2, 1, 1)
+            with pytest.raises(ValueError, match=r"a side may have 16777216 pixels"):
+                pool_batch(**call, size=(1, side + 1))
+
+
+def raw(pool: Tensor, call: dict[str, Any]) -> None:
+    names = ("indices", "theta", "slope", "intercept", "windows")
+    arguments = [call[name] for name in names]
+    torch.ops.ichfast.pool_batch(pool, None, *arguments, (1, 1), "linear", torch.float32)
+
+
 @pytest.mark.parametrize("dtype", FLOATING, ids=str)
 def test_dtype(device: torch.device, dtype: torch.dtype) -> None:
     images, _ = check({**arguments(device), "dtype": dtype})
@@ -345,7 +376,7 @@ CALL = arguments()
         ({"theta": CALL["theta"].to("meta")}, ValueError, "theta is on meta but pool is on cpu"),
         ({"theta": CALL["theta"].clone().requires_grad_()}, ValueError, "no gradient for theta"),
         ({"windows": CALL["windows"][:, 0]}, ValueError, r"windows must be \(5, K, 2\)"),
-        ({"slope": CALL["slope"][:1]}, ValueError, r"slope and intercept must be \(5,\)"),
+        ({"slope": CALL["slope"][:1]}, ValueError, r"slope must be \(5,\)"),
         ({"windows": CALL["windows"] * 0}, RuntimeError, "width must be positive"),
         ({"size": (0, 3)}, ValueError, "size must be two positive integers"),
         ({"function": "LINEAR"}, ValueError, "function must be one of"),

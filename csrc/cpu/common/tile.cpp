@@ -164,6 +164,10 @@ double number_at(const Tensor& tensor, int64_t element) {
   return *load(tensor.scalar_type(), tensor.const_data_ptr(), element, 1, 1, &buffer);
 }
 
+double number_at(const std::optional<Tensor>& tensor, int64_t b, double otherwise) {
+  return tensor ? number_at(*tensor, b * tensor->stride(0)) : otherwise;
+}
+
 std::vector<double> read_numbers(const Tensor& tensor) {
   // Where it lies, without a copy: a gradient is often one number, expanded.
   std::vector<double> numbers(tensor.numel());

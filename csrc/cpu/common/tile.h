@@ -6,6 +6,7 @@
 // second version of any kernel.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "common/layout.h"
@@ -34,6 +35,9 @@ void store(ScalarType dtype, void* data, int64_t element, int64_t stride, int64_
 
 // One number of a small tensor; to convert it all would cost more than to window a slice.
 double number_at(const Tensor& tensor, int64_t element);
+
+// Number b of a (B,) tensor, or `otherwise` where there is none.
+double number_at(const std::optional<Tensor>& tensor, int64_t b, double otherwise);
 
 // All of a small tensor, in the order of its indices.
 std::vector<double> read_numbers(const Tensor& tensor);

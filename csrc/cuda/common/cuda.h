@@ -119,6 +119,12 @@ Output<T> output(Tensor& tensor, Strides strides) {
   }
 }
 
+// Of a (B,) tensor; without data where there is none.
+template <class T>
+Input<T> numbers(const std::optional<Tensor>& tensor) {
+  return tensor ? input<T>(*tensor, {tensor->stride(0), 0, 0}) : Input<T>{};
+}
+
 // Of a (B, C, *spatial) tensor that folds.
 template <class T>
 Input<T> input(const Tensor& tensor) {

@@ -223,6 +223,12 @@ ICHFAST_DEVICE A number(const V& view, int64_t image, int64_t channel = 0) {
   return Row(view, image, channel).template get<A>(Step<Access::kScalar, 1>{0})[0];
 }
 
+// The same of a (B,) tensor, or `otherwise` where there is none.
+template <class A, class V>
+ICHFAST_DEVICE A number_or(const V& view, int64_t image, A otherwise) {
+  return view.data ? number<A>(view, image) : otherwise;
+}
+
 // How steps of N voxels from `voxel` on reach all of these rows and pairs.
 template <int N, class... R>
 ICHFAST_DEVICE Access common_access(int64_t voxel, const R&... rows) {

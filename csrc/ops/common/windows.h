@@ -3,8 +3,8 @@
 
 #include <string>
 
-#include "common/torch.h"
 #include "math/ct_window.h"
+#include "ops/common/checks.h"
 
 namespace ichfast {
 
@@ -14,6 +14,14 @@ inline ct_window::Function parse_function(const char* op, const std::string& fun
   STD_TORCH_CHECK(function == "sigmoid", op,
                   ": function must be 'linear', 'linear_exact' or 'sigmoid', not '", function, "'");
   return ct_window::Function::kSigmoid;
+}
+
+// Rescale to HU, one number an image; 1 and 0 where left out.
+inline void check_rescale(const char* op, const std::optional<Tensor>& slope,
+                          const std::optional<Tensor>& intercept, int64_t images) {
+  for (const auto* numbers : {&slope, &intercept})
+    STD_TORCH_CHECK(!*numbers || ((*numbers)->dim() == 1 && (*numbers)->size(0) == images), op,
+                    ": slope and intercept must be (B,)");
 }
 
 inline void check_result_dtype(const char* op, ScalarType dtype) {

@@ -11,8 +11,8 @@ HU_RANGE = (-1024.0, 3071.0)
 
 def ct_window(
     stored: Tensor,
-    slope: Tensor,
-    intercept: Tensor,
+    slope: Tensor | None,
+    intercept: Tensor | None,
     windows: Tensor,
     size: tuple[int, int],
     *,
@@ -23,9 +23,11 @@ def ct_window(
 ) -> Tensor:
     """Padding → air, rescale, clip, area average, window; see :func:`ichfast.ops.ct_window`."""
     compute = torch.promote_types(stored.dtype, torch.float32)
-    hu = stored.to(compute) * slope.to(compute).view(-1, 1, 1) + intercept.to(compute).view(
-        -1, 1, 1
-    )
+    hu = stored.to(compute)
+    if slope is not None:
+        hu = hu * slope.to(compute).view(-1, 1, 1)
+    if intercept is not None:
+        hu = hu + intercept.to(compute).view(-1, 1, 1)
     if padding is not None:
         hu = torch.where(stored == padding, AIR_HU, hu)
     hu = hu.clamp(*HU_RANGE)
