@@ -37,7 +37,7 @@ SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 unexport LOG  # of tools/stage, whatever the shell has under that name
 
 .DELETE_ON_ERROR:
-.PHONY: train test test-asan fuzz check lint types cpp cuda-venv check-cuda gpu-check bench clean FORCE
+.PHONY: train test test-asan fuzz check lint types cpp cuda-venv check-cuda check-ptx gpu-check bench clean FORCE
 
 train: $(VENV)/built
 	@tools/stage train 'phantom, training, report; 1 to 4 minutes on two cores' $(RUN) -m ichfast.train $(ARGS)
@@ -80,7 +80,7 @@ cpp: $(VENV)/tested
 # Both libraries, built against a CUDA torch for every architecture, warnings as errors, and loaded
 # there; what the compiler says of the kernels is read. Needs no GPU.
 ifeq ($(NVCC),)
-cuda-venv check-cuda:
+cuda-venv check-cuda check-ptx:
 	@echo "$@: not run, since no nvcc was found"
 else
 cuda-venv: $(CUDA_VENV)/installed
@@ -90,6 +90,11 @@ check-cuda: $(CUDA_VENV)/installed
 	@LOG=$(CUDA_BUILD)/log ICHFAST_CUDA=1 NVCC_APPEND_FLAGS='-Xptxas=-v -Werror=all-warnings --keep --keep-dir=$(CUDA_BUILD)/ptx' tools/stage cuda-build 'for every architecture; usually 2 minutes on two cores' $(CUDA_VENV)/bin/python setup.py build --build-base $(CUDA_BUILD) --build-lib $(CUDA_BUILD)/lib
 	@tools/stage cuda-kernels 'spills and wide accesses' $(CUDA_VENV)/bin/python tools/check_kernels.py $(CUDA_BUILD)/log $(CUDA_BUILD)/ptx
 	@PYTHONPATH=$(CUDA_BUILD)/lib tools/stage cuda-tests 'usually 20 s on two cores' $(CUDA_VENV)/bin/pytest -n 2 tests/test_build.py
+
+# The ops' tests on what nvcc makes of their kernels, which the CPU runs (docs/kernels.md); needs
+# neither a GPU nor a CUDA torch. Some of them: make check-ptx ARGS=tests/ops/test_tversky.py
+check-ptx: $(VENV)/tested
+	@tools/stage ptx 'build, and the tests three times; usually 4 minutes on two cores' $(RUN) tests/cpp/ptx/check.py $(ARGS)
 endif
 
 gpu-check:

@@ -1,0 +1,72 @@
+"""Builds the library of the PTX run, for this torch and with the flags of setup.py.
+
+    python tests/cpp/ptx/build.py FOLDER [SOURCE.cu ...]
+
+The sources are csrc/cuda/*.cu and faults.cu unless others are named. Prints the library's path.
+"""
+
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from torch.utils import cpp_extension
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[2]
+JOBS = 2
+
+
+def build(folder: Path, sources: list[Path]) -> Path:
+    setup = runpy.run_path(str(ROOT / "setup.py"))
+    toolkit = setup["find_toolkit"]()
+    if toolkit is None:
+        sys.exit("no nvcc was found: install a CUDA toolkit, or name its folder in CUDA_HOME")
+    includes = cpp_extension.include_paths()
+    libraries = Path(torch.__file__).parent / "lib"
+    nvcc = [
+        *setup["NVCC_FLAGS"],
+        *cpp_extension.COMMON_NVCC_FLAGS,
+        "-gencode=arch=compute_90,code=compute_90",  # the PTX alone, which is not assembled
+        f'-DICHFAST_CUDA_TOOLKIT="{toolkit[1]}"',
+        '-DICHFAST_CUDA_ARCHITECTURES="9.0+PTX"',
+        f"-I{ROOT / 'csrc'}",
+        *(f"-isystem={path}" for path in includes),
+        # The host's part waits for the kernels: to compile it fast is what counts.
+        f"-Xcompiler=-fPIC,-O0,{setup['HIDDEN']}",
+    ]
+    settings = {
+        "PYTHON": [sys.executable],
+        "CUDA_HOME": [toolkit[0]],
+        "SOURCES": sources,
+        "NVCC_FLAGS": nvcc,
+        "TORCH_INCLUDES": includes,
+        "TORCH_LIBRARIES": [libraries / "libtorch_cpu.so", libraries / "libc10.so"],
+    }
+    definitions = [f"-D{name}={';'.join(map(str, values))}" for name, values in settings.items()]
+    cmake = find_cmake()
+    for command in (
+        [cmake, "-S", HERE, "-B", folder, *definitions],
+        [cmake, "--build", folder, "--parallel", str(JOBS)],
+    ):
+        if subprocess.run(command, stdout=sys.stderr, check=False).returncode != 0:
+            sys.exit("the library of the PTX run was not built")
+    return folder / "libptx.so"
+
+
+def find_cmake() -> str:
+    """Beside this Python, whatever the PATH, else there."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    cmake = shutil.which("cmake", path=path)
+    if cmake is None:
+        sys.exit("no cmake was found: pip install 'cmake>=3.25'")
+    return cmake
+
+
+if __name__ == "__main__":
+    named = [Path(name).resolve() for name in sys.argv[2:]]
+    sources = named or [*sorted(ROOT.glob("csrc/cuda/*.cu")), HERE / "faults.cu"]
+    print(build(Path(sys.argv[1]).resolve(), sources))
