@@ -18,11 +18,20 @@ class Stopped(KeyboardInterrupt):
     """Another of the signals, where it ends a command as Ctrl-C does."""
 
 
+class Halted(Exception):
+    """Training ends within an epoch, by the signal of this number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
 class Stop:
     """The signal that has asked to stop; 0: none has."""
 
     def __init__(self) -> None:
         self.number = 0
+        self.turns = 0  # how often training has looked at it
 
     def is_set(self) -> bool:
         return self.number != 0
@@ -58,7 +67,7 @@ def catch_interrupts() -> Iterator[Stop]:
                 raise KeyboardInterrupt
             return
         stop.number = asked.number = number
-        print(f"\nstopping after this epoch{again}", file=sys.stderr)
+        print(f"\nstopping{again}", file=sys.stderr)
 
     with handle_signals(request):
         yield stop

@@ -22,12 +22,16 @@ from torch import Tensor
 
 from ichfast.errors import IchfastError, RecipeError, TeamError
 from ichfast.heartbeat import keep_contact
+from ichfast.interrupts import SIGNALS, Halted, Stop, asked
 from ichfast.terminal import tolerate
 
 if TYPE_CHECKING:  # some builds of torch have none of it
     from torch.distributed.distributed_c10d import Store
 
 T = TypeVar("T")
+
+ASKED = 4
+"""batches between two looks at the others' signals: a batch takes some twenty sums over all"""
 
 PATIENCE = timedelta(hours=1)
 """how long to wait for the others: the first may have a phantom to write; a death shows at once"""
@@ -45,6 +49,8 @@ class Team:
     launch: str = ""
     """which call of torchrun this is, restarts included"""
     store: "Store | None" = None
+    stop: Stop | None = None
+    """what asks to end the training that goes on; None: none does"""
 
     @property
     def leads(self) -> bool:
@@ -107,6 +113,21 @@ class Team:
     def any(self, flag: bool) -> bool:
         """Whether ``flag`` is true on any process."""
         return bool(self.sum(torch.tensor(int(flag))))
+
+    def check_stop(self) -> None:
+        """Raise `Halted` on all processes where one has got a signal. After each batch, so that a
+        run ends in time, whatever an epoch takes. All call it equally often, and ask each other
+        every `ASKED` times."""
+        if self.stop is None or (self.size == 1 and not self.stop.is_set()):
+            return
+        self.stop.turns += 1
+        if self.size > 1 and self.stop.turns % ASKED:
+            return
+        got = self.sum(torch.tensor([int(self.stop.number == number) for number in SIGNALS]))
+        for number, times in zip(SIGNALS, got.tolist(), strict=True):
+            if times:
+                asked.number = number
+                raise Halted(number)
 
     def agree(self, value: Any) -> bool:
         """Whether all processes have the same value."""

@@ -244,13 +244,15 @@ def conclude(folder: Path, metrics: dict[str, Any], team: Team = ALONE) -> int:
     """Say how the run ended; the exit status."""
     if metrics["test"] is not None:
         print(format_scores(metrics["test"]))
-    write_report(folder)
-    if metrics["status"] == "interrupted":
+    interrupted = metrics["status"] == "interrupted"
+    if interrupted:  # before the report: whoever has sent the signal may not wait for that
         print(
             f"stopped after {metrics['epochs']} epochs; {advise_resume(folder, team)}"
             + advise_finish(folder),
             file=sys.stderr,
         )
+    write_report(folder)
+    if interrupted:
         return 130
     if metrics["status"] == "unfinished":
         print(f"{metrics['reason']}; {advise_resume(folder, team)}", file=sys.stderr)

@@ -89,7 +89,10 @@ def evaluate(
     losses = torch.zeros(len(batches), dtype=torch.float64, device=device)
     outlines = torch.zeros(len(slices), 1 + len(TOLERANCES), dtype=torch.float64)
     with switch_to_inference(model):
-        for i in range(team.rank, len(batches), team.size):
+        for i in range(team.rank, team.size * math.ceil(len(batches) / team.size), team.size):
+            team.check_stop()  # by all equally often, also those that have a batch less
+            if i >= len(batches):
+                break
             image, target = slices.batch(batches[i])
             assert target is not None
             logits = model.segment(image)

@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from html import escape
+from importlib.resources import files
 from pathlib import Path
 
 from ichfast.data.problems import Problem
@@ -23,26 +24,31 @@ PAGE = """\
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
-<style>
-:root {{ color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }}
-body {{ max-width: 70rem; margin: 0 auto; padding: 1rem; }}
-.table {{ overflow-x: auto; }}
-table {{ border-collapse: collapse; width: 100%; }}
-th, td {{ padding: .35rem .75rem; text-align: left; border-bottom: 1px solid #8884; }}
-td {{ overflow-wrap: anywhere; }}
-.number {{ text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }}
-.note {{ border-left: .25rem solid #c60; padding: .25rem .75rem; }}
-</style>
+<style>{style}</style>
 </head>
 <body>
-<main>
+<header>
+<p class="kicker">ichfast</p>
 <h1>{title}</h1>
 <p class="note">{research}</p>
 <p>{about}</p>
+</header>
+<main>
 {sections}
 </main>
 </body>
 </html>
+"""
+STYLE = """\
+h2 { margin: 2.4rem 0 .8rem; }
+a { color: inherit; }
+table { width: 100%; }
+td.names { min-width: 8rem; overflow-wrap: anywhere; }
+td.n { white-space: nowrap; }
+.note {
+  margin: 1rem 0; padding: .6rem .9rem; border-left: 4px solid var(--warn);
+  background: var(--panel);
+}
 """
 
 
@@ -95,6 +101,7 @@ def make_page(
         lines = describe_problems(problems, LISTED, anonymous=settings.anonymous)
         sections.append(_make_list("Files that are no slice of a scan", lines))
     return PAGE.format(
+        style=(files("ichfast.report") / "common.css").read_text(encoding="utf-8") + STYLE,
         title=escape(title),
         research=escape(RESEARCH_ONLY),
         about=escape(about),
@@ -106,12 +113,15 @@ def _make_table(done: Sequence[Outcome]) -> str:
     rows = sorted(done, key=_rank, reverse=True)
     lines = [f"<tr>{''.join(_make_cells(outcome))}</tr>" for outcome in rows]
     head = (
-        "<tr><th scope='col'>scan</th><th scope='col' class='number'>volume</th>"
-        "<th scope='col' class='number'>components</th><th scope='col' class='number'>slices</th>"
+        "<tr><th scope='col'>scan</th><th scope='col' class='n'>volume</th>"
+        "<th scope='col' class='n'>components</th><th scope='col' class='n'>slices</th>"
         "<th scope='col'>scan-level</th><th scope='col'>said about it</th></tr>"
     )
     body = "\n".join(lines)
-    return f"<div class='table' tabindex='0'><table>{head}\n{body}\n</table></div>"
+    return (
+        "<div class='scroll' tabindex='0' role='group' aria-label='Wider than the page'>"
+        f"<table><thead>{head}</thead>\n<tbody>{body}</tbody>\n</table></div>"
+    )
 
 
 def _rank(outcome: Outcome) -> tuple[bool, float]:
@@ -123,12 +133,12 @@ def _rank(outcome: Outcome) -> tuple[bool, float]:
 def _make_cells(outcome: Outcome) -> Iterator[str]:
     numbers = outcome.numbers
     link = f"{outcome.name}/{REPORT}"
-    yield f"<td><a href='{escape(link)}'>{escape(outcome.name)}</a></td>"
-    yield f"<td class='number'>{escape(numbers['volume'])}</td>"
-    yield f"<td class='number'>{numbers['components']}</td>"
-    yield f"<td class='number'>{numbers['slices']}</td>"
+    yield f"<td class='names'><a href='{escape(link)}'>{escape(outcome.name)}</a></td>"
+    yield f"<td class='n'>{escape(numbers['volume'])}</td>"
+    yield f"<td class='n'>{numbers['components']}</td>"
+    yield f"<td class='n'>{numbers['slices']}</td>"
     yield f"<td>{escape(numbers['scan'])}</td>"
-    yield f"<td>{escape(numbers['warnings'])}</td>"
+    yield f"<td class='names'>{escape(numbers['warnings'])}</td>"
 
 
 def _make_list(title: str, lines: Sequence[str]) -> str:

@@ -59,8 +59,7 @@ class Progress:
         self.seconds += seconds
 
 
-def save(
-    folder: RunFolder,
+def pack(
     recipe: Recipe,
     fingerprints: dict[str, str],
     progress: Progress,
@@ -68,25 +67,36 @@ def save(
     steps: dict[str, Step],
     average: MovingAverage | None = None,
     team: Team = ALONE,
-) -> None:
-    if not team.leads:
-        return
+) -> dict[str, Any]:
+    """The content, whose tensors are those that the next epoch changes."""
+    return {
+        "format": FORMAT,
+        "processes": team.size,
+        "launch": team.launch,
+        "recipe": to_toml(recipe),
+        "fingerprints": fingerprints,
+        "progress": vars(progress),
+        "model": model.state_dict(),
+        "steps": {name: step.state_dict() for name, step in steps.items()},
+        "updates": 0 if average is None else average.updates,
+        "rng": torch.get_rng_state(),
+    }
+
+
+def copy(content: Any) -> Any:
+    """The same in the host's memory, which nothing changes."""
+    if isinstance(content, Tensor):
+        return content.detach().to("cpu", copy=True)
+    if isinstance(content, dict):
+        return {key: copy(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return type(content)(map(copy, content))
+    return content
+
+
+def save(folder: RunFolder, content: dict[str, Any]) -> None:
     buffer = io.BytesIO()  # torch.save to a path hides a full disk behind a RuntimeError
-    torch.save(
-        {
-            "format": FORMAT,
-            "processes": team.size,
-            "launch": team.launch,
-            "recipe": to_toml(recipe),
-            "fingerprints": fingerprints,
-            "progress": vars(progress),
-            "model": model.state_dict(),
-            "steps": {name: step.state_dict() for name, step in steps.items()},
-            "updates": 0 if average is None else average.updates,
-            "rng": torch.get_rng_state(),
-        },
-        buffer,
-    )
+    torch.save(content, buffer)
     folder.write(CHECKPOINT, buffer.getvalue())
 
 

@@ -4,6 +4,7 @@ import copy
 import math
 import sys
 import time
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from tqdm import tqdm
 
 from ichfast.errors import DataError, DivergedError, TeamError
 from ichfast.evaluation import evaluate
-from ichfast.interrupts import SIGNALS, Stop, asked, catch_interrupts
+from ichfast.interrupts import Halted, catch_interrupts
 from ichfast.models import ReducedUNet, to_bytes
 from ichfast.models.synced import synchronise
 from ichfast.team import ALONE, Team
@@ -48,6 +49,24 @@ def train(
     early, on whichever process; 0 where it went to its end. Raises DivergedError; the last good
     checkpoint is then still the folder's.
     """
+    with catch_interrupts() as stop:
+        try:
+            _train(model, progress, parts, recipe, folder, device, replace(team, stop=stop))
+        except Halted as halted:
+            return halted.number
+    return 0
+
+
+def _train(
+    model: ReducedUNet,
+    progress: Progress,
+    parts: Parts,
+    recipe: Recipe,
+    folder: RunFolder,
+    device: torch.device,
+    team: Team,
+) -> None:
+    """The same, ended by Halted."""
     settings = recipe.training
     strategy = make_strategy(recipe)
     synchronise(model, team)
@@ -70,41 +89,53 @@ def train(
     chosen = model if average is None else average.average
     folder.cut_log(progress.epochs)
 
-    with catch_interrupts() as stop, make_progress_bar(progress.epochs, settings.epochs) as bar:
-        for epoch in bar:
-            start = time.perf_counter()
-            draw = strategy.draw(epoch)
-            moved = epoch > 0 and strategy.draw(epoch - 1).step != draw.step
-            outcome = steps[draw.step].run(epoch, moved=moved)
-            check_divergence(model, progress, recipe, strategy.steps[draw.step], outcome.loss)
-            check_alive(progress, recipe, watch.is_blank(), outcome)
-            check_together(model, team)
-            validation = None
-            if len(parts.validation) and (epoch + 1) % settings.validate_every == 0:
-                validation = validate(chosen, parts, recipe, device, team)
-                if settings.select == "best" and progress.keep_best(model, validation["dice"]):
-                    folder.write(WEIGHTS, to_bytes(model, about))
-            seconds = time.perf_counter() - start
+    unsaved: dict[str, Any] | None = (
+        None  # the last epoch's checkpoint, where it is not on the disk
+    )
 
-            progress.advance(draw.step, outcome.loss, seconds)
-            folder.log(make_record(epoch, draw, outcome, seconds, validation))
-            last = progress.epochs == settings.epochs
-            stopping = agree_on_signal(stop, team)
-            if last or stopping or progress.epochs % settings.checkpoint_every == 0:
-                checkpoint.save(folder, recipe, fingerprints, progress, model, steps, average, team)
-                if settings.select != "best":
-                    folder.write(WEIGHTS, to_bytes(chosen, about))
-            bar.set_postfix_str(describe(draw, outcome, progress, validation), refresh=False)
-            if stopping and not last:
-                return stopping
-    return 0
+    def save(content: dict[str, Any]) -> None:
+        checkpoint.save(folder, content)
+        if settings.select != "best":
+            folder.write(WEIGHTS, to_bytes(chosen, about))
 
+    try:
+        with make_progress_bar(progress.epochs, settings.epochs) as bar:
+            for epoch in bar:
+                start = time.perf_counter()
+                draw = strategy.draw(epoch)
+                moved = epoch > 0 and strategy.draw(epoch - 1).step != draw.step
+                outcome = steps[draw.step].run(epoch, moved=moved)
+                check_divergence(model, progress, recipe, strategy.steps[draw.step], outcome.loss)
+                check_alive(progress, recipe, watch.is_blank(), outcome)
+                check_together(model, team)
+                validation = None
+                if len(parts.validation) and (epoch + 1) % settings.validate_every == 0:
+                    validation = validate(chosen, parts, recipe, device, team)
+                    if settings.select == "best" and progress.keep_best(model, validation["dice"]):
+                        folder.write(WEIGHTS, to_bytes(model, about))
+                seconds = time.perf_counter() - start
 
-def agree_on_signal(stop: Stop, team: Team) -> int:
-    """The signal that any of the processes has got; all will end as it asks for."""
-    got = team.sum(torch.tensor([int(stop.number == number) for number in SIGNALS]))
-    asked.number = next((number for number, times in zip(SIGNALS, got, strict=True) if times), 0)
-    return asked.number
+                progress.advance(draw.step, outcome.loss, seconds)
+                folder.log(make_record(epoch, draw, outcome, seconds, validation))
+                last = progress.epochs == settings.epochs
+                if team.leads:
+                    content = checkpoint.pack(
+                        recipe, fingerprints, progress, model, steps, average, team
+                    )
+                    if last or progress.epochs % settings.checkpoint_every == 0:
+                        save(content)
+                        unsaved = None
+                    else:
+                        unsaved = checkpoint.copy(content)
+                bar.set_postfix_str(describe(draw, outcome, progress, validation), refresh=False)
+                if not last:
+                    team.check_stop()
+    except Halted:
+        if unsaved is not None:
+            weights = unsaved["model"] if average is None else unsaved["progress"]["kept"]
+            chosen.load_state_dict(weights)
+            save(unsaved)
+        raise
 
 
 def make_average(model: ReducedUNet, recipe: Recipe) -> MovingAverage | None:

@@ -16,6 +16,7 @@ from ichfast import models
 from ichfast.data.residence import measure_free_memory
 from ichfast.errors import CheckpointError, DivergedError, RecipeError
 from ichfast.evaluation import evaluate, find_intervals, pick_examples, tabulate
+from ichfast.interrupts import Stopped
 from ichfast.models import ReducedUNet
 from ichfast.team import ALONE, Team
 from ichfast.training import checkpoint
@@ -66,6 +67,8 @@ def run(
     with keep_heap(), compute_exactly(device, deterministic=deterministic):
         try:
             if train(model, progress, parts, recipe, folder, device, team):
+                if not progress.epochs:
+                    raise Stopped  # and the folder is as it was before the first
                 status = "interrupted"
         except DivergedError as error:
             status, reason = "diverged", str(error)

@@ -102,7 +102,7 @@ function showSlice(counts) {
 }
 
 function listAreas(counts) {
-  const heads = ["slice", study.labels && "", unit, study.target && `target, ${unit}`];
+  const heads = ["slice", study.labels && "label", unit, study.target && `target, ${unit}`];
   const number = (count) => (area ? formatTenths(count * area) : count);
   const rows = counts.map((count, i) => [
     i + 1,

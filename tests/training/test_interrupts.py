@@ -99,6 +99,30 @@ def test_torchrun_passes_a_signal_on(runs: Path) -> None:
     assert_saved(out)
 
 
+def test_a_signal_to_one_process_of_two_ends_both(runs: Path) -> None:
+    """As a batch system sends it to the first of a job: they agree on the update."""
+    out = runs / "one-of-two"
+    words = command(out, launcher=TWO)
+    with training(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        workers = list_children(child.pid)
+        assert len(workers) == 2
+        os.kill(workers[1], signal.SIGUSR1)
+        _, errors = child.communicate(timeout=120)
+    assert child.returncode != 0
+    assert errors.count(f"-m ichfast.train --resume {out}") == 1
+    assert_saved(out)
+
+
+def list_children(pid: int) -> list[int]:
+    """Those of a process that train."""
+    names = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(name) for name in names if b"ichfast.train" in read_command(name)]
+
+
+def read_command(pid: str) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGKILL])
 def test_torchrun_itself_is_ended(number: signal.Signals, runs: Path) -> None:
     """It dies by these without a word to its processes."""

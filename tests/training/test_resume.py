@@ -7,9 +7,11 @@ import os
 import random
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_runs
@@ -20,8 +22,9 @@ from tiny_runs import log_of, same, state_of, tiny
 from ichfast import files, models
 from ichfast.errors import CheckpointError, OutputError
 from ichfast.files import PARTIAL
+from ichfast.team import Team
 from ichfast.training import RunFolder, checkpoint, loop, run
-from ichfast.training.checkpoint import find_spanned
+from ichfast.training.checkpoint import Progress, find_spanned
 from ichfast.training.strategy import make_strategy
 
 ADAM = ("supervised.optimizer=adam",)
@@ -107,7 +110,7 @@ def assert_same_end(one: Path, other: Path) -> None:
 def test_train_6_equals_train_3_and_resume_3(settings, start, tmp_path) -> None:
     start(tmp_path / "whole", *settings)
     if find_spanned(tiny(*settings)):
-        with signals([signal.SIGINT], epoch=2):
+        with signals([signal.SIGINT], epoch=3):
             start(tmp_path / "halves", *settings)
     else:
         start(tmp_path / "halves", *settings, "training.epochs=3")
@@ -337,26 +340,73 @@ def test_folders_that_are_not_free(start, tmp_path) -> None:
         RunFolder(tmp_path / "nowhere", resume=True)
 
 
-def test_ctrl_c_ends_the_epoch_and_saves(start, tmp_path, monkeypatch) -> None:
-    check = loop.check_divergence
+@contextmanager
+def interrupted_in_epoch(epoch: int, update: int) -> Iterator[list[int]]:
+    """Ctrl-C before this update of the epoch, or where L-BFGS adds up the gradients of a pass; the
+    updates that come to pass in that epoch."""
+    running, seen = 0, []
+    sum_gradients, advance = Team.sum_gradients, Progress.advance
 
-    def interrupt(model, progress, *rest) -> None:
-        if progress.epochs == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-        check(model, progress, *rest)
+    def watch(team: Team, optimizer: torch.optim.Optimizer) -> None:
+        if running == epoch:
+            seen.append(len(seen))
+            if len(seen) == update:
+                os.kill(os.getpid(), signal.SIGINT)
+        sum_gradients(team, optimizer)
 
-    settings = ["training.checkpoint_every=100"]
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "check_divergence", interrupt)
+    def count(progress: Progress, *rest: Any) -> None:
+        nonlocal running
+        advance(progress, *rest)
+        running = progress.epochs
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Team, "sum_gradients", watch)
+        patch.setattr(Progress, "advance", count)
+        yield seen
+
+
+HALTED = (
+    "curriculum lbfgs",
+    "curriculum, by step",
+    "pretrained",
+    "mean teacher",
+    "averaged lbfgs",
+    "last, running, unequal",
+)
+
+
+@pytest.mark.parametrize("name", HALTED)
+def test_ctrl_c_ends_with_the_update_and_saves_the_epoch_before(name, start, tmp_path) -> None:
+    """Though nothing of it was on the disk."""
+    settings = [*KINDS[name], "training.checkpoint_every=100"]
+    with interrupted_in_epoch(3, update=1) as seen:
         metrics = start(tmp_path / "run", *settings)
+    assert len(seen) == 1
     assert (metrics["status"], metrics["epochs"], metrics["test"]) == ("interrupted", 3, None)
-    progress = state_of(tmp_path / "run")["progress"]
-    assert progress["epochs"] == 3
-    best = models.load(tmp_path / "run" / "model.safetensors")
-    assert same(dict(best.state_dict()), progress["kept"])
+    state = state_of(tmp_path / "run")
+    assert state["progress"]["epochs"] == len(log_of(tmp_path / "run")) == 3
+    kept = models.load(tmp_path / "run" / "model.safetensors")
+    assert same(dict(kept.state_dict()), dict(state["progress"]["kept"] or state["model"]))
     start(tmp_path / "run", *settings)
     start(tmp_path / "whole", *settings)
     assert_same_end(tmp_path / "whole", tmp_path / "run")
+
+
+def test_ctrl_c_before_the_first_epoch_is_over(start, tmp_path) -> None:
+    with interrupted_in_epoch(0, update=2), pytest.raises(KeyboardInterrupt):
+        start(tmp_path / "run", *ADAM)
+    assert {file.name for file in (tmp_path / "run").iterdir()} == {".lock", "recipe.toml"}
+    with RunFolder(tmp_path / "run", resume=False) as held:
+        held.claim()
+    start(tmp_path / "run", *ADAM)
+    start(tmp_path / "whole", *ADAM)
+    assert_same_end(tmp_path / "whole", tmp_path / "run")
+
+
+def test_ctrl_c_while_it_is_validated(start, tmp_path) -> None:
+    with signals([signal.SIGINT], epoch=2):
+        metrics = start(tmp_path / "run", "training.checkpoint_every=2")
+    assert metrics["epochs"] == state_of(tmp_path / "run")["progress"]["epochs"] == 2
 
 
 def test_a_second_ctrl_c_stops_at_once() -> None:

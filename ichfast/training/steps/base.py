@@ -127,6 +127,7 @@ class OptimizingStep(Step):
         self.team.sum_gradients(self.optimizer)
         self.optimizer.step()
         self.finish_update()
+        self.team.check_stop()
 
     def finish_update(self) -> None:
         """After each update: the run's moving average follows."""
@@ -161,6 +162,7 @@ class UnlabelledStep(OptimizingStep):
                 for batch in self.batches:
                     image, _ = render(self.labelled, *take_share(self.team, (batch, None)))
                     self.forward(model.segment, image)
+                    self.team.check_stop()
 
     def list_batch_sizes(self) -> list[int]:
         return [*super().list_batch_sizes(), min(map(len, self.batches))]

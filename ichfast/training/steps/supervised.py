@@ -103,6 +103,7 @@ class SupervisedLBFGS(SupervisedStep):
             if gradient:
                 loss.backward()
             losses.append(loss.detach())
+            self.team.check_stop()
         if gradient:
             self.team.sum_gradients(self.optimizer)
         return torch.stack(losses).double().sum().item()
