@@ -14,14 +14,15 @@ namespace {
 using namespace tversky;
 
 template <bool kSigmoid, class A>
-ICHFAST_INLINE void sum_tile(const A* prediction, const A* target, int64_t n, A* sums) {
+ICHFAST_INLINE void sum_tile(const A* predictions, const A* target, int64_t n, A* sums) {
   A tp = 0, fp = 0, fn = 0;
 #pragma omp simd reduction(+ : tp, fp, fn)
   for (int64_t i = 0; i < n; ++i) {
-    const A p = kSigmoid ? sigmoid(prediction[i]) : prediction[i], t = target[i];
-    tp += p * t;
-    fp += p * (A(1) - t);
-    fn += (A(1) - p) * t;
+    const Sigmoid<A> p = probability<kSigmoid>(predictions[i]);
+    const A t = target[i];
+    tp += p.value * t;
+    fp += p.value * (A(1) - t);
+    fn += p.complement * t;
   }
   sums[kTP] = tp;
   sums[kFP] = fp;
@@ -45,7 +46,7 @@ ICHFAST_INLINE void grad_tile(const A* prediction, const A* target, const Gradie
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
     const A along = g.constant + g.slope * target[i];
-    out[i] = kSigmoid ? along * sigmoid_slope(sigmoid(prediction[i])) : along;
+    out[i] = kSigmoid ? along * whole_sigmoid(prediction[i]).slope : along;
   }
 }
 

@@ -25,9 +25,17 @@ void backward_cuda(const Arguments& arguments, const Tensor& grad, Tensor* grad_
   const auto run = [&]<class A, class X, class Z, bool kImage, bool kLogits>() {
     const auto x_out = kImage ? output<X>(*grad_image) : Output<X>{};
     const auto z_out = kLogits ? output<Z>(*grad_logits) : Output<Z>{};
-    backward<A, kImage, kLogits>(launch, input<X>(grad), input<X>(arguments.image),
-                                 input<Z>(arguments.logits), arguments.image.size(0),
-                                 voxels(arguments.image), x_out, z_out);
+    const auto with = [&](const auto& grads) {
+      backward<A, kImage, kLogits>(launch, grads, input<X>(arguments.image),
+                                   input<Z>(arguments.logits), arguments.image.size(0),
+                                   voxels(arguments.image), x_out, z_out);
+    };
+    if constexpr (!std::is_same_v<X, Floating>) {
+      const Strides strides = *fold(grad);
+      if (strides.voxel == 0)
+        return with(Input<Repeated<X>>{static_cast<const X*>(grad.const_data_ptr()), strides});
+    }
+    with(input<X>(grad));
   };
   const bool alike = grad.scalar_type() == arguments.image.scalar_type();
   dispatch_attention(arguments.image, arguments.logits, alike, arguments.in_double(),

@@ -4,13 +4,53 @@
 #include "kernels/common/chunks.h"
 #include "math/attention_mask.h"
 
-namespace ichfast::attention_mask {
+namespace ichfast {
+
+// The element type of a gradient that is one number for all voxels of a channel, as a sum or a mean
+// hands back: expanded, with stride 0, which no vector access could read.
+template <class T>
+struct Repeated {};
+
+template <class T>
+struct View<Repeated<T>, true> {
+  const T* data;
+  Strides strides;
+};
+
+template <class T>
+class RowPair<Input<Repeated<T>>> {
+ public:
+  ICHFAST_DEVICE RowPair(const Input<Repeated<T>>& view, int64_t image)
+      : background_(view.data[image * view.strides.image]),
+        foreground_(view.data[image * view.strides.image + view.strides.channel]) {}
+
+  template <int N>
+  ICHFAST_DEVICE bool allows(Access, int64_t) const {
+    return true;
+  }
+
+  template <class A, class S>
+  ICHFAST_DEVICE PairValues<A, S::kWidth> get(S) const {
+    PairValues<A, S::kWidth> result;
+#pragma unroll
+    for (int k = 0; k < S::kWidth; ++k) {
+      result.background[k] = widen<A>(background_);
+      result.foreground[k] = widen<A>(foreground_);
+    }
+    return result;
+  }
+
+ private:
+  T background_, foreground_;
+};
+
+namespace attention_mask {
 
 template <class A, class X, class Z, int kThreads>
 __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
-    mask(Input<X> image, Input<Z> logits, int64_t voxels, Output<X> result) {
+    mask(Input<X> image, Input<Z> logits, Cut cut, Output<X> result) {
   constexpr int kWidth = kStepWidth<X, Z>;
-  const Chunk<kWidth, kThreads> chunk(1, voxels);
+  const Chunk<kWidth, kThreads> chunk(cut);
   const Row x(image, chunk.image, 0);
   const Row z(logits, chunk.image, 0);
   const RowPair out(result, chunk.image);
@@ -21,7 +61,7 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
     PairValues<A, step.kWidth> masks;
 #pragma unroll
     for (int k = 0; k < step.kWidth; ++k) {
-      const auto pair = masked(xs[k], zs[k]);
+      const auto pair = masked<kHalfType<Z>>(xs[k], zs[k]);
       masks.background[k] = pair.background;
       masks.foreground[k] = pair.foreground;
     }
@@ -29,13 +69,13 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
   });
 }
 
-// Either gradient may be left out.
-template <class A, class X, class Z, bool kImage, bool kLogits, int kThreads>
+// Either gradient may be left out. G is X, or Repeated<X>.
+template <class A, class G, class X, class Z, bool kImage, bool kLogits, int kThreads>
 __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
-    differentiate(Input<X> grad, Input<X> image, Input<Z> logits, int64_t voxels,
-                  Output<X> grad_image_out, Output<Z> grad_logits_out) {
+    differentiate(Input<G> grad, Input<X> image, Input<Z> logits, Cut cut, Output<X> grad_image_out,
+                  Output<Z> grad_logits_out) {
   constexpr int kWidth = kStepWidth<X, Z>;
-  const Chunk<kWidth, kThreads> chunk(1, voxels);
+  const Chunk<kWidth, kThreads> chunk(cut);
   const RowPair g(grad, chunk.image);
   const Row x(image, chunk.image, 0);
   const Row z(logits, chunk.image, 0);
@@ -55,13 +95,14 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
       const auto xs = x.template get<A>(step);
 #pragma unroll
       for (int k = 0; k < step.kWidth; ++k)
-        result[k] = grad_logit(xs[k], zs[k], Pair<A>{gs.background[k], gs.foreground[k]});
+        result[k] =
+            grad_logit<kHalfType<Z>>(xs[k], zs[k], Pair<A>{gs.background[k], gs.foreground[k]});
       z_out.put(step, result);
     }
     if constexpr (kImage) {
 #pragma unroll
       for (int k = 0; k < step.kWidth; ++k)
-        result[k] = grad_image(zs[k], Pair<A>{gs.background[k], gs.foreground[k]});
+        result[k] = grad_image<kHalfType<Z>>(zs[k], Pair<A>{gs.background[k], gs.foreground[k]});
       x_out.put(step, result);
     }
   });
@@ -71,17 +112,18 @@ template <class A, class X, class Z, class Launch>
 void forward(const Launch& launch, Input<X> image, Input<Z> logits, int64_t images, int64_t voxels,
              Output<X> result) {
   constexpr int kThreads = Launch::kThreads;
-  const int64_t chunks = Chunking<kStepWidth<X, Z>, kThreads>::per_row(voxels);
-  launch(mask<A, X, Z, kThreads>, images * chunks, image, logits, voxels, result);
+  const Cut cut = cut_rows<kStepWidth<X, Z>, Launch>(images, 1, voxels);
+  launch(mask<A, X, Z, kThreads>, cut.blocks(), image, logits, cut, result);
 }
 
-template <class A, bool kImage, bool kLogits, class X, class Z, class Launch>
-void backward(const Launch& launch, Input<X> grad, Input<X> image, Input<Z> logits, int64_t images,
+template <class A, bool kImage, bool kLogits, class G, class X, class Z, class Launch>
+void backward(const Launch& launch, Input<G> grad, Input<X> image, Input<Z> logits, int64_t images,
               int64_t voxels, Output<X> grad_image_out, Output<Z> grad_logits_out) {
   constexpr int kThreads = Launch::kThreads;
-  const int64_t chunks = Chunking<kStepWidth<X, Z>, kThreads>::per_row(voxels);
-  launch(differentiate<A, X, Z, kImage, kLogits, kThreads>, images * chunks, grad, image, logits,
-         voxels, grad_image_out, grad_logits_out);
+  const Cut cut = cut_rows<kStepWidth<X, Z>, Launch>(images, 1, voxels);
+  launch(differentiate<A, G, X, Z, kImage, kLogits, kThreads>, cut.blocks(), grad, image, logits,
+         cut, grad_image_out, grad_logits_out);
 }
 
-}  // namespace ichfast::attention_mask
+}  // namespace attention_mask
+}  // namespace ichfast

@@ -12,10 +12,9 @@ namespace ichfast::attention_wmse {
 // 16-byte accesses: loads, since a block writes no more than its sums.
 template <Balance kBalance, bool kSigmoid, class A, class X, class Z, class R, int kThreads>
 __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
-    sum_chunks(Input<X> image, Input<Z> logits, Input<R> reconstruction, int64_t voxels,
-               double* slots) {
+    sum_chunks(Input<X> image, Input<Z> logits, Input<R> reconstruction, Cut cut, double* slots) {
   constexpr int kWidth = kStepWidth<X, Z, R>;
-  const Chunk<kWidth, kThreads> chunk(1, voxels);
+  const Chunk<kWidth, kThreads> chunk(cut);
   const Row x(image, chunk.image, 0);
   const Row z(logits, chunk.image, 0);
   const RowPair r(reconstruction, chunk.image);
@@ -27,7 +26,8 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
     const auto rs = r.template get<A>(step);
 #pragma unroll
     for (int k = 0; k < step.kWidth; ++k) {
-      const auto v = voxel(xs[k], zs[k], rs.background[k], rs.foreground[k], kSigmoid);
+      const auto v =
+          voxel<kHalfType<Z>>(xs[k], zs[k], rs.background[k], rs.foreground[k], kSigmoid);
       add<kBalance>(v, sums[kMask], sums[kBackground], sums[kForeground]);
     }
   });
@@ -39,28 +39,34 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
 // 16-byte accesses: none, since it reads and writes sums.
 template <class A, int kThreads>
 __global__ void __launch_bounds__(kThreads)
-    finish(Balance balance, const double* slots, int64_t chunks, int64_t voxels, double* sums,
+    finish(Balance balance, const double* slots, Groups groups, int64_t voxels, double* sums,
            A* losses) {
   const int64_t b = blockIdx.x;
-  const double* const total = group_sum<kThreads, kSums>(slots, b, gridDim.x, gridDim.x, chunks);
+  const double* const total = group_sum<kThreads, kSums>(slots, blockIdx.x, groups);
   if (threadIdx.x < kSums) sums[b * kSums + threadIdx.x] = total[threadIdx.x];
   if (threadIdx.x == 0) losses[b] = A(loss(balance, total, double(voxels)).value);
 }
 
+// kRegion in a half type needs more than 64 registers for the eight voxels of a step: a quarter fewer threads
+// are resident, whose loads in flight still are twice what hides the latency.
+template <Balance kBalance, class A, int kThreads>
+inline constexpr int kBlocks =
+    kResidentBlocks<A, kThreads> * (kBalance == Balance::kRegion ? 3 : 4) / 4;
+
 // Either gradient may be left out.
 template <Balance kBalance, bool kSigmoid, bool kLogits, bool kReconstruction, class A, class X,
           class Z, class R, int kThreads>
-__global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
+__global__ void __launch_bounds__(kThreads, kBlocks<kBalance, A, kThreads>)
     differentiate(Input<Floating> grad_loss, Input<X> image, Input<Z> logits,
-                  Input<R> reconstruction, const double* sums, int64_t voxels,
-                  Output<Z> grad_logits, Output<R> grad_reconstruction) {
+                  Input<R> reconstruction, const double* sums, Cut cut, Output<Z> grad_logits,
+                  Output<R> grad_reconstruction) {
   constexpr int kWidth = kStepWidth<X, Z, R>;
-  const Chunk<kWidth, kThreads> chunk(1, voxels);
+  const Chunk<kWidth, kThreads> chunk(cut);
   __shared__ Scale<A> shared_scale;
   if (threadIdx.x == 0) {
     const double grad = number<double>(grad_loss, chunk.image);
-    const auto l = loss(kBalance, sums + chunk.image * kSums, double(voxels));
-    const auto s = scale(kBalance, l, grad, double(voxels));
+    const auto l = loss(kBalance, sums + chunk.image * kSums, double(cut.voxels));
+    const auto s = scale(kBalance, l, grad, double(cut.voxels));
     shared_scale = {A(s.background), A(s.foreground), A(s.area)};
   }
   __syncthreads();
@@ -82,7 +88,8 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
     PairValues<A, step.kWidth> r_grad;
 #pragma unroll
     for (int k = 0; k < step.kWidth; ++k) {
-      const auto v = voxel(xs[k], zs[k], rs.background[k], rs.foreground[k], kSigmoid);
+      const auto v =
+          voxel<kHalfType<Z>>(xs[k], zs[k], rs.background[k], rs.foreground[k], kSigmoid);
       if constexpr (kReconstruction) {
         r_grad.background[k] = grad_background<kBalance>(v, s, kSigmoid);
         r_grad.foreground[k] = grad_foreground<kBalance>(v, s, kSigmoid);
@@ -97,18 +104,18 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
 // Doubles that forward needs for its first stage.
 template <class X, class Z, class R, class Launch>
 int64_t slots(int64_t images, int64_t voxels) {
-  return images * Chunking<kStepWidth<X, Z, R>, Launch::kThreads>::per_row(voxels) * kSums;
+  return cut_rows<kStepWidth<X, Z, R>, Launch>(images, 1, voxels).blocks() * kSums;
 }
 
 template <Balance kBalance, bool kSigmoid, class A, class X, class Z, class R, class Launch>
 void forward(const Launch& launch, Input<X> image, Input<Z> logits, Input<R> reconstruction,
              int64_t images, int64_t voxels, double* slots, double* sums, A* losses) {
   constexpr int kThreads = Launch::kThreads;
-  const int64_t chunks = Chunking<kStepWidth<X, Z, R>, kThreads>::per_row(voxels);
-  launch(sum_chunks<kBalance, kSigmoid, A, X, Z, R, kThreads>, images * chunks, image, logits,
-         reconstruction, voxels, slots);
-  launch(finish<A, kThreads>, images, kBalance, static_cast<const double*>(slots), chunks, voxels,
-         sums, losses);
+  const Cut cut = cut_rows<kStepWidth<X, Z, R>, Launch>(images, 1, voxels);
+  launch(sum_chunks<kBalance, kSigmoid, A, X, Z, R, kThreads>, cut.blocks(), image, logits,
+         reconstruction, cut, slots);
+  launch(finish<A, kThreads>, images, kBalance, static_cast<const double*>(slots),
+         Groups(cut, images), voxels, sums, losses);
 }
 
 template <Balance kBalance, bool kSigmoid, bool kLogits, bool kReconstruction, class A, class X,
@@ -117,9 +124,9 @@ void backward(const Launch& launch, Input<Floating> grad_loss, Input<X> image, I
               Input<R> reconstruction, const double* sums, int64_t images, int64_t voxels,
               Output<Z> grad_logits, Output<R> grad_reconstruction) {
   constexpr int kThreads = Launch::kThreads;
-  const int64_t chunks = Chunking<kStepWidth<X, Z, R>, kThreads>::per_row(voxels);
+  const Cut cut = cut_rows<kStepWidth<X, Z, R>, Launch>(images, 1, voxels);
   launch(differentiate<kBalance, kSigmoid, kLogits, kReconstruction, A, X, Z, R, kThreads>,
-         images * chunks, grad_loss, image, logits, reconstruction, sums, voxels, grad_logits,
+         cut.blocks(), grad_loss, image, logits, reconstruction, sums, cut, grad_logits,
          grad_reconstruction);
 }
 

@@ -12,10 +12,9 @@ namespace ichfast::tversky {
 // 16-byte accesses: loads, since a block writes no more than its sums.
 template <bool kSigmoid, class A, class P, class T, int kThreads>
 __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
-    sum_chunks(Input<P> prediction, Input<T> target, int64_t channels, int64_t voxels,
-               double* slots) {
+    sum_chunks(Input<P> prediction, Input<T> target, Cut cut, double* slots) {
   constexpr int kWidth = kStepWidth<P, T>;
-  const Chunk<kWidth, kThreads> chunk(channels, voxels);
+  const Chunk<kWidth, kThreads> chunk(cut);
   const Row p(prediction, chunk.image, chunk.channel);
   const Row t(target, chunk.image, chunk.channel);
   A sums[kSums] = {};
@@ -25,10 +24,10 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
     const auto ts = t.template get<A>(step);
 #pragma unroll
     for (int k = 0; k < step.kWidth; ++k) {
-      const A y = kSigmoid ? sigmoid(ps[k]) : ps[k];
-      sums[kTP] += y * ts[k];
-      sums[kFP] += y * (A(1) - ts[k]);
-      sums[kFN] += (A(1) - y) * ts[k];
+      const Sigmoid<A> y = probability<kSigmoid, kHalfType<P>>(ps[k]);
+      sums[kTP] += y.value * ts[k];
+      sums[kFP] += y.value * (A(1) - ts[k]);
+      sums[kFN] += y.complement * ts[k];
     }
   });
   const double* const total = block_sum<double, kThreads>(sums);
@@ -40,10 +39,10 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
 // 16-byte accesses: none, since it reads and writes sums.
 template <class A, int kThreads>
 __global__ void __launch_bounds__(kThreads)
-    finish(const double* slots, int64_t rows, int64_t chunks, Parameters<double> parameters,
-           double* sums, A* losses) {
+    finish(const double* slots, Groups groups, Parameters<double> parameters, double* sums,
+           A* losses) {
   const int64_t g = blockIdx.x;
-  const double* const total = group_sum<kThreads, kSums>(slots, g, gridDim.x, rows, chunks);
+  const double* const total = group_sum<kThreads, kSums>(slots, blockIdx.x, groups);
   if (threadIdx.x < kSums) sums[g * kSums + threadIdx.x] = total[threadIdx.x];
   if (threadIdx.x == 0) losses[g] = A(loss(total, parameters));
 }
@@ -53,15 +52,16 @@ __global__ void __launch_bounds__(kThreads)
 template <bool kSigmoid, class A, class P, class T, int kThreads>
 __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
     differentiate(Input<Floating> grad_loss, Input<P> prediction, Input<T> target,
-                  const double* sums, Parameters<double> parameters, bool batch, int64_t channels,
-                  int64_t voxels, Output<P> grad_prediction) {
+                  const double* sums, Parameters<double> parameters, bool batch, Cut cut,
+                  Output<P> grad_prediction) {
   constexpr int kWidth = kStepWidth<P, T>;
-  const Chunk<kWidth, kThreads> chunk(channels, voxels);
+  const Chunk<kWidth, kThreads> chunk(cut);
   __shared__ Gradient<A> shared_gradient;
   if (threadIdx.x == 0) {
     const int64_t image = batch ? 0 : chunk.image;
     const double grad = number<double>(grad_loss, image, chunk.channel);
-    const auto g = gradient(sums + (image * channels + chunk.channel) * kSums, parameters, grad);
+    const auto g =
+        gradient(sums + (image * cut.channels.divisor() + chunk.channel) * kSums, parameters, grad);
     shared_gradient = {A(g.constant), A(g.slope)};
   }
   __syncthreads();
@@ -78,7 +78,7 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
     if constexpr (kSigmoid) {  // else the prediction need not be read
       const auto ps = p.template get<A>(step);
 #pragma unroll
-      for (int k = 0; k < step.kWidth; ++k) along[k] *= sigmoid_slope(sigmoid(ps[k]));
+      for (int k = 0; k < step.kWidth; ++k) along[k] *= whole_sigmoid<kHalfType<P>>(ps[k]).slope;
     }
     out.put(step, along);
   });
@@ -87,7 +87,7 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
 // Doubles that forward needs for its first stage.
 template <class P, class T, class Launch>
 int64_t slots(int64_t rows, int64_t voxels) {
-  return rows * Chunking<kStepWidth<P, T>, Launch::kThreads>::per_row(voxels) * kSums;
+  return cut_rows<kStepWidth<P, T>, Launch>(rows, 1, voxels).blocks() * kSums;
 }
 
 template <bool kSigmoid, class A, class P, class T, class Launch>
@@ -95,11 +95,11 @@ void forward(const Launch& launch, Input<P> prediction, Input<T> target,
              const Parameters<double>& parameters, bool batch, int64_t images, int64_t channels,
              int64_t voxels, double* slots, double* sums, A* losses) {
   constexpr int kThreads = Launch::kThreads;
-  const int64_t chunks = Chunking<kStepWidth<P, T>, kThreads>::per_row(voxels);
-  launch(sum_chunks<kSigmoid, A, P, T, kThreads>, images * channels * chunks, prediction, target,
-         channels, voxels, slots);
-  launch(finish<A, kThreads>, batch ? channels : images * channels,
-         static_cast<const double*>(slots), images * channels, chunks, parameters, sums, losses);
+  const Cut cut = cut_rows<kStepWidth<P, T>, Launch>(images, channels, voxels);
+  const int64_t groups = batch ? channels : images * channels;
+  launch(sum_chunks<kSigmoid, A, P, T, kThreads>, cut.blocks(), prediction, target, cut, slots);
+  launch(finish<A, kThreads>, groups, static_cast<const double*>(slots), Groups(cut, groups),
+         parameters, sums, losses);
 }
 
 template <bool kSigmoid, class A, class P, class T, class Launch>
@@ -107,9 +107,9 @@ void backward(const Launch& launch, Input<Floating> grad_loss, Input<P> predicti
               const double* sums, const Parameters<double>& parameters, bool batch, int64_t images,
               int64_t channels, int64_t voxels, Output<P> grad_prediction) {
   constexpr int kThreads = Launch::kThreads;
-  const int64_t chunks = Chunking<kStepWidth<P, T>, kThreads>::per_row(voxels);
-  launch(differentiate<kSigmoid, A, P, T, kThreads>, images * channels * chunks, grad_loss,
-         prediction, target, sums, parameters, batch, channels, voxels, grad_prediction);
+  const Cut cut = cut_rows<kStepWidth<P, T>, Launch>(images, channels, voxels);
+  launch(differentiate<kSigmoid, A, P, T, kThreads>, cut.blocks(), grad_loss, prediction, target,
+         sums, parameters, batch, cut, grad_prediction);
 }
 
 }  // namespace ichfast::tversky

@@ -55,9 +55,9 @@ inline constexpr int kUnroll = 8 / kWidth;
 // 16-byte accesses: loads, since a block writes no more than its sums.
 template <class A, class P, class T, class M, int kThreads>
 __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
-    sum_chunks(Inputs<P, T, M> inputs, int64_t channels, int64_t voxels, double* slots) {
+    sum_chunks(Inputs<P, T, M> inputs, Cut cut, double* slots) {
   constexpr int kWidth = kStepWidth<P, T, M>;
-  const Chunk<kWidth, kThreads> chunk(channels, voxels);
+  const Chunk<kWidth, kThreads> chunk(cut);
   const A q = inputs.template weight<A>(chunk.channel);
   const Row z(inputs.logits, chunk.image, chunk.channel);
   const Row t(inputs.target, chunk.image, chunk.channel);
@@ -70,7 +70,7 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
     const auto ws = w.template get<A>(step);
 #pragma unroll
     for (int k = 0; k < step.kWidth; ++k) {
-      const Contribution<A> voxel = contribution(zs[k], ts[k], ws[k], q);
+      const Contribution<A> voxel = contribution<kHalfType<P>>(zs[k], ts[k], ws[k], q);
       sums[kTP] += voxel.tp;
       sums[kFP] += voxel.fp;
       sums[kFN] += voxel.fn;
@@ -87,10 +87,10 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
 // 16-byte accesses: none, since it reads and writes sums.
 template <class A, int kThreads>
 __global__ void __launch_bounds__(kThreads)
-    finish(const double* slots, int64_t rows, int64_t chunks, Parameters<double> parameters,
-           double* sums, A* tversky, A* cross_entropy, A* count) {
+    finish(const double* slots, Groups groups, Parameters<double> parameters, double* sums,
+           A* tversky, A* cross_entropy, A* count) {
   const int64_t g = blockIdx.x;
-  const double* const total = group_sum<kThreads, kSums>(slots, g, gridDim.x, rows, chunks);
+  const double* const total = group_sum<kThreads, kSums>(slots, blockIdx.x, groups);
   if (threadIdx.x < kSaved) sums[g * kSaved + threadIdx.x] = total[threadIdx.x];
   if (threadIdx.x == 0) {
     tversky[g] = A(tversky::loss(total, parameters));
@@ -103,14 +103,14 @@ template <class A, class P, class T, class M, int kThreads>
 __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
     differentiate(Input<Floating> grad_tversky, Input<Floating> grad_cross_entropy,
                   Inputs<P, T, M> inputs, const double* sums, Parameters<double> parameters,
-                  bool batch, int64_t channels, int64_t voxels, Output<P> grad_logits) {
+                  bool batch, Cut cut, Output<P> grad_logits) {
   constexpr int kWidth = kStepWidth<P, T, M>;
-  const Chunk<kWidth, kThreads> chunk(channels, voxels);
+  const Chunk<kWidth, kThreads> chunk(cut);
   __shared__ Gradient<A> shared_gradient;
   if (threadIdx.x == 0) {
     const int64_t image = batch ? 0 : chunk.image;
-    const auto g = gradient(sums + (image * channels + chunk.channel) * kSaved, parameters,
-                            number<double>(grad_tversky, image, chunk.channel),
+    const auto g = gradient(sums + (image * cut.channels.divisor() + chunk.channel) * kSaved,
+                            parameters, number<double>(grad_tversky, image, chunk.channel),
                             number<double>(grad_cross_entropy, image, chunk.channel));
     shared_gradient = {A(g.constant), A(g.slope), A(g.cross_entropy)};
   }
@@ -128,7 +128,8 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
     const auto ws = w.template get<A>(step);
     Values<A, step.kWidth> result;
 #pragma unroll
-    for (int k = 0; k < step.kWidth; ++k) result[k] = grad_logit(zs[k], ts[k], ws[k], q, g);
+    for (int k = 0; k < step.kWidth; ++k)
+      result[k] = grad_logit<kHalfType<P>>(zs[k], ts[k], ws[k], q, g);
     out.put(step, result);
   });
 }
@@ -136,7 +137,7 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
 // Doubles that forward needs for its first stage.
 template <class P, class T, class M, class Launch>
 int64_t slots(int64_t rows, int64_t voxels) {
-  return rows * Chunking<kStepWidth<P, T, M>, Launch::kThreads>::per_row(voxels) * kSums;
+  return cut_rows<kStepWidth<P, T, M>, Launch>(rows, 1, voxels).blocks() * kSums;
 }
 
 template <class A, class P, class T, class M, class Launch>
@@ -144,12 +145,11 @@ void forward(const Launch& launch, const Inputs<P, T, M>& inputs,
              const Parameters<double>& parameters, bool batch, int64_t images, int64_t channels,
              int64_t voxels, double* slots, double* sums, A* tversky, A* cross_entropy, A* count) {
   constexpr int kThreads = Launch::kThreads;
-  const int64_t chunks = Chunking<kStepWidth<P, T, M>, kThreads>::per_row(voxels);
-  launch(sum_chunks<A, P, T, M, kThreads>, images * channels * chunks, inputs, channels, voxels,
-         slots);
-  launch(finish<A, kThreads>, batch ? channels : images * channels,
-         static_cast<const double*>(slots), images * channels, chunks, parameters, sums, tversky,
-         cross_entropy, count);
+  const Cut cut = cut_rows<kStepWidth<P, T, M>, Launch>(images, channels, voxels);
+  const int64_t groups = batch ? channels : images * channels;
+  launch(sum_chunks<A, P, T, M, kThreads>, cut.blocks(), inputs, cut, slots);
+  launch(finish<A, kThreads>, groups, static_cast<const double*>(slots), Groups(cut, groups),
+         parameters, sums, tversky, cross_entropy, count);
 }
 
 template <class A, class P, class T, class M, class Launch>
@@ -158,9 +158,9 @@ void backward(const Launch& launch, Input<Floating> grad_tversky,
               const Parameters<double>& parameters, bool batch, int64_t images, int64_t channels,
               int64_t voxels, Output<P> grad_logits) {
   constexpr int kThreads = Launch::kThreads;
-  const int64_t chunks = Chunking<kStepWidth<P, T, M>, kThreads>::per_row(voxels);
-  launch(differentiate<A, P, T, M, kThreads>, images * channels * chunks, grad_tversky,
-         grad_cross_entropy, inputs, sums, parameters, batch, channels, voxels, grad_logits);
+  const Cut cut = cut_rows<kStepWidth<P, T, M>, Launch>(images, channels, voxels);
+  launch(differentiate<A, P, T, M, kThreads>, cut.blocks(), grad_tversky, grad_cross_entropy,
+         inputs, sums, parameters, batch, cut, grad_logits);
 }
 
 }  // namespace tversky_bce

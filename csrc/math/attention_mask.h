@@ -12,20 +12,22 @@ struct Pair {
   T background, foreground;
 };
 
-template <class T>
+// kCoarse, here as below: for logits of a half type.
+template <bool kCoarse = false, class T>
 ICHFAST_HD Pair<T> masked(T image, T logit) {
-  const T foreground = image * sigmoid(logit);
-  return {image - foreground, foreground};
+  const Sigmoid<T> m = whole_sigmoid<kCoarse>(logit);
+  return {image * m.complement, image * m.value};
 }
 
-template <class T>
+template <bool kCoarse = false, class T>
 ICHFAST_HD T grad_image(T logit, Pair<T> grad) {
-  return grad.background + (grad.foreground - grad.background) * sigmoid(logit);
+  const Sigmoid<T> m = whole_sigmoid<kCoarse>(logit);
+  return grad.background * m.complement + grad.foreground * m.value;
 }
 
-template <class T>
+template <bool kCoarse = false, class T>
 ICHFAST_HD T grad_logit(T image, T logit, Pair<T> grad) {
-  return (grad.foreground - grad.background) * image * sigmoid_slope(sigmoid(logit));
+  return (grad.foreground - grad.background) * image * whole_sigmoid<kCoarse>(logit).slope;
 }
 
 }  // namespace ichfast::attention_mask

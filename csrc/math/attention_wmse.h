@@ -41,17 +41,19 @@ enum Sum { kMask, kBackground, kForeground, kSums };
 
 template <class T>
 struct Voxel {
-  T mask, background, foreground;  // m and the two reconstructions, after their sigmoid if any
-  T residual_b, residual_f;        // d_b, d_f
+  Sigmoid<T> mask;           // m, 1−m, m(1−m)
+  T slope_b, slope_f;        // of the reconstructions' sigmoids; 1 without
+  T residual_b, residual_f;  // d_b, d_f
 };
 
-template <class T>
+// kCoarse: for logits of a half type.
+template <bool kCoarse = false, class T>
 ICHFAST_HD Voxel<T> voxel(T image, T logit, T background, T foreground, bool sigmoid_r) {
-  const T m = sigmoid(logit);
-  const T r_b = sigmoid_r ? sigmoid(background) : background;
-  const T r_f = sigmoid_r ? sigmoid(foreground) : foreground;
-  const T masked = image * m;
-  return {m, r_b, r_f, (image - masked) - r_b, masked - r_f};
+  const Sigmoid<T> m = whole_sigmoid<kCoarse>(logit);
+  const T masked_b = image * m.complement, masked_f = image * m.value;
+  if (!sigmoid_r) return {m, T(1), T(1), masked_b - background, masked_f - foreground};
+  const auto [b, f] = two_sigmoids<kCoarse>(background, foreground);
+  return {m, b.slope, f.slope, masked_b - b.value, masked_f - f.value};
 }
 
 // e
@@ -63,14 +65,14 @@ ICHFAST_HD T squares(const Voxel<T>& v) {
 // Adds a voxel to the three sums.
 template <Balance kBalance, class T>
 ICHFAST_HD void add(const Voxel<T>& v, T& mask, T& background, T& foreground) {
-  mask += v.mask;
+  mask += v.mask.value;
   if constexpr (kBalance == Balance::kPaper) {
     background += v.residual_b * v.residual_b;
     foreground += v.residual_f * v.residual_f;
   } else {
     const T e = squares(v);
-    background += (T(1) - v.mask) * e;
-    foreground += v.mask * e;
+    background += v.mask.complement * e;
+    foreground += v.mask.value * e;
   }
 }
 
@@ -113,36 +115,35 @@ ICHFAST_HD Scale<T> scale(Balance balance, const Loss<T>& l, T grad, T n) {
   }
 }
 
-// 2wg, what a voxel's residual counts for in kRegion. Written so that a GPU has registers enough
-// for the eight voxels of a step: with 1 − m it spills some.
+// 2wg, what a voxel's residual counts for in kRegion.
 template <class T>
 ICHFAST_HD T weight(const Voxel<T>& v, const Scale<T>& s) {
-  return v.mask * s.foreground + (s.background - v.mask * s.background);
+  return v.mask.value * s.foreground + v.mask.complement * s.background;
 }
 
 template <Balance kBalance, class T>
 ICHFAST_HD T grad_background(const Voxel<T>& v, const Scale<T>& s, bool sigmoid_r) {
   const T w = kBalance == Balance::kPaper ? s.background : weight(v, s);
   const T g = -w * v.residual_b;
-  return sigmoid_r ? g * sigmoid_slope(v.background) : g;
+  return sigmoid_r ? g * v.slope_b : g;
 }
 
 template <Balance kBalance, class T>
 ICHFAST_HD T grad_foreground(const Voxel<T>& v, const Scale<T>& s, bool sigmoid_r) {
   const T w = kBalance == Balance::kPaper ? s.foreground : weight(v, s);
   const T g = -w * v.residual_f;
-  return sigmoid_r ? g * sigmoid_slope(v.foreground) : g;
+  return sigmoid_r ? g * v.slope_f : g;
 }
 
 template <Balance kBalance, class T>
 ICHFAST_HD T grad_logit(T image, const Voxel<T>& v, const Scale<T>& s) {
   if constexpr (kBalance == Balance::kPaper) {
     const T g = s.area + image * (s.foreground * v.residual_f - s.background * v.residual_b);
-    return g * sigmoid_slope(v.mask);
+    return g * v.mask.slope;
   } else {
     const T w = weight(v, s), half = T(0.5) * squares(v);
     const T area = s.area + (s.foreground * half - s.background * half);
-    return (area + image * (w * (v.residual_f - v.residual_b))) * sigmoid_slope(v.mask);
+    return (area + image * (w * (v.residual_f - v.residual_b))) * v.mask.slope;
   }
 }
 

@@ -16,6 +16,13 @@ namespace ichfast::tversky {
 
 enum Sum { kTP, kFP, kFN, kSums };
 
+// p, 1 − p and ∂p/∂(argument) of a prediction that is p itself, or its logit.
+template <bool kSigmoid, bool kCoarse = false, class T>
+ICHFAST_HD Sigmoid<T> probability(T x) {
+  if constexpr (kSigmoid) return whole_sigmoid<kCoarse>(x);
+  return {x, T(1) - x, T(1)};
+}
+
 template <class T>
 struct Parameters {
   T alpha, beta, smooth_nr, smooth_dr;

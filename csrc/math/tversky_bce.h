@@ -31,10 +31,11 @@ struct Contribution {
   T tp, fp, fn, ce;
 };
 
-template <class T>
+// kCoarse, here as below: for logits of a half type.
+template <bool kCoarse = false, class T>
 ICHFAST_HD Contribution<T> contribution(T z, T t, T w, T q) {
   const T magnitude = std::abs(z);
-  const T e = exponential(-magnitude), r = reciprocal(T(1) + e), er = e * r;
+  const T e = exponential_to<kCoarse>(-magnitude), r = reciprocal(T(1) + e), er = e * r;
   const T small = log1p_of_unit(e), large = magnitude + small;
   const T p = choose(z, r, er), not_p = choose(z, er, r);
   const T foreground = w * t, background = w * (T(1) - t);
@@ -55,9 +56,9 @@ ICHFAST_HD Gradient<T> gradient(const T* sums, const Parameters<T>& parameters, 
   return {overlap.constant, overlap.slope, grad_cross_entropy};
 }
 
-template <class T>
+template <bool kCoarse = false, class T>
 ICHFAST_HD T grad_logit(T z, T t, T w, T q, const Gradient<T>& g) {
-  const T e = exponential(-std::abs(z)), r = reciprocal(T(1) + e), er = e * r;
+  const T e = exponential_to<kCoarse>(-std::abs(z)), r = reciprocal(T(1) + e), er = e * r;
   const T p = choose(z, r, er), not_p = choose(z, er, r);
   const T foreground = w * t, background = w * (T(1) - t);
   return (g.constant * w + g.slope * foreground) * (er * r) +

@@ -27,6 +27,7 @@ inline void require(cudaError_t error, const char* what) {
 
 struct Launch {
   static constexpr int kThreads = 256;  // as cuda/*.cu
+  static constexpr int64_t kPlentyOfBlocks = 16;
 
   template <class... Parameters, class... Arguments>
   void operator()(void (*kernel)(Parameters...), int64_t blocks,

@@ -160,6 +160,7 @@ void store_word(void* at, W word) {
 // What cuda/*.cu launch with, simulated.
 struct SimulatedLaunch {
   static constexpr int kThreads = host_sim::kThreads;
+  static constexpr int64_t kPlentyOfBlocks = 8;
 
   template <class... Parameters, class... Arguments>
   void operator()(void (*kernel)(Parameters...), int64_t blocks,

@@ -86,13 +86,42 @@ void test_choose() {
 void test_sigmoid() {
   for (double x = -30; x <= 30; x += 0.37) {
     const double y = sigmoid(x);
-    CHECK_NEAR(sigmoid_slope(y), derivative([](double t) { return sigmoid(t); }, x), 1e-9);
+    const Sigmoid<double> whole = whole_sigmoid(x);
+    CHECK_NEAR(whole.slope, derivative([](double t) { return sigmoid(t); }, x), 1e-9);
+    CHECK_NEAR(whole.value, y, 1e-15 * y);
     CHECK_NEAR(sigmoid(float(x)), sigmoid(double(float(x))), 3e-7 * y);
     CHECK_NEAR(y + sigmoid(-x), 1, 1e-15);
   }
   CHECK(sigmoid(kInfinityf) == 1 && sigmoid(kInfinity) == 1);
   CHECK(sigmoid(-kInfinityf) < 3e-38f && sigmoid(-kInfinity) == 0);
   CHECK(std::isnan(sigmoid(kQuietNaNf)) && std::isnan(sigmoid(kQuietNaN)));
+}
+
+// To the last digits on both sides, up to where float32 has no more normal numbers.
+void test_saturation() {
+  for (float x = -86.5f; x <= 86.5f; x += 0.37f) {
+    const double e = std::exp(-std::abs(double(x))), r = 1 / (1 + e);
+    const double y = x > 0 ? r : e * r, rest = x > 0 ? e * r : r;
+    const Sigmoid<float> s = whole_sigmoid(x);
+    const Sigmoid<double> d = whole_sigmoid(double(x));
+    CHECK_NEAR(s.value, y, 5e-7 * y);
+    CHECK_NEAR(s.complement, rest, 5e-7 * rest);
+    CHECK_NEAR(s.slope, e * r * r, 8e-7 * e * r * r);
+    CHECK_NEAR(d.value, y, 1e-15 * y);
+    CHECK_NEAR(d.complement, rest, 1e-15 * rest);
+    CHECK_NEAR(d.slope, e * r * r, 1e-15 * e * r * r);
+    const auto [first, second] = two_sigmoids(x, -x);
+    CHECK(first.value == s.value && second.value == whole_sigmoid(-x).value);
+  }
+  for (const float x : {1e4f, kInfinityf}) {
+    const Sigmoid<float> most = whole_sigmoid(x), least = whole_sigmoid(-x);
+    CHECK(most.value == 1 && most.complement < 3e-38f && most.slope < 3e-38f);
+    CHECK(least.value < 3e-38f && least.complement == 1 && least.slope < 3e-38f);
+    const Sigmoid<double> wide = whole_sigmoid(-double(x));
+    CHECK(wide.value == 0 && wide.complement == 1 && wide.slope == 0);
+  }
+  const Sigmoid<float> none = whole_sigmoid(kQuietNaNf);
+  CHECK(std::isnan(none.value) && std::isnan(none.complement) && std::isnan(none.slope));
 }
 
 }  // namespace
@@ -103,5 +132,6 @@ int main() {
   test_logarithm();
   test_choose();
   test_sigmoid();
+  test_saturation();
   return finish();
 }

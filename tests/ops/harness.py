@@ -8,6 +8,7 @@ ops find it there (:func:`find_testers`).
 import dataclasses
 import functools
 import itertools
+import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -276,7 +277,10 @@ class OpTester:
 
 
 class GradientTester(OpTester):
-    """The further debts of an op with a gradient."""
+    """The further debts of an op with a gradient; ``saturating`` names the arguments that it takes
+    the sigmoid of."""
+
+    saturating: tuple[str, ...] = ()
 
     @pytest.mark.parametrize("spatial", SPATIAL, ids=str)
     def test_sizes(self, device: torch.device, spatial: tuple[int, ...]) -> None:
@@ -313,6 +317,44 @@ class GradientTester(OpTester):
             arguments = value, leaf, upstream(value)
             peak = peak_memory(functools.partial(torch.autograd.grad, *arguments))
             assert leaf.nbytes <= peak <= leaf.nbytes + 8192
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+    @pytest.mark.parametrize("logit", [10.0, 20.0, 40.0, 60.0, 80.0])
+    def test_saturated_slope(self, device: torch.device, logit: float, dtype: torch.dtype) -> None:
+        """The gradient is that of the sigmoid times its slope y(1 − y) to the last digits, also
+        where y is 1 to a float32. From 20 on the former does not change; the plain form's slope is
+        lost, in float64, from 36 on."""
+
+        def slope(z: float) -> float:
+            return math.exp(-z) / (1 + math.exp(-z)) ** 2
+
+        call = self.make(device, dtype=dtype)
+        for name in self.saturating:
+            sign = torch.where(call.tensors[name] < 0, -1.0, 1.0).to(dtype)
+            known = min(logit, 20.0)
+            alone = dataclasses.replace(call, wrt=(name,))
+            expected = alone.replace(**{name: known * sign}).expected()[1] / slope(known)
+            actual = alone.replace(**{name: logit * sign}).run()[1].cpu().double() / slope(logit)
+            size = expected.abs().clamp(min=expected.square().mean().sqrt().item())
+            tolerance = 1e-5 if dtype == torch.float32 else 2.0**-7
+            assert ((actual - expected).abs() <= tolerance * size).all()
+
+    def test_expanded_gradient(self, device: torch.device) -> None:
+        """As a sum hands it back: one number for all, of stride 0."""
+        call = self.make(device)
+        leaves = {n: t.detach().requires_grad_(n in call.wrt) for n, t in call.tensors.items()}
+        wrt = [leaves[name] for name in call.wrt]
+        value = call.op(**leaves, **call.options)
+        grad = torch.full((), 3.0, dtype=value.dtype, device=device).expand_as(value)
+        per_channel = torch.arange(1.0, grad.shape[1] + 1) if value.ndim > 2 else None
+        grads = [grad]
+        if per_channel is not None:  # one number for each channel
+            shape = (1, -1, *[1] * (value.ndim - 2))
+            grads.append(per_channel.to(grad).view(shape).expand_as(value))
+        for given in grads:
+            expected = torch.autograd.grad(value, wrt, given.contiguous(), retain_graph=True)
+            actual = torch.autograd.grad(value, wrt, given, retain_graph=True)
+            assert_same_bits(list(actual), list(expected))
 
     def test_gradcheck(self, device: torch.device) -> None:
         function, leaves = self._function_of_leaves(device)

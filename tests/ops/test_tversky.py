@@ -22,6 +22,8 @@ OPTIONS = [
 
 
 class TestTversky(GradientTester):
+    saturating = ("prediction",)
+
     def make(
         self,
         device: torch.device,

@@ -8,9 +8,10 @@
 
 namespace ichfast {
 
-// Steps of each thread. More would keep more loads in flight and make fewer, larger blocks, of
-// which a small image has too few to fill a GPU.
-constexpr int kSteps = 4;
+// Steps of each thread, at least and at most. Many make few blocks, of which a small image has too
+// few to fill a GPU; where there is plenty, they share out what a block does but once (where it is,
+// sums over its threads), and leave fewer sums to add up.
+constexpr int kSteps = 4, kMostSteps = 64;
 
 // Resident threads that registers must leave room for: at 64 bytes of loads each, 64 KiB in
 // flight on each multiprocessor, three times what hides the latency of an H100's memory
@@ -21,12 +22,53 @@ constexpr int kResidentThreads = 1024;
 template <class A, int kThreads>
 constexpr int kResidentBlocks = kResidentThreads / kThreads * int(sizeof(float)) / int(sizeof(A));
 
+// The least chunk.
 template <int kWidth, int kThreads>
 struct Chunking {
   static constexpr int64_t kVoxels = int64_t(kWidth) * kThreads * kSteps;
-
-  ICHFAST_HD static int64_t per_row(int64_t voxels) { return (voxels + kVoxels - 1) / kVoxels; }
 };
+
+// n / d for n and d below 2^31, by a multiplication: a GPU divides in some 20 instructions. With
+// 2^l the least power of two that is not below d, and m = ⌊2^(31+l)/d⌋ + 1, n·m/2^(31+l) exceeds
+// n/d by less than 1/d (Granlund and Montgomery 1994). d = 0 counts as 1: what it is of has no
+// blocks.
+class Divisor {
+ public:
+  explicit Divisor(int64_t d) : divisor_(uint32_t(d > 0 ? d : 1)) {
+    while (uint64_t(1) << (shift_ - 31) < divisor_) ++shift_;
+    multiplier_ = uint32_t((uint64_t(1) << shift_) / divisor_ + 1);
+  }
+
+  ICHFAST_HD uint32_t divisor() const { return divisor_; }
+  ICHFAST_HD uint32_t divide(uint32_t n) const {
+    return uint32_t((uint64_t(n) * multiplier_) >> shift_);
+  }
+
+ private:
+  uint32_t divisor_, multiplier_;
+  uint32_t shift_ = 31;
+};
+
+// How the rows of a launch are cut, worked out once on the host.
+struct Cut {
+  int64_t rows, voxels;  // of all images; in each
+  int32_t steps;         // of each thread: a power of two
+  Divisor channels, per_row;
+
+  int64_t blocks() const { return rows * per_row.divisor(); }
+};
+
+template <int kWidth, class Launch>
+Cut cut_rows(int64_t images, int64_t channels, int64_t voxels) {
+  const int64_t rows = images * channels;
+  const auto per_row = [&](int64_t steps) {
+    const int64_t of_chunk = kWidth * Launch::kThreads * steps;
+    return (voxels + of_chunk - 1) / of_chunk;
+  };
+  int32_t steps = kSteps;
+  while (steps < kMostSteps && rows * per_row(2 * steps) >= Launch::kPlentyOfBlocks) steps *= 2;
+  return {voxels > 0 ? rows : 0, voxels, steps, Divisor(channels), Divisor(per_row(steps))};
+}
 
 // What the calling block takes. Blocks count channels fastest, so that those that read the same
 // lines of a channels-last tensor run side by side.
@@ -36,12 +78,13 @@ class Chunk {
   int64_t image, channel;
   int64_t slot;  // (image, channel, chunk) in that order: where the sums of the chunk go
 
-  ICHFAST_DEVICE Chunk(int64_t channels, int64_t voxels) : voxels_(voxels) {
-    const int64_t per_row = Chunking<kWidth, kThreads>::per_row(voxels);
-    const uint32_t rest = blockIdx.x / uint32_t(channels);
-    channel = blockIdx.x % uint32_t(channels);
-    image = rest / uint32_t(per_row);
-    index_ = rest % uint32_t(per_row);
+  ICHFAST_DEVICE explicit Chunk(const Cut& cut) : voxels_(cut.voxels), steps_(cut.steps) {
+    const int64_t voxels = cut.voxels;
+    const uint32_t channels = cut.channels.divisor(), per_row = cut.per_row.divisor();
+    const uint32_t rest = cut.channels.divide(blockIdx.x);
+    channel = blockIdx.x - rest * channels;
+    image = cut.per_row.divide(rest);
+    index_ = rest - uint32_t(image) * per_row;
     const int64_t row = image * channels + channel;
     slot = row * per_row + index_;
     last_ = index_ == per_row - 1;
@@ -77,23 +120,25 @@ class Chunk {
   ICHFAST_DEVICE void run(const Body& body) const {
     static_assert(kSteps % kUnroll == 0);
     constexpr int kStride = kWidth * kThreads;
-    const int64_t start = index_ * Chunking<kWidth, kThreads>::kVoxels;
+    const int64_t start = int64_t(index_) * (kStride * steps_);
     const int64_t mine = start + threadIdx.x * kWidth;
-    if (kUnroll > 1 && start + Chunking<kWidth, kThreads>::kVoxels <= main_) {
+    if (kUnroll > 1 && start + kStride * steps_ <= main_) {
 #pragma unroll 1
-      for (int s = 0; s < kSteps; s += kUnroll) {
+      for (int s = 0; s < steps_; s += kUnroll) {
 #pragma unroll
         for (int u = 0; u < kUnroll; ++u)
           body(Step<kAccess, kWidth>{head_ + mine + (s + u) * kStride});
       }
     } else {
 #pragma unroll 1
-      for (int s = 0; s < kSteps && mine + s * kStride < main_; ++s)
+      for (int s = 0; s < steps_ && mine + s * kStride < main_; ++s)
         body(Step<kAccess, kWidth>{head_ + mine + s * kStride});
     }
   }
 
-  int64_t index_, voxels_, head_, main_;
+  int64_t voxels_, head_, main_;
+  uint32_t index_;
+  int32_t steps_;
   bool last_;
 };
 

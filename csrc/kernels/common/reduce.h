@@ -1,7 +1,7 @@
 // Sums over the threads of a block, in a fixed order.
 #pragma once
 
-#include "math/host_device.h"
+#include "kernels/common/chunks.h"
 
 namespace ichfast {
 
@@ -33,17 +33,26 @@ ICHFAST_DEVICE const Wide* block_sum(A (&mine)[K]) {
   return total;
 }
 
-// The same over the slots of a group of rows: slot (row, chunk) lies at (row·chunks + chunk)·K, and
-// row belongs to group row % groups. Threads take the slots in turn.
+// Rows whose sums go together: row r belongs to group r % groups.
+struct Groups {
+  uint32_t groups, slots;  // slots of a group
+  Divisor chunks;          // of a row
+
+  Groups(const Cut& cut, int64_t of)
+      : groups(uint32_t(of)), slots(of ? uint32_t(cut.blocks() / of) : 0), chunks(cut.per_row) {}
+};
+
+// The same over the slots of a group: slot (row, chunk) lies at (row·chunks + chunk)·K. Threads
+// take them in turn, with the loads of several in flight.
 template <int kThreads, int K, class Wide>
-ICHFAST_DEVICE const Wide* group_sum(const Wide* slots, int64_t group, int64_t groups, int64_t rows,
-                                     int64_t chunks) {
+ICHFAST_DEVICE const Wide* group_sum(const Wide* slots, uint32_t group, const Groups& groups) {
   Wide mine[K] = {};
-  const int64_t count = rows / groups * chunks;
-  for (int64_t i = threadIdx.x; i < count; i += kThreads) {
-    const int64_t row = i / chunks * groups + group;
+#pragma unroll 8
+  for (uint32_t i = threadIdx.x; i < groups.slots; i += kThreads) {
+    const uint32_t row = groups.chunks.divide(i), chunk = i - row * groups.chunks.divisor();
+    const int64_t slot = (int64_t(row) * groups.groups + group) * groups.chunks.divisor() + chunk;
 #pragma unroll
-    for (int j = 0; j < K; ++j) mine[j] += slots[(row * chunks + i % chunks) * K + j];
+    for (int j = 0; j < K; ++j) mine[j] += slots[slot * K + j];
   }
   return block_sum<Wide, kThreads>(mine);
 }

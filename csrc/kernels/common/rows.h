@@ -72,6 +72,10 @@ inline constexpr int kStepWidth =
 template <class First>
 inline constexpr int kStepWidth<First> = kVoxelsOf<First>;
 
+// Whether results kept in T are so coarse that coarse arithmetic does; of a OneOf not known.
+template <class T>
+inline constexpr bool kHalfType = std::is_same_v<T, Half> || std::is_same_v<T, BFloat16>;
+
 enum class Access {
   kScalar,       // one by one
   kVector,       // 16 bytes

@@ -57,7 +57,7 @@ Doubles run(Shape shape, bool batch, Layout layout, bool spoil = false) {
     const auto along = gradient(&sums_of[g * kSums], parameters, grads[g]);
     for (int64_t i = row * n; i < (row + 1) * n; ++i) {
       expected_grad[i] = along.constant + along.slope * ts[i];
-      if (kSigmoid) expected_grad[i] *= sigmoid_slope(ps[i]);
+      if (kSigmoid) expected_grad[i] *= ps[i] * (1 - ps[i]);
     }
   }
 
@@ -107,6 +107,34 @@ void test_wide() {
   }
 }
 
+void test_divisor() {
+  const uint32_t most = 0x7fffffff;
+  for (const uint32_t d :
+       {1u, 2u, 3u, 5u, 7u, 255u, 256u, 257u, 641u, 65535u, 65537u, 0x40000001u, most - 1, most}) {
+    const Divisor divisor(d);
+    for (const uint32_t n :
+         {0u, 1u, d - 1, d, d + 1, 2 * d - 1, most / d * d - 1, most / d * d, most - 1, most})
+      if (n <= most) CHECK(divisor.divide(n) == n / d);
+  }
+  CHECK(Divisor(0).divisor() == 1);
+}
+
+// Blocks get larger, not more, from a number on; and no row is cut otherwise for the voxels that
+// others have.
+void test_cuts() {
+  constexpr int64_t kPlenty = Launch::kPlentyOfBlocks;
+  const int64_t chunk = Chunking<4, Launch::kThreads>::kVoxels;
+  for (const int64_t rows : {int64_t(1), int64_t(3), kPlenty / 2, kPlenty}) {
+    for (int64_t chunks = 1; chunks < 70 * kPlenty; chunks = 2 * chunks + 1) {
+      const Cut cut = cut_rows<4, Launch>(rows, 1, chunks * chunk - 3);
+      CHECK(cut.blocks() * cut.steps * (chunk / kSteps) >= rows * cut.voxels);
+      CHECK(cut.steps == kSteps || cut.blocks() >= kPlenty);
+      CHECK(cut.steps == kMostSteps || cut.blocks() < 2 * kPlenty + rows);
+    }
+  }
+  CHECK((cut_rows<4, Launch>(3, 2, 0).blocks() == 0));
+}
+
 constexpr double kQuietNaN = std::numeric_limits<double>::quiet_NaN();
 
 void test_math() {
@@ -148,6 +176,8 @@ void test_math() {
 
 int main() {
   test_math();
+  test_divisor();
+  test_cuts();
   test<float, float, uint8_t>();
   test<float, float, float>();
   test<float, BFloat16, Bool>();
