@@ -89,6 +89,7 @@ check-cuda: $(CUDA_VENV)/installed
 	@rm -rf $(CUDA_BUILD) && mkdir -p $(CUDA_BUILD)/ptx
 	@LOG=$(CUDA_BUILD)/log ICHFAST_CUDA=1 NVCC_APPEND_FLAGS='-Xptxas=-v -Werror=all-warnings --keep --keep-dir=$(CUDA_BUILD)/ptx' tools/stage cuda-build 'for every architecture; usually 2 minutes on two cores' $(CUDA_VENV)/bin/python setup.py build --build-base $(CUDA_BUILD) --build-lib $(CUDA_BUILD)/lib
 	@tools/stage cuda-kernels 'spills and wide accesses' $(CUDA_VENV)/bin/python tools/check_kernels.py $(CUDA_BUILD)/log $(CUDA_BUILD)/ptx
+	@tools/stage cuda-instructions 'per voxel, against an H200' $(CUDA_VENV)/bin/python tools/count_instructions.py $(CUDA_BUILD)/ptx
 	@PYTHONPATH=$(CUDA_BUILD)/lib tools/stage cuda-tests 'usually 20 s on two cores' $(CUDA_VENV)/bin/pytest -n 2 tests/test_build.py
 
 # The ops' tests on what nvcc makes of their kernels, which the CPU runs (docs/kernels.md); needs
