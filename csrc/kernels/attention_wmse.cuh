@@ -47,8 +47,8 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x == 0) losses[b] = A(loss(balance, total, double(voxels)).value);
 }
 
-// kRegion in a half type needs more than 64 registers for the eight voxels of a step: a quarter fewer threads
-// are resident, whose loads in flight still are twice what hides the latency.
+// kRegion in a half type needs more than 64 registers for the eight voxels of a step: a quarter
+// fewer threads are resident, whose loads in flight still are twice what hides the latency.
 template <Balance kBalance, class A, int kThreads>
 inline constexpr int kBlocks =
     kResidentBlocks<A, kThreads> * (kBalance == Balance::kRegion ? 3 : 4) / 4;
