@@ -46,13 +46,23 @@ struct Groups {
 // take them in turn, with the loads of several in flight.
 template <int kThreads, int K, class Wide>
 ICHFAST_DEVICE const Wide* group_sum(const Wide* slots, uint32_t group, const Groups& groups) {
+  constexpr int kAtOnce = 8;
+  const uint32_t chunks = groups.chunks.divisor();
   Wide mine[K] = {};
-#pragma unroll 8
-  for (uint32_t i = threadIdx.x; i < groups.slots; i += kThreads) {
-    const uint32_t row = groups.chunks.divide(i), chunk = i - row * groups.chunks.divisor();
-    const int64_t slot = (int64_t(row) * groups.groups + group) * groups.chunks.divisor() + chunk;
+  for (uint32_t first = threadIdx.x; first < groups.slots; first += kAtOnce * kThreads) {
+    Wide loaded[kAtOnce][K];
 #pragma unroll
-    for (int j = 0; j < K; ++j) mine[j] += slots[slot * K + j];
+    for (int s = 0; s < kAtOnce; ++s) {
+      const uint32_t i = first + s * kThreads, row = groups.chunks.divide(i);
+      const int64_t slot = (int64_t(row) * groups.groups + group) * chunks + (i - row * chunks);
+#pragma unroll
+      for (int j = 0; j < K; ++j) loaded[s][j] = i < groups.slots ? slots[slot * K + j] : Wide(0);
+    }
+#pragma unroll
+    for (int s = 0; s < kAtOnce; ++s) {
+#pragma unroll
+      for (int j = 0; j < K; ++j) mine[j] += loaded[s][j];
+    }
   }
   return block_sum<Wide, kThreads>(mine);
 }
