@@ -10,6 +10,8 @@ H200 could issue, and of what each of its units could start, while a copy moves 
 EXCUSED does not say why, and where one that is excused needs more than it says.
 """
 
+import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -98,14 +100,16 @@ def disassemble(cubin: Path) -> str:
 
 def find_nvdisasm() -> str:
     """The toolkit's, or that of triton, which comes with a CUDA torch."""
-    found = shutil.which("nvdisasm")
+    home = Path(os.environ.get("CUDA_HOME") or "/usr/local/cuda") / "bin"
+    found = shutil.which("nvdisasm") or shutil.which("nvdisasm", path=str(home))
     if found:
         return found
-    try:
-        import triton
-    except ImportError:
-        sys.exit("no nvdisasm was found: install the CUDA toolkit's (cuda-nvdisasm), or triton")
-    return str(Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "nvdisasm")
+    triton = importlib.util.find_spec("triton")
+    for folder in (triton and triton.submodule_search_locations) or ():
+        tool = Path(folder, "backends", "nvidia", "bin", "nvdisasm")
+        if tool.exists():
+            return str(tool)
+    sys.exit("no nvdisasm was found: install the CUDA toolkit's (cuda-nvdisasm), or triton")
 
 
 def read_sass(text: str) -> Iterator[Count]:
