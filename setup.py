@@ -192,10 +192,11 @@ def main() -> None:
                 [*map(str, sorted(Path("csrc/cuda").glob("*.cu")))],
                 include_dirs=[include],
                 define_macros=built_for,
-                extra_compile_args={"nvcc": [*flags, *NVCC_FLAGS, *pass_to_host(HIDDEN, relative)]},
+                extra_compile_args={"nvcc": [*NVCC_FLAGS, *pass_to_host(HIDDEN, relative)]},
                 py_limited_api=True,  # no Python in it
             )
         )
+        libraries[-1].extra_compile_args["nvcc"] += flags
 
     class KeepObjects(BuildExtension):
         """Compiles only what has changed; setuptools would forget an editable build's objects."""

@@ -125,7 +125,10 @@ def _judge(census: Census) -> tuple[str, ...]:
         darkest = find_quantile(seen, 0.01)
         bare = background is None and census.border[0] > 0
         if bare or share(darkest, darkest + 2 * STEP) > 0.2 or background == darkest:
-            raise Refused(f"not in HU: no air, and the darkest values are near {darkest:.0f}")
+            raise Refused(
+                f"not in HU: no air, and the darkest values are near {darkest:.0f} (where these "
+                f"are HU cut out of a scan, fill what is outside with -1000)"
+            )
         odd.append(NO_AIR)
     if background is not None and background > BONE:
         raise Refused(f"not in HU: the background is near {background:.0f}, as dense as bone")
@@ -134,6 +137,9 @@ def _judge(census: Census) -> tuple[str, ...]:
         raise Refused("not in HU: hardly anything has the values of soft tissue")
     if not share(BONE):
         if odd or census.slices >= FEW or share(*SOFT) < 0.02:
-            raise Refused(f"not in HU: no bone{' and no air' if odd else ''}")
+            raise Refused(
+                f"not in HU: no bone{' and no air' if odd else ''} (or a head without its skull; "
+                f"whole heads can be read)"
+            )
         odd.append(NO_BONE)
     return tuple(odd)

@@ -77,6 +77,8 @@ def predict(job: Job, say: Callable[[str], None] = print) -> list[Outcome]:
         else:
             state.wait_for_claim(settings, job.timeout)
         names = {item.make_name(state.salt): item for item in found.items}
+        if job.rank == 0:
+            state.begin(names)
         try:
             _do_share(job, model, state, list(names.items())[job.rank :: job.world], say)
             if job.rank:
@@ -85,6 +87,7 @@ def predict(job: Job, say: Callable[[str], None] = print) -> list[Outcome]:
         finally:
             done = [outcome for name in names for outcome in state.read(name)]
             if job.rank == 0:  # of what there is, however this ends
+                state.end()
                 failures = found.failures
                 if failures and job.anonymous:
                     failures = [f"inputs that cannot be read: {len(failures)}"]

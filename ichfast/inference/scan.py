@@ -79,7 +79,14 @@ def read_task(task: Task) -> Read:
         failure = str(error)
     except Exception as error:  # of a library, on bytes that nobody foresaw; it may quote them
         failure = f"cannot be read ({type(error).__name__})"
-    return Read(tuple(scans), tuple(notes.items), failure, time.perf_counter() - start)
+    problems = tuple(problem for problem in notes.items if concerns(problem, task.item))
+    return Read(tuple(scans), problems, failure, time.perf_counter() - start)
+
+
+def concerns(problem: Problem, item: Item) -> bool:
+    """Whether it is of the item itself: with each scan that has a name come those of the set, such
+    as a table of labels that nobody needs here."""
+    return bool(item.unit.files) or item.unit.name in problem.source
 
 
 def segment_item(task: Task, read: Read, model: Model, options: Options) -> list[Outcome]:
@@ -95,7 +102,9 @@ def segment_item(task: Task, read: Read, model: Model, options: Options) -> list
     if not read.scans:
         problems = describe_problems(read.problems, 3, anonymous=options.anonymous)
         reasons = "; ".join(problems) or "holds no slice"
-        return [Outcome(task.name, LEFT_OUT, reasons)]
+        # What cannot be read may be read another time, with a decoder that was missing.
+        broken = any(not problem.skip for problem in read.problems)
+        return [Outcome(task.name, FAILED if broken else LEFT_OUT, reasons)]
     outcomes = []
     for number, scan in enumerate(read.scans, 1):
         name = task.name if number == 1 else f"{task.name}-{number}"

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -17,6 +17,7 @@ from ichfast.inference.model import Model
 
 STATE = ".state"
 SETTINGS = "settings.json"
+BEGUN = "begun"
 DONE, LEFT_OUT, FAILED = "done", "left out", "failed"
 POLL = 0.5  # seconds between two looks at what other processes have done
 
@@ -83,6 +84,7 @@ class State:
     def claim(self, settings: Settings, salt: bytes) -> None:
         """Begin in an empty folder, or go on in one of the same settings; OutputError otherwise."""
         if (self.folder / SETTINGS).exists():
+            self.end()  # of a call that was killed
             self._check(settings)
             return
         foreign = [name for name in os.listdir(self.out) if not name.startswith(".")]
@@ -96,10 +98,21 @@ class State:
         write_whole(self.folder / SETTINGS, json.dumps(content, indent=1).encode())
         self.salt = salt or None
 
+    def begin(self, names: Iterable[str]) -> None:
+        """Of several processes the first, before the others, which wait for it: what failed in a
+        former call is to come again, and must not be taken for what has become of it now."""
+        for name in names:
+            if any(outcome.status == FAILED for outcome in self.read(name)):
+                self._place(name).unlink(missing_ok=True)
+        write_whole(self.folder / BEGUN, b"", lasting=False)
+
+    def end(self) -> None:
+        (self.folder / BEGUN).unlink(missing_ok=True)
+
     def wait_for_claim(self, settings: Settings, timeout: float) -> None:
-        """By the first of several processes."""
+        """Until the first of several processes has begun."""
         began = time.monotonic()
-        while not (self.folder / SETTINGS).exists():
+        while not ((self.folder / SETTINGS).exists() and (self.folder / BEGUN).exists()):
             if time.monotonic() - began > timeout:
                 raise OutputError(
                     f"{self.out} has not been begun for {timeout:g} s; is rank 0 running, and is "

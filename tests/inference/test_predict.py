@@ -17,6 +17,9 @@ import numpy as np
 import pytest
 from band import write_band_model
 from dicom_series import GEOMETRIES, write_ct_series
+from pydicom import dcmread
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import RLELossless
 
 from ichfast.errors import OutputError
 from ichfast.inference.result import describe_scan
@@ -382,6 +385,82 @@ def test_shares_of_two_processes(model: Path, tmp_path: Path) -> None:
     assert [process.wait() for process in processes] == [0, 0]
     assert len(read_results(out)) == 3
     assert len(list(csv.DictReader((out / "summary.csv").open()))) == 3
+
+
+def test_what_failed_before_is_waited_for_again(model: Path, tmp_path: Path) -> None:
+    """By the first of two processes, though the second comes late."""
+    written = [write_ct_series(tmp_path / "in" / name, patient=name) for name in "ab"]
+    whole = {path: path.read_bytes() for one in written for path in one.files}
+    for path, data in whole.items():
+        path.write_bytes(data[:-1000])
+    out = tmp_path / "out"
+    assert run(model, out, tmp_path / "in") == 1
+    for path, data in whole.items():
+        path.write_bytes(data)
+    command = [sys.executable, "-m", "ichfast.predict", str(tmp_path / "in")]
+    command += ["--model", str(model), "--out", str(out)]
+
+    def start(rank: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(command, env=os.environ | {"RANK": str(rank), "WORLD_SIZE": "2"})
+
+    first = start(0)
+    end = time.monotonic() + 300
+    while not list(out.glob("*/result.json")):
+        assert first.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    assert [process.wait() for process in (start(1), first)] == [0, 0]
+    rows = list(csv.DictReader((out / "summary.csv").open()))
+    assert [row["status"] for row in rows] == ["done", "done"]
+
+
+def test_pictures_that_are_not_square(tmp_path: Path) -> None:
+    """Masks and volumes are of the scan's own grid."""
+    model = write_band_model(tmp_path / "fine.safetensors", size=256)
+    written = write_ct_series(tmp_path / "in", shape=(512, 666), spacing=(0.45, 0.36))
+    out = tmp_path / "out"
+    assert run(model, out, written.root) == 0
+    result = only(out)
+    mask = np.asarray(nib.load(out / result["name"] / "mask.nii.gz").dataobj)
+    assert mask.shape == (666, 512, 16)
+    assert mask.sum() == result["pixels"] == pytest.approx(written.mask.sum(), rel=0.05)
+    assert result["volume_ml"] == pytest.approx(mask.sum() * 0.45 * 0.36 * 5 / 1000)
+
+
+def test_series_of_mixed_spacings(model: Path, tmp_path: Path) -> None:
+    """One SeriesInstanceUID, two pixel spacings: two scans, and both are measured by their own."""
+    one = write_ct_series(tmp_path / "in" / "one")
+    two = write_ct_series(tmp_path / "in" / "two")
+    for path in two.files:
+        dataset = dcmread(path)
+        dataset.SeriesInstanceUID = dcmread(one.files[0]).SeriesInstanceUID
+        dataset.StudyInstanceUID = dcmread(one.files[0]).StudyInstanceUID
+        dataset.PixelSpacing = [float(x) * 0.8 for x in dataset.PixelSpacing]
+        dataset.save_as(path)
+    out = tmp_path / "out"
+    assert run(model, out, tmp_path / "in") == 0
+    small, large = sorted(result["volume_ml"] for result in read_results(out).values())
+    assert small == pytest.approx(0.64 * large, rel=1e-3)
+    assert all("mixed series" in result["quirks"] for result in read_results(out).values())
+
+
+def test_compressed_without_its_decoder(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The file and what to install are said, and the other scans are done."""
+    bad = write_ct_series(tmp_path / "in" / "packed", patient="p")
+    for path in bad.files:
+        dataset = dcmread(path)
+        dataset.compress(RLELossless, encoding_plugin="pydicom")
+        dataset.save_as(path)
+    write_ct_series(tmp_path / "in" / "plain", patient="q")
+    monkeypatch.setattr(get_decoder(RLELossless), "_available", {})
+    out = tmp_path / "out"
+    assert run(model, out, tmp_path / "in") == 1
+    assert only(out)["patient"] == "q"
+    said = capsys.readouterr().out
+    assert "packed" in said
+    assert "pip install" in said
 
 
 def test_files_that_change_while_they_are_read(
