@@ -1,6 +1,8 @@
 // The area average is separable. For each output row the input rows under it are rescaled, clipped
 // and added into one row (a loop over columns, which vectorises); then neighbouring columns are
 // averaged.
+#include "cpu/common/unfused.h"
+
 #include "cpu/area_average.h"
 
 #include <cmath>
@@ -72,7 +74,7 @@ ICHFAST_INLINE void add_row(const T* stored, const Rescale<A> r, A weight, int64
     const A value = A(stored[i]);
     A h = rescale<kNoNaN>(value, r.slope, r.intercept);
     if constexpr (kPadding) h = value == padding ? A(kAir) : h;
-    sum[i] = kFirst ? weight * h : sum[i] + weight * h;
+    sum[i] = kFirst ? product(weight, h) : sum[i] + product(weight, h);
   }
 }
 
@@ -124,18 +126,10 @@ ICHFAST_INLINE void average_cells(const A* row, const Coverage<A>& columns, A* o
   for (int64_t i = 0; i < n_out; ++i) {
     const auto& cell = columns.cells[i];
     A sum = 0;
-    for (int64_t j = 0; j < cell.count; ++j) sum += cell.weights[j] * row[cell.first + j];
+    for (int64_t j = 0; j < cell.count; ++j)
+      sum += product(cell.weights[j], row[cell.first + j]);
     out[i] = sum;
   }
-}
-
-// A clone for the sake of its fused multiply-add: so it rounds as the GPU does.
-ICHFAST_SIMD void average_all(const float* row, const Coverage<float>& columns, float* out) {
-  average_cells(row, columns, out);
-}
-
-void average_all(const double* row, const Coverage<double>& columns, double* out) {
-  average_cells(row, columns, out);
 }
 
 // Averages neighbouring columns; the result is in `out`, or `row` itself where the width stays.
@@ -145,7 +139,7 @@ const A* average(const A* row, const Coverage<A>& columns, A* out) {
   if (columns.ratio == 2)
     halve(row, columns.cells.size(), out);
   else
-    average_all(row, columns, out);
+    average_cells(row, columns, out);
   return out;
 }
 

@@ -3,6 +3,8 @@
 // A row goes through four loops, a run of pixels at a time: where they look (vectorised), the two
 // pairs of stored values under each (32 bits a pair, fetched one by one), from them to h
 // (vectorised), and the windows.
+#include "cpu/common/unfused.h"
+
 #include "ops/pool_batch.h"
 
 #include <bit>
@@ -42,8 +44,8 @@ ICHFAST_SIMD void locate(const Axis& y, const Axis& x, int64_t from, int64_t n, 
   const int32_t height = y.n, width = x.n;
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
-    const Taps row = taps(y_step * float(int32_t(from + i)) + y_first, height);
-    const Taps column = taps(x_step * float(int32_t(from + i)) + x_first, width);
+    const Taps row = taps(position(y_step, int32_t(from + i), y_first), height);
+    const Taps column = taps(position(x_step, int32_t(from + i), x_first), width);
     out.at[i] = row.first * width + column.first;
     out.y_first[i] = row.weight_first;
     out.y_second[i] = row.weight_second;
@@ -59,8 +61,8 @@ ICHFAST_SIMD void locate_nearest(const Axis& y, const Axis& x, int64_t from, int
   const int32_t height = y.n, width = x.n;
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
-    const int32_t row = nearest(y_step * float(int32_t(from + i)) + y_first, height);
-    const int32_t column = nearest(x_step * float(int32_t(from + i)) + x_first, width);
+    const int32_t row = nearest(position(y_step, int32_t(from + i), y_first), height);
+    const int32_t column = nearest(position(x_step, int32_t(from + i), x_first), width);
     const int32_t outside = (row | column) >> 31;
     at[i] = (row * width + column) & ~outside;
     inside[i] = ~outside;
@@ -109,8 +111,8 @@ struct Shape {
 void batch_run(const Sample& s, const Shape& shape, const ct_window::Window<float>* windows,
                int64_t sample, int64_t i, int64_t from, int64_t n, Tensor& images,
                uint8_t* masks_out) {
-  const Axis x{float(s.map.x_i * double(i) + s.map.x_0), float(s.map.x_j), int32_t(shape.width)};
-  const Axis y{float(s.map.y_i * double(i) + s.map.y_0), float(s.map.y_j), int32_t(shape.height)};
+  const Axis x{row_start(s.map.x_i, i, s.map.x_0), float(s.map.x_j), int32_t(shape.width)};
+  const Axis y{row_start(s.map.y_i, i, s.map.y_0), float(s.map.y_j), int32_t(shape.height)};
   Points points;
   locate(y, x, from, n, points);
   int32_t above[kRun], below[kRun];

@@ -141,9 +141,9 @@ __global__ void __launch_bounds__(kThreads)
         A value;
         load_vector<1>(of_image + row * stored.strides.channel + column * stored.strides.voxel,
                        &value);
-        sum += rows.share(row) * rescaled.template operator()<false>(value);
+        sum += product(rows.share(row), rescaled.template operator()<false>(value));
       }
-      h[0] += columns.share(column) * sum;
+      h[0] += product(columns.share(column), sum);
     }
   });
   store_windows<false>(h, WindowReader{windows}, options.function, options.invert,

@@ -51,16 +51,16 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<float, kThreads>)
   const int64_t item = blockIdx.x % blocks * kThreads + threadIdx.x;
   if (item >= per_image) return;
   const int64_t i = item / per_row, j = item % per_row * kPixels;
-  const float x_row = float(s.map.x_i * double(i) + s.map.x_0), x_step = float(s.map.x_j);
-  const float y_row = float(s.map.y_i * double(i) + s.map.y_0), y_step = float(s.map.y_j);
+  const float x_row = row_start(s.map.x_i, i, s.map.x_0), x_step = float(s.map.x_j);
+  const float y_row = row_start(s.map.y_i, i, s.map.y_0), y_step = float(s.map.y_j);
   const int64_t pixels = shape.height * shape.width;
   const int32_t height = int32_t(shape.height), width = int32_t(shape.width);
   const int16_t* const slice = pool + (s.index < 0 ? 0 : s.index) * pixels;
   float h[kPixels];
 #pragma unroll
   for (int k = 0; k < kPixels; ++k) {
-    const Taps x = taps(x_step * float(j + k) + x_row, width);
-    const Taps y = taps(y_step * float(j + k) + y_row, height);
+    const Taps x = taps(position(x_step, int32_t(j + k), x_row), width);
+    const Taps y = taps(position(y_step, int32_t(j + k), y_row), height);
     const int16_t* const at = slice + (y.first * width + x.first);
     float stored[4];
     load_vector<1>(at, stored);
@@ -87,8 +87,8 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<float, kThreads>)
   uint8_t chosen[kPixels];
 #pragma unroll
   for (int k = 0; k < kPixels; ++k) {
-    const int32_t column = nearest(x_step * float(j + k) + x_row, width);
-    const int32_t row = nearest(y_step * float(j + k) + y_row, height);
+    const int32_t column = nearest(position(x_step, int32_t(j + k), x_row), width);
+    const int32_t row = nearest(position(y_step, int32_t(j + k), y_row), height);
     const bool inside = (row | column) >= 0 && s.index >= 0;
     chosen[k] = inside && load_word<uint8_t>(mask + (inside ? row * width + column : 0)) != 0;
   }

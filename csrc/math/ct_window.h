@@ -4,6 +4,7 @@
 // is [0, 4095] and clipping from below is a test of the sign.
 #pragma once
 
+#include "math/product.h"
 #include "math/sigmoid.h"
 
 namespace ichfast::ct_window {
@@ -62,7 +63,7 @@ ICHFAST_HD T weight(int64_t j, int64_t index, int64_t n_in, int64_t n_out) {
 // stored → h: the caller has added kOffset to the intercept.
 template <bool kNoNaN, class T>
 ICHFAST_HD T rescale(T stored, T slope, T intercept) {
-  return clip<kNoNaN>(stored * slope + intercept, T(kMax));
+  return clip<kNoNaN>(product(stored, slope) + intercept, T(kMax));
 }
 
 enum class Function { kLinear, kLinearExact, kSigmoid, kStep };
@@ -103,7 +104,7 @@ ICHFAST_HD bool finite(const Window<T>& w) {
 
 template <bool kNoNaN, class T>
 ICHFAST_HD T linear(T h, const Window<T>& w) {
-  return clip<kNoNaN>((h - w.centre) * w.scale + T(0.5), T(1));
+  return clip<kNoNaN>(product(h - w.centre, w.scale) + T(0.5), T(1));
 }
 
 template <class T>

@@ -19,6 +19,12 @@ struct Map {
   double y_j, y_i, y_0;
 };
 
+// x_0, with the row of theta that makes x; y_0 likewise.
+ICHFAST_HD double origin(const double* row, double per_i, double per_j, double side) {
+  const double at = product(row[0], per_j - 1.0) + product(row[1], per_i - 1.0) + row[2];
+  return (product(at + 1.0, side) - 1.0) * 0.5;
+}
+
 ICHFAST_HD Map map(const double* theta, int64_t height, int64_t width, int64_t out_height,
                    int64_t out_width) {
   const double h = double(height), w = double(width);
@@ -27,10 +33,18 @@ ICHFAST_HD Map map(const double* theta, int64_t height, int64_t width, int64_t o
   const double* const y = theta + 3;
   return {x[0] * per_j * w,
           x[1] * per_i * w,
-          ((x[0] * (per_j - 1.0) + x[1] * (per_i - 1.0) + x[2] + 1.0) * w - 1.0) * 0.5,
+          origin(x, per_i, per_j, w),
           y[0] * per_j * h,
           y[1] * per_i * h,
-          ((y[0] * (per_j - 1.0) + y[1] * (per_i - 1.0) + y[2] + 1.0) * h - 1.0) * 0.5};
+          origin(y, per_i, per_j, h)};
+}
+
+// Along one axis, where row i begins and where pixel j of a row lies.
+ICHFAST_HD float row_start(double per_i, int64_t i, double start) {
+  return float(product(per_i, double(i)) + start);
+}
+ICHFAST_HD float position(float per_j, int32_t j, float start) {
+  return product(per_j, float(j)) + start;
 }
 
 // Two neighbouring pixels along one axis and what each weighs; pixels 0 … n−1, n ≥ 2. Where the
@@ -63,9 +77,9 @@ ICHFAST_HD int32_t nearest(float at, int32_t n) {
 ICHFAST_HD float interpolate(const Taps& y, const Taps& x, float h00, float h01, float h10,
                              float h11) {
   const float air = ct_window::kAir;
-  const float above = x.weight_first * (h00 - air) + x.weight_second * (h01 - air);
-  const float below = x.weight_first * (h10 - air) + x.weight_second * (h11 - air);
-  return y.weight_first * above + y.weight_second * below + air;
+  const float above = product(x.weight_first, h00 - air) + product(x.weight_second, h01 - air);
+  const float below = product(x.weight_first, h10 - air) + product(x.weight_second, h11 - air);
+  return product(y.weight_first, above) + product(y.weight_second, below) + air;
 }
 
 }  // namespace ichfast::pool_batch

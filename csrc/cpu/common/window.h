@@ -12,6 +12,10 @@ void apply_window(const float* h, const ct_window::Window<float>& w, bool no_nan
 void apply_window(const double* h, const ct_window::Window<double>& w, bool no_nan, int64_t n,
                   double* out);
 
+// The same where the window's function is the sigmoid.
+void apply_sigmoid(const float* h, const ct_window::Window<float>& w, int64_t n, float* out);
+void apply_sigmoid(const double* h, const ct_window::Window<double>& w, int64_t n, double* out);
+
 // A window from level and width, or the error of `op` that says what is wrong with them.
 template <class A>
 ct_window::Window<A> checked_window(const char* op, double level, double width,

@@ -47,9 +47,11 @@ def build(folder: Path, sources: list[Path]) -> Path:
         "TORCH_LIBRARIES": [libraries / "libtorch_cpu.so", libraries / "libc10.so"],
     }
     definitions = [f"-D{name}={';'.join(map(str, values))}" for name, values in settings.items()]
-    cmake = find_cmake()
+    # Ninja, since make builds with what is old where one command makes two files.
+    cmake, ninja = find_tool("cmake"), find_tool("ninja")
+    generator = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
     for command in (
-        [cmake, "-S", HERE, "-B", folder, *definitions],
+        [cmake, *generator, "-S", HERE, "-B", folder, *definitions],
         [cmake, "--build", folder, "--parallel", str(JOBS)],
     ):
         if subprocess.run(command, stdout=sys.stderr, check=False).returncode != 0:
@@ -57,13 +59,13 @@ def build(folder: Path, sources: list[Path]) -> Path:
     return folder / "libptx.so"
 
 
-def find_cmake() -> str:
+def find_tool(name: str) -> str:
     """Beside this Python, whatever the PATH, else there."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    cmake = shutil.which("cmake", path=path)
-    if cmake is None:
-        sys.exit("no cmake was found: pip install 'cmake>=3.25'")
-    return cmake
+    tool = shutil.which(name, path=path)
+    if tool is None:
+        sys.exit(f"no {name} was found: pip install {name}")
+    return tool
 
 
 if __name__ == "__main__":

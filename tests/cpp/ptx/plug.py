@@ -1,6 +1,6 @@
 """A plug-in for pytest: the ops' CUDA kernels, as PTX on a CPU, in the place of the CPU's.
 
-PTX_LIBRARY=build/ptx/libptx.so PYTHONPATH=tests/cpp/ptx pytest -p plug tests/ops
+PTX_LIBRARY=build/ptx-run/libptx.so PYTHONPATH=tests/cpp/ptx pytest -p plug tests/ops
 """
 
 import os
