@@ -32,6 +32,20 @@ T shift_right(T x, uint32_t count) {
   return count < kBits ? T(x >> count) : std::is_signed_v<T> ? T(x >> (kBits - 1)) : T(0);
 }
 
+// Byte i of the result is that of a and b which nibble i of the selectors names: 0 … 3 are a's,
+// 4 … 7 b's; with its top bit set, the sign of that byte eight times.
+inline uint32_t permute_bytes(uint32_t a, uint32_t b, uint32_t selectors) {
+  const uint64_t both = uint64_t(b) << 32 | a;
+  uint32_t result = 0;
+  for (uint32_t i = 0; i < 4; ++i) {
+    const uint32_t selector = selectors >> (4 * i);
+    uint8_t byte = uint8_t(both >> (8 * (selector & 7u)));
+    if (selector & 8u) byte = byte & 0x80u ? 0xff : 0;
+    result |= uint32_t(byte) << (8 * i);
+  }
+  return result;
+}
+
 // Of NaN and a number, the number; −0 is below 0.
 template <class T>
 T minimum(T a, T b) {

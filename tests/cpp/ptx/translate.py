@@ -478,8 +478,8 @@ class Writer:
             value = f"{a} {COMPARISONS[comparison]} {b}"
             if comparison == "ne" and type_.startswith("f"):
                 value += f" && {ordered}"
-        elif type_.startswith("f") and comparison == "nan":
-            value = f"is_unordered({a}, {b})"
+        elif type_.startswith("f") and comparison in ("nan", "num"):
+            value = f"is_unordered({a}, {b})" if comparison == "nan" else ordered
         else:  # or unordered
             self.check(type_.startswith("f") and comparison[-1] == "u")
             self.check(comparison[:-1] in COMPARISONS)
@@ -518,6 +518,11 @@ class Writer:
         (type_,) = modifiers
         value, count = self.value(operands[1], type_), self.value(operands[2], "u32")
         return self.put(operands[0], f"{function}({value}, {count})", type_)
+
+    def write_prmt(self, modifiers: list[str], operands: list[str]) -> str:
+        self.check(modifiers == ["b32"])
+        a, b, selectors = self.values(operands[1:], "b32")
+        return self.put(operands[0], f"permute_bytes({a}, {b}, {selectors})", "b32")
 
     def write_rem(self, modifiers: list[str], operands: list[str]) -> str:
         (type_,) = modifiers
