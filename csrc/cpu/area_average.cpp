@@ -126,8 +126,7 @@ ICHFAST_INLINE void average_cells(const A* row, const Coverage<A>& columns, A* o
   for (int64_t i = 0; i < n_out; ++i) {
     const auto& cell = columns.cells[i];
     A sum = 0;
-    for (int64_t j = 0; j < cell.count; ++j)
-      sum += product(cell.weights[j], row[cell.first + j]);
+    for (int64_t j = 0; j < cell.count; ++j) sum += product(cell.weights[j], row[cell.first + j]);
     out[i] = sum;
   }
 }

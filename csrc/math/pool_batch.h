@@ -31,12 +31,8 @@ ICHFAST_HD Map map(const double* theta, int64_t height, int64_t width, int64_t o
   const double per_j = 1.0 / double(out_width), per_i = 1.0 / double(out_height);
   const double* const x = theta;
   const double* const y = theta + 3;
-  return {x[0] * per_j * w,
-          x[1] * per_i * w,
-          origin(x, per_i, per_j, w),
-          y[0] * per_j * h,
-          y[1] * per_i * h,
-          origin(y, per_i, per_j, h)};
+  return {x[0] * per_j * w, x[1] * per_i * w, origin(x, per_i, per_j, w),
+          y[0] * per_j * h, y[1] * per_i * h, origin(y, per_i, per_j, h)};
 }
 
 // Along one axis, where row i begins and where pixel j of a row lies.
