@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ichfast.ops._autograd import is_transforming
+
 DEFAULT_CHANNELS = (64, 128, 256, 512)
 
 
@@ -95,9 +97,18 @@ class Decoder(nn.Module):
         x = features[-1]
         for up, mix, beside in zip(self.up, self.mix, reversed(features[:-1]), strict=True):
             x = up(x)
-            x = mix(_Concatenate.apply(beside, x) if self.skip else x)
+            x = mix(concatenate(beside, x) if self.skip else x)
         maps: Tensor = self.out(x)
         return maps
+
+
+def concatenate(a: Tensor, b: Tensor) -> Tensor:
+    """``torch.cat([a, b], 1)``, with gradients that have no gaps; torch's own inside transforms of
+    torch.func, under which tensors have no layout to ask for."""
+    if not torch.compiler.is_compiling() and is_transforming():
+        return torch.cat([a, b], 1)
+    joined: Tensor = _Concatenate.apply(a, b)
+    return joined
 
 
 class _Concatenate(torch.autograd.Function):

@@ -5,8 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ichfast.ops._autograd import OpFunction, differentiate_gradients
 from ichfast.ops._checks import require_floating, require_one_device
 from ichfast.ops._layout import empty_gradient
+from ichfast.ops._vmap import fold_into_batch
 from ichfast.ops.reference.attention_mask import attention_mask as plain_attention_mask
 
 __all__ = ["attention_mask"]
@@ -32,30 +34,52 @@ def attention_mask(image: Tensor, logits: Tensor) -> Tensor:
             "attention_mask: image and logits must be (B, 1, *spatial) of one shape, "
             f"not {tuple(image.shape)} and {tuple(logits.shape)}"
         )
-    masked: Tensor = _AttentionMask.apply(image, logits)
+    masked: Tensor = _AttentionMask.run(image, logits)
     return masked
 
 
-class _AttentionMask(torch.autograd.Function):
+class _AttentionMask(OpFunction):
     @staticmethod
-    def forward(ctx: Any, image: Tensor, logits: Tensor) -> Tensor:
-        ctx.save_for_backward(image, logits)
-        masked: Tensor = torch.ops.ichfast.attention_mask(image, logits)
+    def forward(image: Tensor, logits: Tensor) -> Tensor:
+        masked: Tensor = torch.ops.ichfast.attention_mask.default(image, logits)
         return masked
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        image, logits = ctx.saved_tensors
-        want_image, want_logits = ctx.needs_input_grad
-        if torch.is_grad_enabled():  # double backward: differentiate the plain form instead
-            masked = plain_attention_mask(image, logits)
-            wanted = [image] * want_image + [logits] * want_logits
-            grads = iter(torch.autograd.grad(masked, wanted, grad, create_graph=True))
-            return next(grads) if want_image else None, next(grads) if want_logits else None
-        grad_image, grad_logits = torch.ops.ichfast.attention_mask_backward(
-            grad, image, logits, want_image, want_logits
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        of_image, of_logits = ctx.needs_input_grad
+        grad_image, grad_logits = _AttentionMaskBackward.run_in_backward(
+            grad, *ctx.saved_tensors, of_image, of_logits
         )
-        return grad_image if want_image else None, grad_logits if want_logits else None
+        return grad_image if of_image else None, grad_logits if of_logits else None
+
+
+class _AttentionMaskBackward(OpFunction):
+    @staticmethod
+    def forward(
+        grad: Tensor, image: Tensor, logits: Tensor, of_image: bool, of_logits: bool
+    ) -> tuple[Tensor, Tensor]:
+        grads: tuple[Tensor, Tensor] = torch.ops.ichfast.attention_mask_backward.default(
+            grad, image, logits, of_image, of_logits
+        )
+        return grads
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        *tensors, of_image, of_logits = inputs
+        ctx.wanted = (of_image, of_logits)
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        grad, *arguments = ctx.saved_tensors
+        of_grad, of_arguments = differentiate_gradients(
+            plain_attention_mask, arguments, ctx.wanted, grad, upstream
+        )
+        return of_grad, *of_arguments, None, None
 
 
 @torch.library.register_fake("ichfast::attention_mask")
@@ -71,3 +95,7 @@ def _(
         empty_gradient(image) if image_gradient else image.new_empty((0,)),
         empty_gradient(logits) if logits_gradient else logits.new_empty((0,)),
     )
+
+
+fold_into_batch("attention_mask")
+fold_into_batch("attention_mask_backward")

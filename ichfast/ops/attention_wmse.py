@@ -5,8 +5,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ichfast.ops._autograd import OpFunction, differentiate_gradients
 from ichfast.ops._checks import require_floating, require_no_grad, require_one_device
 from ichfast.ops._layout import empty_gradient
+from ichfast.ops._vmap import fold_into_batch
 from ichfast.ops.reference.attention_wmse import attention_wmse as plain_attention_wmse
 
 __all__ = ["attention_wmse"]
@@ -69,62 +71,87 @@ def attention_wmse(
         )
     if balance not in ("paper", "region"):
         raise ValueError(f"attention_wmse: balance must be 'paper' or 'region', not {balance!r}")
-    loss: Tensor = _AttentionWMSE.apply(
-        image, logits, reconstruction, sigmoid_reconstruction, balance
-    )
+    loss: Tensor
+    loss, _ = _AttentionWMSE.run(image, logits, reconstruction, sigmoid_reconstruction, balance)
     return loss
 
 
-class _AttentionWMSE(torch.autograd.Function):
+class _AttentionWMSE(OpFunction):
     @staticmethod
     def forward(
-        ctx: Any, image: Tensor, logits: Tensor, reconstruction: Tensor, s: bool, balance: str
-    ) -> Tensor:
-        loss: Tensor
-        loss, sums = torch.ops.ichfast.attention_wmse(image, logits, reconstruction, s, balance)
-        ctx.save_for_backward(image, logits, reconstruction, sums)
-        ctx.sigmoid_reconstruction, ctx.balance = s, balance
-        return loss
+        image: Tensor, logits: Tensor, reconstruction: Tensor, s: bool, balance: str
+    ) -> tuple[Tensor, Tensor]:
+        results: tuple[Tensor, Tensor] = torch.ops.ichfast.attention_wmse.default(
+            image, logits, reconstruction, s, balance
+        )
+        return results
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        image, logits, reconstruction, sums = ctx.saved_tensors
-        _, want_logits, want_reconstruction, _, _ = ctx.needs_input_grad
-        if torch.is_grad_enabled():  # double backward: differentiate the plain form instead
-            loss = plain_attention_wmse(
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        *tensors, ctx.sigmoid_reconstruction, ctx.balance = inputs
+        _, sums = output
+        ctx.mark_non_differentiable(sums)
+        ctx.set_materialize_grads(False)  # zeros for the sums
+        ctx.save_for_backward(*tensors, sums)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+        if grad is None:
+            return None, None, None, None, None
+        wanted = of_logits, of_reconstruction = ctx.needs_input_grad[1:3]
+        grad_logits, grad_reconstruction = _AttentionWMSEBackward.run_in_backward(
+            grad, *ctx.saved_tensors, ctx.sigmoid_reconstruction, ctx.balance, *wanted
+        )
+        return (
+            None,
+            grad_logits if of_logits else None,
+            grad_reconstruction if of_reconstruction else None,
+            None,
+            None,
+        )
+
+
+class _AttentionWMSEBackward(OpFunction):
+    @staticmethod
+    def forward(
+        grad: Tensor,
+        image: Tensor,
+        logits: Tensor,
+        reconstruction: Tensor,
+        sums: Tensor,
+        s: bool,
+        balance: str,
+        of_logits: bool,
+        of_reconstruction: bool,
+    ) -> tuple[Tensor, Tensor]:
+        grads: tuple[Tensor, Tensor] = torch.ops.ichfast.attention_wmse_backward.default(
+            grad, image, logits, reconstruction, sums, s, balance, of_logits, of_reconstruction
+        )
+        return grads
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        *tensors, _, ctx.sigmoid_reconstruction, ctx.balance, of_logits, of_reconstruction = inputs
+        ctx.wanted = (of_logits, of_reconstruction)
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        grad, image, *arguments = ctx.saved_tensors
+
+        def plain(logits: Tensor, reconstruction: Tensor) -> Tensor:
+            return plain_attention_wmse(
                 image,
                 logits,
                 reconstruction,
                 sigmoid_reconstruction=ctx.sigmoid_reconstruction,
                 balance=ctx.balance,
             )
-            wanted = [logits] * want_logits + [reconstruction] * want_reconstruction
-            grads = iter(torch.autograd.grad(loss, wanted, grad, create_graph=True))
-            return (
-                None,
-                next(grads) if want_logits else None,
-                next(grads) if want_reconstruction else None,
-                None,
-                None,
-            )
-        grad_logits, grad_reconstruction = torch.ops.ichfast.attention_wmse_backward(
-            grad,
-            image,
-            logits,
-            reconstruction,
-            sums,
-            ctx.sigmoid_reconstruction,
-            ctx.balance,
-            want_logits,
-            want_reconstruction,
+
+        of_grad, of_arguments = differentiate_gradients(
+            plain, arguments, ctx.wanted, grad, upstream
         )
-        return (
-            None,
-            grad_logits if want_logits else None,
-            grad_reconstruction if want_reconstruction else None,
-            None,
-            None,
-        )
+        return of_grad, None, *of_arguments, None, None, None, None, None
 
 
 @torch.library.register_fake("ichfast::attention_wmse")
@@ -154,3 +181,7 @@ def _(
         empty_gradient(logits) if logits_gradient else logits.new_empty((0,)),
         empty_gradient(reconstruction) if reconstruction_gradient else logits.new_empty((0,)),
     )
+
+
+fold_into_batch("attention_wmse")
+fold_into_batch("attention_wmse_backward")

@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ichfast.ops._autograd import OpFunction, differentiate_gradients
 from ichfast.ops._checks import (
     require_floating,
     require_no_grad,
@@ -13,6 +14,7 @@ from ichfast.ops._checks import (
     require_target,
 )
 from ichfast.ops._layout import empty_gradient
+from ichfast.ops._vmap import fold_into_batch
 from ichfast.ops.reference.tversky import tversky as plain_tversky
 from ichfast.team import sum_over
 
@@ -66,54 +68,70 @@ def tversky(
         )
     if group is not None and not batch:
         raise ValueError("tversky: a group's images are summed over, which needs batch=True")
+    loss: Tensor
     options = (alpha, beta, smooth_nr, smooth_dr, sigmoid, batch)
-    loss: Tensor = _Tversky.apply(prediction, target, group, *options)
+    loss, _ = _Tversky.run(prediction, target, group, options)
     return loss
 
 
-class _Tversky(torch.autograd.Function):
+class _Tversky(OpFunction):
     @staticmethod
     def forward(
-        ctx: Any,
-        prediction: Tensor,
-        target: Tensor,
-        group: "dist.ProcessGroup | None",
-        *options: Any,
-    ) -> Tensor:
-        loss: Tensor
-        loss, sums = torch.ops.ichfast.tversky(prediction, target, *options)
+        prediction: Tensor, target: Tensor, group: "dist.ProcessGroup | None", options: Any
+    ) -> tuple[Tensor, Tensor]:
+        loss, sums = torch.ops.ichfast.tversky.default(prediction, target, *options)
         if group is not None:
             loss = compute_loss(sum_over(sums, group), *options[:4]).to(loss.dtype)
-        ctx.group = group
-        ctx.save_for_backward(prediction, target, sums)
-        ctx.options = options
-        return loss
+        return loss, sums
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        prediction, target, sums = ctx.saved_tensors
-        if torch.is_grad_enabled():  # double backward: differentiate the plain form instead
-            if ctx.group is not None:
-                raise NotImplementedError(
-                    "tversky: no double backward over a group; leave group out for that"
-                )
-            alpha, beta, smooth_nr, smooth_dr, sigmoid, batch = ctx.options
-            loss = plain_tversky(
-                prediction,
-                target,
-                alpha=alpha,
-                beta=beta,
-                smooth_nr=smooth_nr,
-                smooth_dr=smooth_dr,
-                sigmoid=sigmoid,
-                batch=batch,
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        prediction, target, ctx.group, ctx.options = inputs
+        _, sums = output
+        ctx.mark_non_differentiable(sums)
+        ctx.set_materialize_grads(False)  # zeros for the sums
+        ctx.save_for_backward(prediction, target, sums)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+        if grad is None:
+            return None, None, None, None
+        result = _TverskyBackward.run_in_backward(grad, *ctx.saved_tensors, ctx.group, ctx.options)
+        return result, None, None, None
+
+
+class _TverskyBackward(OpFunction):
+    @staticmethod
+    def forward(
+        grad: Tensor, prediction: Tensor, target: Tensor, sums: Tensor, group: Any, options: Any
+    ) -> Tensor:
+        result: Tensor = torch.ops.ichfast.tversky_backward.default(
+            grad, prediction, target, sums, *options
+        )
+        return result
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        grad, prediction, target, _, ctx.group, ctx.options = inputs
+        ctx.save_for_backward(grad, prediction, target)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.group is not None:
+            raise NotImplementedError(
+                "tversky: no double backward over a group; leave group out for that"
             )
-            (result,) = torch.autograd.grad(loss, prediction, grad, create_graph=True)
-        else:
-            result = torch.ops.ichfast.tversky_backward(
-                grad, prediction, target, sums, *ctx.options
-            )
-        return result, *[None] * 8
+        grad, prediction, target = ctx.saved_tensors
+        names = ("alpha", "beta", "smooth_nr", "smooth_dr", "sigmoid", "batch")
+        options = dict(zip(names, ctx.options, strict=True))
+
+        def plain(prediction: Tensor) -> Tensor:
+            return plain_tversky(prediction, target, **options)
+
+        of_grad, (of_prediction,) = differentiate_gradients(
+            plain, [prediction], [True], grad, [upstream]
+        )
+        return of_grad, of_prediction, None, None, None, None
 
 
 def compute_loss(
@@ -143,3 +161,11 @@ def _(
 @torch.library.register_fake("ichfast::tversky_backward")
 def _(grad: Tensor, prediction: Tensor, target: Tensor, sums: Tensor, *options: Any) -> Tensor:
     return empty_gradient(prediction)
+
+
+def sums_over_images(*args: Any) -> bool:
+    return bool(args[-1])  # batch
+
+
+fold_into_batch("tversky", sums_over_images)
+fold_into_batch("tversky_backward", sums_over_images)

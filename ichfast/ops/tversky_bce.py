@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ichfast.ops._autograd import OpFunction, differentiate_gradients
 from ichfast.ops._checks import (
     FLOATING,
     require_floating,
@@ -15,8 +16,9 @@ from ichfast.ops._checks import (
     require_tensor,
 )
 from ichfast.ops._layout import empty_gradient
+from ichfast.ops._vmap import fold_into_batch
 from ichfast.ops.reference.tversky_bce import tversky_bce as plain_tversky_bce
-from ichfast.ops.tversky import compute_loss
+from ichfast.ops.tversky import compute_loss, sums_over_images
 from ichfast.team import sum_over
 
 __all__ = ["tversky_bce"]
@@ -101,10 +103,8 @@ def tversky_bce(
     if group is not None and not batch:
         raise ValueError("tversky_bce: a group's images are summed over, which needs batch=True")
     options = (alpha, beta, smooth_nr, smooth_dr, batch)
-    results: tuple[Tensor, Tensor, Tensor] = _TverskyBCE.apply(
-        logits, target, mask, pos_weight, group, *options
-    )
-    return results
+    *results, _ = _TverskyBCE.run(logits, target, mask, pos_weight, group, options)
+    return tuple(results)
 
 
 def _require_mask(mask: Tensor) -> None:
@@ -116,18 +116,17 @@ def _require_mask(mask: Tensor) -> None:
         )
 
 
-class _TverskyBCE(torch.autograd.Function):
+class _TverskyBCE(OpFunction):
     @staticmethod
     def forward(
-        ctx: Any,
         logits: Tensor,
         target: Tensor,
         mask: Tensor | None,
         pos_weight: Tensor | None,
         group: "dist.ProcessGroup | None",
-        *options: Any,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        tversky, cross_entropy, count, sums = torch.ops.ichfast.tversky_bce(
+        options: Any,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        tversky, cross_entropy, count, sums = torch.ops.ichfast.tversky_bce.default(
             logits, target, mask, pos_weight, *options
         )
         if group is not None:
@@ -137,45 +136,60 @@ class _TverskyBCE(torch.autograd.Function):
             sums = sums.contiguous()
             tversky = compute_loss(sums, *options[:4]).to(dtype)
             cross_entropy, count = (x.to(dtype, copy=True) for x in others.unbind(1))
-        ctx.mark_non_differentiable(count)
-        ctx.set_materialize_grads(False)  # zeros for the count would take memory
-        ctx.group = group
-        ctx.save_for_backward(logits, target, mask, pos_weight, sums)
-        ctx.options = options
-        return tversky, cross_entropy, count
+        return tversky, cross_entropy, count, sums
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        *tensors, ctx.group, ctx.options = inputs
+        _, _, count, sums = output
+        ctx.mark_non_differentiable(count, sums)
+        ctx.set_materialize_grads(False)  # zeros for these two
+        ctx.save_for_backward(*tensors, sums)
 
     @staticmethod
     def backward(ctx: Any, *arrived: Tensor | None) -> tuple[Tensor | None, ...]:
-        logits, target, mask, pos_weight, sums = ctx.saved_tensors
         given = next((grad for grad in arrived[:2] if grad is not None), None)
         if given is None:
-            return (None,) * 10
+            return (None,) * 6
         grads = [torch.zeros_like(given) if grad is None else grad for grad in arrived[:2]]
-        if torch.is_grad_enabled():  # double backward: differentiate the plain form instead
-            if ctx.group is not None:
-                raise NotImplementedError(
-                    "tversky_bce: no double backward over a group; leave group out for that"
-                )
-            alpha, beta, smooth_nr, smooth_dr, batch = ctx.options
+        result = _TverskyBCEBackward.run_in_backward(
+            *grads, *ctx.saved_tensors, ctx.group, ctx.options
+        )
+        return result, None, None, None, None, None
+
+
+class _TverskyBCEBackward(OpFunction):
+    @staticmethod
+    def forward(*inputs: Any) -> Tensor:
+        *tensors, _, options = inputs
+        result: Tensor = torch.ops.ichfast.tversky_bce_backward.default(*tensors, *options)
+        return result
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        *tensors, _, ctx.group, ctx.options = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.group is not None:
+            raise NotImplementedError(
+                "tversky_bce: no double backward over a group; leave group out for that"
+            )
+        *grads, logits, target, mask, pos_weight = ctx.saved_tensors
+        names = ("alpha", "beta", "smooth_nr", "smooth_dr", "batch")
+        options = dict(zip(names, ctx.options, strict=True))
+
+        def plain(logits: Tensor) -> tuple[Tensor, Tensor]:
             tversky, cross_entropy, _ = plain_tversky_bce(
-                logits,
-                target,
-                mask,
-                pos_weight,
-                alpha=alpha,
-                beta=beta,
-                smooth_nr=smooth_nr,
-                smooth_dr=smooth_dr,
-                batch=batch,
+                logits, target, mask, pos_weight, **options
             )
-            (result,) = torch.autograd.grad(
-                (tversky, cross_entropy), logits, grads, create_graph=True
-            )
-        else:
-            result = torch.ops.ichfast.tversky_bce_backward(
-                *grads, logits, target, mask, pos_weight, sums, *ctx.options
-            )
-        return result, *[None] * 9
+            return tversky, cross_entropy
+
+        of_grads, (of_logits,) = differentiate_gradients(
+            plain, [logits], [True], tuple(grads), [upstream]
+        )
+        return *of_grads, of_logits, *[None] * 6
 
 
 @torch.library.register_fake("ichfast::tversky_bce")
@@ -198,3 +212,7 @@ def _(
 @torch.library.register_fake("ichfast::tversky_bce_backward")
 def _(grad_tversky: Tensor, grad_cross_entropy: Tensor, logits: Tensor, *others: Any) -> Tensor:
     return empty_gradient(logits)
+
+
+fold_into_batch("tversky_bce", sums_over_images)
+fold_into_batch("tversky_bce_backward", sums_over_images)

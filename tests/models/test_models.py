@@ -1,5 +1,7 @@
 """The networks: shapes, shared paths, seeds, and what they refuse."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 
 from ichfast import models
 from ichfast.errors import CheckpointError
+from ichfast.losses import DiceLoss
 from ichfast.models import MultiTaskUNet, ReducedUNet
 from ichfast.models.unet import _Concatenate, max_pool_deterministic
 
@@ -178,3 +181,26 @@ def test_joined_is_cat_with_gradients_without_gaps(layout) -> None:
     assert seen == [True, True]
     assert torch.autograd.gradcheck(_Concatenate.apply, inputs())
     assert torch.autograd.gradgradcheck(_Concatenate.apply, inputs())
+
+
+@pytest.mark.parametrize("name", ["unet", "multitask"])
+def test_gradients_by_torch_func(name: str) -> None:
+    """Of the weights by ``functional_call``, and for each image alone by ``vmap``."""
+    model = models.build(name, CHANNELS, 3).double().eval()
+    weights = dict(model.named_parameters())
+    images = torch.rand(3, 1, 8, 12, dtype=torch.float64)
+    targets = torch.rand(3, 1, 8, 12) > 0.7
+
+    def loss(weights: dict[str, torch.Tensor], image: torch.Tensor, target: torch.Tensor) -> Any:
+        output = torch.func.functional_call(model, weights, (image[None],))
+        logits = output if name == "unet" else output[0] + output[1].mean(1, keepdim=True)
+        return DiceLoss(sigmoid=True)(logits, target[None])
+
+    def expected(i: int) -> tuple[torch.Tensor, ...]:
+        return torch.autograd.grad(loss(weights, images[i], targets[i]), list(weights.values()))
+
+    one = torch.func.grad(loss)(weights, images[0], targets[0])
+    each = torch.func.vmap(torch.func.grad(loss), (None, 0, 0))(weights, images, targets)
+    for i in range(3):
+        torch.testing.assert_close([g[i] for g in each.values()], list(expected(i)))
+    torch.testing.assert_close(list(one.values()), list(expected(0)))

@@ -10,6 +10,7 @@ import functools
 import itertools
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 import torch
 from comparison import assert_close, assert_same_bits
-from torch import Tensor
+from torch import Tensor, func
 
 from ichfast import ops
 
@@ -144,6 +145,83 @@ OVERLAPPING: dict[str, Callable[[Tensor], Tensor]] = {
     "one_voxel": lambda x: x[..., :1, :1].expand_as(x),
     "windows": lambda x: x.flatten().as_strided(x.shape, (2, *[1] * (x.ndim - 3), x.shape[-1], 1)),
 }
+
+
+Samples = dict[str, Tensor]
+Transform = Callable[[Callable[[Any, Any], Tensor], Samples, Samples], Any]
+
+
+def _one(samples: Samples, names: Callable[[int], bool] = lambda i: True) -> Samples:
+    """Of several samples the first, in those of the tensors that ``names`` picks."""
+    return {n: x[0] if names(i) else x for i, (n, x) in enumerate(samples.items())}
+
+
+def _first(i: int) -> bool:
+    return i == 0
+
+
+def _others(i: int) -> bool:
+    return i > 0
+
+
+def _dims(samples: Samples, names: Callable[[int], bool]) -> Any:
+    """The in_dims of vmap over the tensors that ``names`` picks, of x and of all y."""
+    dims = {n: 0 if names(i) else None for i, n in enumerate(samples)}
+    return dims, 0 if names(1) else None
+
+
+def _last(samples: Samples) -> Samples:
+    return {name: tensor.movedim(0, -1) for name, tensor in samples.items()}
+
+
+def _squares(f: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]:
+    return lambda x, y: f(x, y).square().sum()
+
+
+def _penalty(f: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]:
+    gradients = func.grad(_squares(f))
+    return lambda x, y: torch.stack([g.square().sum() for g in gradients(x, y).values()]).sum()
+
+
+# Of f(x, y), y without a gradient; several samples of both, in the first dimension.
+TRANSFORMS: dict[str, Transform] = {
+    "grad": lambda f, x, y: func.grad(_squares(f))(_one(x), _one(y)),
+    "grad of grad": lambda f, x, y: func.grad(_penalty(f))(_one(x), _one(y)),
+    "jacrev": lambda f, x, y: func.jacrev(f)(_one(x), _one(y)),
+    "vmap": lambda f, x, y: func.vmap(f)(x, y),
+    "vmap of grad": lambda f, x, y: func.vmap(func.grad(_squares(f)))(x, y),
+    "vmap over the first": lambda f, x, y: func.vmap(func.grad(_squares(f)), _dims(x, _first))(
+        _one(x, _others), _one(y)
+    ),
+    "vmap over the others": lambda f, x, y: func.vmap(func.grad(_squares(f)), _dims(x, _others))(
+        _one(x, _first), y
+    ),
+    "vmap over the last dimension": lambda f, x, y: func.vmap(func.grad(_squares(f)), -1, -1)(
+        _last(x), _last(y)
+    ),
+    "vmap of vmap": lambda f, x, y: func.vmap(func.vmap(f, _dims(x, _first)), _dims(x, _others))(
+        x, y
+    ),
+    "vmap of grad of grad": lambda f, x, y: func.vmap(func.grad(_penalty(f)))(x, y),
+    "grad of vmap": lambda f, x, y: func.grad(_squares(func.vmap(f)))(x, y),
+}
+
+
+def check_transform(call: Call, transform: str) -> None:
+    """A transform of the op equals that of its plain form, and takes no loop over the samples."""
+    samples = {n: torch.stack([t, t.flip(0), 0.5 * t.roll(1, -1)]) for n, t in call.tensors.items()}
+    leaves = {name: samples.pop(name) for name in call.wrt}
+    results = []
+    for function in (call.op, call.reference):
+
+        def f(x: dict[str, Tensor], y: dict[str, Tensor], function: Any = function) -> Tensor:
+            result: Tensor = function(**x, **y, **call.options)
+            return result
+
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".*batching rule")
+            results.append(TRANSFORMS[transform](f, leaves, samples))
+    torch.testing.assert_close(*results, rtol=1e-9, atol=1e-12)
 
 
 class OpTester:
@@ -355,6 +433,10 @@ class GradientTester(OpTester):
             expected = torch.autograd.grad(value, wrt, given.contiguous(), retain_graph=True)
             actual = torch.autograd.grad(value, wrt, given, retain_graph=True)
             assert_same_bits(list(actual), list(expected))
+
+    @pytest.mark.parametrize("transform", TRANSFORMS)
+    def test_transform(self, device: torch.device, transform: str) -> None:
+        check_transform(self.make(device, dtype=torch.float64, spatial=(2, 3), images=2), transform)
 
     def test_gradcheck(self, device: torch.device) -> None:
         function, leaves = self._function_of_leaves(device)

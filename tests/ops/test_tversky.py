@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from comparison import assert_close
-from harness import Call, GradientTester
+from harness import TRANSFORMS, Call, GradientTester, check_transform
 
 from ichfast.ops import reference, tversky
 
@@ -56,6 +56,12 @@ class TestTversky(GradientTester):
     @pytest.mark.parametrize("options", OPTIONS, ids=str)
     def test_options(self, device: torch.device, options: dict[str, Any]) -> None:
         self.make(device, **{"sigmoid": False, **options}).check()
+
+    @pytest.mark.parametrize("transform", TRANSFORMS)
+    def test_transform_of_a_batch(self, device: torch.device, transform: str) -> None:
+        """Its sums over images are those of a sample, not of all samples."""
+        call = self.make(device, dtype=torch.float64, spatial=(2, 3), images=2, batch=True)
+        check_transform(call, transform)
 
     @pytest.mark.parametrize("channels", [0, 1, 5])
     def test_channels(self, device: torch.device, channels: int) -> None:

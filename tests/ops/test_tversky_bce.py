@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 import torch
 from comparison import assert_close, assert_same_bits
-from harness import FLOATING, LAYOUTS, Call, GradientTester
+from harness import FLOATING, LAYOUTS, TRANSFORMS, Call, GradientTester, check_transform
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -92,6 +92,15 @@ class TestTverskyBCE(GradientTester):
         self, device: torch.device, arguments: dict[str, Any], options: dict[str, Any]
     ) -> None:
         self.make(device, **arguments, **options).check()
+
+    @pytest.mark.parametrize("transform", TRANSFORMS)
+    @pytest.mark.parametrize("mask", [0, 2])
+    def test_transform_of_a_batch(self, device: torch.device, mask: int, transform: str) -> None:
+        """Its sums over images are those of a sample, not of all samples."""
+        call = self.make(
+            device, dtype=torch.float64, spatial=(2, 3), images=2, batch=True, mask=mask, weigh=True
+        )
+        check_transform(call, transform)
 
     @pytest.mark.parametrize("result", [0, 1])
     def test_gradient_of_one_result(self, device: torch.device, result: int) -> None:
