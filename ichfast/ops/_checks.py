@@ -10,6 +10,7 @@ from torch import Tensor
 from ichfast._native import NO_CUDA
 
 FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+TARGETS = (torch.bool, torch.uint8, *FLOATING)
 FUNCTIONS = ("linear", "linear_exact", "sigmoid")  # of a window
 
 
@@ -36,7 +37,7 @@ def require_tensor(op: str, name: str, value: object) -> None:
 
 def require_target(op: str, target: Tensor) -> None:
     require_tensor(op, "target", target)
-    if target.dtype not in (torch.bool, torch.uint8, *FLOATING):
+    if target.dtype not in TARGETS:
         raise TypeError(
             f"{op}: target must be bool, uint8 or floating, not {target.dtype}; "
             "convert it with target.float()"
@@ -52,12 +53,14 @@ def require_one_device(op: str, **tensors: Tensor) -> None:
                 f"{op}: {name} is on {other.device} but {first} is on {tensor.device}; "
                 "move both to one device"
             )
+    if tensor.is_cpu:  # 0.1 µs; the name of the kind takes 0.5
+        return
     kind = tensor.device.type
     if kind == "cuda" and NO_CUDA is not None:
         raise NotImplementedError(
             f"{op}: {first} is on {tensor.device}, but {NO_CUDA}, or move it with {first}.cpu()"
         )
-    if kind not in ("cpu", "cuda", "meta"):
+    if kind not in ("cuda", "meta"):
         raise NotImplementedError(
             f"{op}: ichfast has kernels for CPU and CUDA, and {first} is on {tensor.device}; "
             f"move it with {first}.cpu()"
