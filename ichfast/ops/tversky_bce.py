@@ -214,5 +214,5 @@ def _(grad_tversky: Tensor, grad_cross_entropy: Tensor, logits: Tensor, *others:
     return empty_gradient(logits)
 
 
-fold_into_batch("tversky_bce", sums_over_images)
-fold_into_batch("tversky_bce_backward", sums_over_images)
+fold_into_batch("tversky_bce", sums_over_images, per_channel=[3])  # pos_weight
+fold_into_batch("tversky_bce_backward", sums_over_images, per_channel=[5])

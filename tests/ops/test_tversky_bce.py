@@ -102,6 +102,19 @@ class TestTverskyBCE(GradientTester):
         )
         check_transform(call, transform)
 
+    @pytest.mark.parametrize("transform", TRANSFORMS)
+    def test_transform_with_pos_weight(self, device: torch.device, transform: str) -> None:
+        """Shared by all samples, or each with its own."""
+        call = self.make(device, dtype=torch.float64, spatial=(2, 3), images=2, mask=2, weigh=True)
+        check_transform(call, transform)
+
+    def test_samples_share_pos_weight(self, device: torch.device) -> None:
+        call = self.make(device, spatial=(5, 6), weigh=True)
+        z, t, _, q = call.tensors.values()
+        shared = torch.func.vmap(lambda z, t: ops.tversky_bce(z[None], t[None], None, q))(z, t)
+        for joined, each in zip(shared, ops.tversky_bce(z, t, None, q), strict=True):
+            assert_same_bits([joined[:, 0]], [each])
+
     @pytest.mark.parametrize("result", [0, 1])
     def test_gradient_of_one_result(self, device: torch.device, result: int) -> None:
         call = self.make(device)
