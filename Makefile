@@ -95,7 +95,7 @@ check-cuda: $(CUDA_VENV)/installed
 # The ops' tests on what nvcc makes of their kernels, which the CPU runs (docs/kernels.md); needs
 # neither a GPU nor a CUDA torch. Some of them: make check-ptx ARGS=tests/ops/test_tversky.py
 check-ptx: $(VENV)/tested
-	@tools/stage ptx 'build, and the tests three times; usually 4 minutes on two cores' $(RUN) tests/cpp/ptx/check.py $(ARGS)
+	@tools/stage ptx 'build, and the tests three times; some minutes on two cores' $(RUN) tests/cpp/ptx/check.py $(ARGS)
 endif
 
 gpu-check:

@@ -432,9 +432,10 @@ float approximate_reciprocal(float x) {
   return flush(perturb(float(1.0 / double(x)), 1, x));
 }
 
-// Within 2 ulps (PTX ISA, ex2).
+// Within 2 ulps, and 1 for 0 (PTX ISA, ex2).
 float approximate_exp2(float x) {
   x = flush(x);
+  if (x == 0) return 1.0f;
   return flush(perturb(float(std::exp2(double(x))), 2, x));
 }
 
