@@ -40,5 +40,15 @@ STABLE_TORCH_LIBRARY(ichfast, m) {
       "Tensor feather, float low, float high) -> (Tensor image, Tensor target)");
   m.def(
       "strong_view(Tensor image, Tensor gamma, Tensor blur, Tensor noise, Tensor seed) -> Tensor");
+  m.def("norm_relu_moments(Tensor input) -> (Tensor mean, Tensor variance)");
+  m.def(
+      "norm_relu(Tensor input, Tensor weight, Tensor bias, Tensor mean, Tensor variance, "
+      "Tensor? beside, float eps, bool relu, bool pool) -> (Tensor output, Tensor pooled)");
+  m.def(
+      "norm_relu_sums_backward(Tensor? grad, Tensor? grad_pooled, Tensor input, Tensor weight, "
+      "Tensor bias, Tensor mean, Tensor variance, float eps, bool relu) -> Tensor");
+  m.def(
+      "norm_relu_backward(Tensor? grad, Tensor? grad_pooled, Tensor input, Tensor weight, "
+      "Tensor bias, Tensor mean, Tensor variance, Tensor? sums, float eps, bool relu) -> Tensor");
   m.def("overlap_counts(Tensor prediction, Tensor target, float threshold) -> Tensor");
 }

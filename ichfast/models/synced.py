@@ -1,16 +1,18 @@
 """Batch normalisation over the batch of all processes.
 
 torch's own SyncBatchNorm has no CPU form and is not a BatchNorm2d. This one is, with the same
-entries in a state dict; on every device it uses torch's kernels for inference and for statistics,
-with one all-reduce forward and one backward.
+entries in a state dict, on every device, with one all-reduce forward and one backward. What does
+not go through ``ichfast.ops.norm_relu`` is made of torch's kernels.
 """
 
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ichfast.models.norm import BatchNorm
 from ichfast.team import Team, sum_over
 
 
@@ -20,11 +22,11 @@ def synchronise(model: nn.Module, team: Team) -> None:
         return
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            if type(child) is nn.BatchNorm2d:
+            if type(child) is BatchNorm:
                 setattr(parent, name, SyncedBatchNorm2d.from_norm(child))
 
 
-class SyncedBatchNorm2d(nn.BatchNorm2d):
+class SyncedBatchNorm2d(BatchNorm):
     """As torch's, but the images are those of all processes of the default group."""
 
     @classmethod
@@ -34,30 +36,25 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
         synced.__dict__.update(norm.__dict__)
         return synced
 
-    def forward(self, input: Tensor) -> Tensor:
+    @property
+    def group(self) -> "dist.ProcessGroup | None":
+        return dist.group.WORLD
+
+    def normalise(self, input: Tensor) -> Tensor:
         if not self.training:
-            return super().forward(input)
+            return super().normalise(input)
         self._check_input_dim(input)
         mean, variance, count = compute_moments(input.detach())
-        if self.track_running_stats:
-            self._track(mean, variance * count / (count - 1))
+        (running_mean, running_var), momentum = self._count_batch()
+        if running_mean is not None and running_var is not None:
+            unbiased = variance * count / (count - 1)
+            for running, value in ((running_mean, mean), (running_var, unbiased)):
+                running.lerp_(value.to(running.dtype), momentum)
         wide = self.weight.dtype
         output: Tensor = _Normalise.apply(
             input, self.weight, self.bias, mean.to(wide), variance.to(wide), count, self.eps
         )
         return output
-
-    @torch.no_grad()
-    def _track(self, mean: Tensor, variance: Tensor) -> None:
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        self.num_batches_tracked.add_(1)
-        part: Any = self.momentum
-        if part is None:  # the plain mean over all batches
-            part = (1 / self.num_batches_tracked).to(self.running_mean.dtype)
-        for running, value in ((self.running_mean, mean), (self.running_var, variance)):
-            running.lerp_(value.to(running.dtype), part)
 
 
 def compute_moments(input: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,34 +6,13 @@ our reading, hence ``channels``.
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from ichfast.ops._autograd import is_transforming
+from ichfast.models.norm import BatchNorm
 
 DEFAULT_CHANNELS = (64, 128, 256, 512)
-
-
-class MaxPool(nn.Module):
-    """2×2 max-pooling, of even sides."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.is_cuda and torch.are_deterministic_algorithms_enabled():
-            return max_pool_deterministic(x)  # torch's has no deterministic backward there
-        return F.max_pool2d(x, 2)
-
-
-def max_pool_deterministic(x: Tensor) -> Tensor:
-    """``F.max_pool2d(x, 2)`` to the bit, with its gradient: the first of equal values
-    gets it, and the last of several NaN."""
-    best = x[..., ::2, ::2]
-    for row, column in ((0, 1), (1, 0), (1, 1)):
-        other = x[..., row::2, column::2]
-        best = torch.where((other > best) | other.isnan(), other, best)
-    return best
 
 
 class Encoder(nn.Module):
@@ -48,18 +27,25 @@ class Encoder(nn.Module):
             for i in range(convolutions):
                 # No bias where batch normalisation follows: it would subtract it again.
                 layers.append(nn.Conv2d(after if i else before, after, 3, padding=1, bias=False))
-                layers += [nn.BatchNorm2d(after), nn.ReLU()]
+                layers += [BatchNorm(after), nn.ReLU()]
             return nn.Sequential(*layers)
 
         self.levels = nn.ModuleList(level(*pair) for pair in pairwise((1, *channels)))
-        self.pool = MaxPool()
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """The features of every level, finest first."""
         features: list[Tensor] = []
-        x = image
+        pooled = image
         for level in self.levels:
-            x = level(self.pool(x) if features else x)
+            x, layers = pooled, list(level.children())
+            *firsts, (last, norm) = zip(layers[::3], layers[1::3], strict=True)
+            for convolution, its_norm in firsts:
+                x = its_norm(convolution(x), relu=True)
+            x = last(x)
+            if len(features) + 1 < len(self.levels):
+                x, pooled = norm(x, relu=True, pool=True)
+            else:
+                x = norm(x, relu=True)
             features.append(x)
         return features
 
@@ -77,7 +63,7 @@ class Decoder(nn.Module):
         upward = list(pairwise(reversed(channels)))
         self.up = nn.ModuleList(
             nn.Sequential(
-                nn.ConvTranspose2d(below, level, 2, stride=2, bias=False), nn.BatchNorm2d(level)
+                nn.ConvTranspose2d(below, level, 2, stride=2, bias=False), BatchNorm(level)
             )
             for below, level in upward
         )
@@ -86,7 +72,7 @@ class Decoder(nn.Module):
             layers: list[nn.Module] = []
             for i in range(convolutions):
                 before = level if i else (1 + skip) * level
-                layers += [nn.Conv2d(before, level, 3, padding=1), nn.ReLU()]
+                layers += [nn.Conv2d(before, level, 3, padding=1), nn.ReLU(inplace=True)]
             return nn.Sequential(*layers)
 
         self.mix = nn.ModuleList(mix(level) for _, level in upward)
@@ -95,40 +81,11 @@ class Decoder(nn.Module):
     def forward(self, features: list[Tensor]) -> Tensor:
         """Maps at the finest level's size, before any sigmoid."""
         x = features[-1]
-        for up, mix, beside in zip(self.up, self.mix, reversed(features[:-1]), strict=True):
-            x = up(x)
-            x = mix(concatenate(beside, x) if self.skip else x)
+        for level, mix, beside in zip(self.up, self.mix, features[-2::-1], strict=True):
+            up, norm = level.children()
+            x = mix(norm(up(x), beside=beside if self.skip else None))
         maps: Tensor = self.out(x)
         return maps
-
-
-def concatenate(a: Tensor, b: Tensor) -> Tensor:
-    """``torch.cat([a, b], 1)``, with gradients that have no gaps; torch's own inside transforms of
-    torch.func, under which tensors have no layout to ask for."""
-    if not torch.compiler.is_compiling() and is_transforming():
-        return torch.cat([a, b], 1)
-    joined: Tensor = _Concatenate.apply(a, b)
-    return joined
-
-
-class _Concatenate(torch.autograd.Function):
-    """``torch.cat([a, b], 1)``. The gradients of torch's are views into that of the whole; batch
-    normalisation and convolutions have their fast paths for tensors without gaps only."""
-
-    @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
-        ctx.channels = a.shape[1], b.shape[1]
-        return torch.cat([a, b], 1)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        layout = (
-            torch.channels_last
-            if grad.is_contiguous(memory_format=torch.channels_last)
-            else torch.contiguous_format
-        )
-        to_a, to_b = grad.split(ctx.channels, 1)
-        return to_a.contiguous(memory_format=layout), to_b.contiguous(memory_format=layout)
 
 
 class ReducedUNet(nn.Module):

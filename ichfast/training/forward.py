@@ -1,6 +1,7 @@
 """How the steps run a network: precision, memory layout, compiled or not. Nothing else asks."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from ichfast.errors import RecipeError
 from ichfast.models.compute import has_bfloat16, to_channels_last
+from ichfast.models.norm import plain_modules
 from ichfast.training.recipe import Recipe
 
 Outputs = TypeVar("Outputs", Tensor, tuple[Tensor, Tensor])
@@ -35,8 +37,12 @@ class Forward:
     def __call__(self, function: Callable[..., Outputs], image: Tensor, *others: Tensor) -> Outputs:
         if self.settings.memory_format == "channels_last":
             image = to_channels_last(image)
-        with torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16
+        plain = self.settings.normalisation == "plain"
+        with (
+            plain_modules() if plain else nullcontext(),
+            torch.autocast(
+                self.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16
+            ),
         ):
             outputs = self._compile(function)(image, *others)
         if isinstance(outputs, Tensor):

@@ -306,6 +306,11 @@ class ComputeSettings(Settings):
     memory_format: Literal["channels_last", "contiguous"] = key(
         "channels_last", "layout of the feature maps"
     )
+    normalisation: Literal["fused", "plain"] = key(
+        "fused",
+        "batch normalisation with the ReLU, pooling or concatenation behind it: fused, in one pass "
+        "where features are channels-last; plain, by torch's modules",
+    )
     compile: Literal["off", "on", "cuda_graphs"] = key(
         "off", "torch.compile the networks; cuda_graphs also replays them as CUDA graphs, on a GPU"
     )

@@ -1,5 +1,6 @@
 """The networks: shapes, shared paths, seeds, and what they refuse."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from ichfast import models
 from ichfast.errors import CheckpointError
 from ichfast.losses import DiceLoss
 from ichfast.models import MultiTaskUNet, ReducedUNet
-from ichfast.models.unet import _Concatenate, max_pool_deterministic
+from ichfast.models import norm as norm_module
+from ichfast.models.compute import to_channels_last
+from ichfast.models.norm import BatchNorm, _Concatenate, max_pool_deterministic, plain_modules
 
 CHANNELS = (2, 3, 4)
 
@@ -148,7 +151,7 @@ def test_the_deterministic_pool_is_torch_s_to_the_bit(seed: int, kind: str, last
 
 
 def test_a_cpu_pools_by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr("ichfast.models.unet.max_pool_deterministic")
+    monkeypatch.delattr("ichfast.models.norm.max_pool_deterministic")
     torch.use_deterministic_algorithms(True)
     try:
         ReducedUNet(CHANNELS)(torch.rand(2, 1, 8, 8))
@@ -204,3 +207,61 @@ def test_gradients_by_torch_func(name: str) -> None:
     for i in range(3):
         torch.testing.assert_close([g[i] for g in each.values()], list(expected(i)))
     torch.testing.assert_close(list(one.values()), list(expected(0)))
+
+
+def step(model: MultiTaskUNet, image: torch.Tensor, *, plain: bool) -> list[torch.Tensor]:
+    """What a pass in training gives and moves."""
+    with plain_modules() if plain else nullcontext():
+        logits, reconstruction = model(image)
+    (logits.square().mean() + reconstruction.square().mean()).backward()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    return [logits.detach(), reconstruction.detach(), *gradients, *model.buffers()]
+
+
+@pytest.mark.parametrize("convolutions", [1, 2])
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_channels_last_is_the_same_network_in_fewer_passes(
+    convolutions: int, momentum: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = to_channels_last(torch.rand(3, 1, 16, 24, dtype=torch.float64))
+    found = []
+    for plain in (False, True):
+        model = models.build("multitask", (4, 6, 8), 0, convolutions).double()
+        for norm in model.modules():
+            if isinstance(norm, BatchNorm):
+                norm.momentum = momentum
+        found.append([*step(model, image, plain=plain), *step(model, image, plain=plain)])
+        found[-1].append(model.eval().segment(image))
+    torch.testing.assert_close(*found, rtol=1e-10, atol=1e-12)
+
+    called = []
+    for name in ("norm_relu", "norm_relu_pool"):
+        real = getattr(norm_module, name)
+        monkeypatch.setattr(
+            norm_module, name, lambda *a, f=real, **o: (called.append(f), f(*a, **o))[1]
+        )
+    model = models.build("unet", (4, 6, 8), 0).double()
+    model.segment(image)
+    assert len(called) == 5  # three levels down, two up
+    model.segment(torch.rand(3, 1, 16, 24, dtype=torch.float64))
+    with plain_modules():
+        model.segment(image)
+    assert len(called) == 5
+
+
+def test_frozen_statistics_stay() -> None:
+    """Batch normalisation by the batch's statistics, which leave the running ones alone."""
+    norm = BatchNorm(3)
+    norm.track_running_stats = False
+    x = torch.randn(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
+    expected = torch.nn.functional.batch_norm(x, None, None, training=True)
+    torch.testing.assert_close(norm(x), expected)
+    assert norm.running_mean is not None
+    assert norm.running_mean.equal(torch.zeros(3))
+    assert norm.num_batches_tracked == 0
+
+
+def test_the_state_dict_is_that_of_torch_s_modules() -> None:
+    assert BatchNorm(3).state_dict().keys() == torch.nn.BatchNorm2d(3).state_dict().keys()
+    one = BatchNorm(3)
+    one.load_state_dict(torch.nn.BatchNorm2d(3).state_dict())

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,10 @@ def numbers(folder: Path, team: Team) -> None:
             pairs[f"{about} gradient"] = (part.grad, whole.grad[own])
 
         images, cotangent = 2 * draw(7, 3, 4, 5, dtype=dtype) + 5, draw(7, 3, 4, 5, dtype=dtype)
-        for mode in ("tracked", "averaged", "untracked"):
+        for mode, layout in product(
+            ("tracked", "averaged", "untracked"), (torch.contiguous_format, torch.channels_last)
+        ):
+            images = images.contiguous(memory_format=layout)
             norm = nn.BatchNorm2d(3, momentum=None if mode == "averaged" else 0.1).to(dtype)
             with torch.no_grad():
                 norm.weight.copy_(draw(3))
@@ -141,7 +145,7 @@ def numbers(folder: Path, team: Team) -> None:
                 got, expected = synced(part), norm(whole)
                 (got * cotangent[own]).sum().backward()
                 (expected * cotangent).sum().backward()
-            about = f"norm {mode} {name}"
+            about = f"norm {mode} {layout} {name}"
             pairs[about] = (got, expected[own])
             pairs[f"{about} gradient"] = (part.grad, whole.grad[own])
             for key in ("weight", "bias"):

@@ -23,6 +23,7 @@ from ichfast.training.strategy import make_strategy
 CPU = torch.device("cpu")
 OPTIONS = {
     "contiguous": ("compute.memory_format=contiguous",),
+    "plain": ("compute.normalisation=plain",),
     "bfloat16": ("compute.precision=bfloat16",),
     "both": ("compute.memory_format=contiguous", "compute.precision=bfloat16"),
 }
@@ -141,12 +142,16 @@ def test_losses_read_what_the_network_computed(name) -> None:
 
 def test_every_layer_is_channels_last() -> None:
     model = models.build("multitask", (4, 8, 16), 0)
-    seen = []
+    seen: list[Tensor] = []
+
+    def see(module: torch.nn.Module, given: Any, result: Any) -> None:
+        seen.extend(result if isinstance(result, tuple) else (result,))
+
     for module in model.modules():
         if isinstance(module, torch.nn.Conv2d | torch.nn.BatchNorm2d):
-            module.register_forward_hook(lambda module, given, result: seen.append(result))
+            module.register_forward_hook(see)
     Forward(tiny(), CPU)(model, torch.rand(2, 1, 16, 16))
-    assert len(seen) == 16
+    assert len(seen) == 18  # two levels are pooled
     assert all(x.is_contiguous(memory_format=torch.channels_last) for x in seen)
 
 

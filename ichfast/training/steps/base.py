@@ -2,9 +2,11 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
+from torch import nn
 
 from ichfast.data import SliceSet
 from ichfast.models import ReducedUNet
@@ -103,6 +105,11 @@ class Step(ABC):
     def estimate_cost(cls, recipe: Recipe) -> float:
         """Of an epoch, as ``cost``."""
         return cls.count_passes(recipe) * cls.cost
+
+
+def make_adam(parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Adam:
+    """Adam whose update is one pass over each parameter."""
+    return torch.optim.Adam(parameters, lr=rate, fused=True)
 
 
 class OptimizingStep(Step):

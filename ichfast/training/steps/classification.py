@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from ichfast.data import SUBTYPES, SliceSet
 from ichfast.errors import DataError
 from ichfast.training.seeding import make_generator
-from ichfast.training.steps.base import EpochResult, OptimizingStep
+from ichfast.training.steps.base import EpochResult, OptimizingStep, make_adam
 from ichfast.training.steps.batches import (
     Batch,
     average_losses,
@@ -39,7 +39,7 @@ class ClassificationStep(OptimizingStep):
             torch.manual_seed(int(make_generator(recipe.training.seed, "head").integers(2**62)))
             self.head = nn.Linear(model.channels[-1], self.labels.shape[1]).to(device)
         self.parameters = [*model.groups()["encoder"], *self.head.parameters()]
-        self.optimizer = torch.optim.Adam(self.parameters, lr=self.choose_rate(0))
+        self.optimizer = make_adam(self.parameters, self.choose_rate(0))
 
     def run(self, epoch: int, *, moved: bool) -> EpochResult:
         self.model.train()

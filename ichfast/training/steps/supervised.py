@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ichfast.models import ReducedUNet
 from ichfast.training.forward import Forward
 from ichfast.training.recipe import Recipe, merge
-from ichfast.training.steps.base import FORWARD, EpochResult, OptimizingStep
+from ichfast.training.steps.base import FORWARD, EpochResult, OptimizingStep, make_adam
 from ichfast.training.steps.batches import (
     Batch,
     average_losses,
@@ -130,7 +130,7 @@ class SupervisedAdam(SupervisedStep):
     """The supervised loss by Adam over shuffled batches of the epoch's labelled slices."""
 
     def make_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.Adam(parameters, lr=self.choose_rate(0))
+        return make_adam(parameters, self.choose_rate(0))
 
     def run(self, epoch: int, *, moved: bool) -> EpochResult:
         self.model.train()

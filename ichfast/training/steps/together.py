@@ -9,11 +9,10 @@ import math
 from abc import abstractmethod
 from typing import ClassVar, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from ichfast.training.recipe import Recipe
-from ichfast.training.steps.base import EpochResult, UnlabelledStep, weigh_cost
+from ichfast.training.steps.base import EpochResult, UnlabelledStep, make_adam, weigh_cost
 from ichfast.training.steps.batches import (
     Batch,
     average_losses,
@@ -50,7 +49,7 @@ class TogetherStep(UnlabelledStep):
         super().prepare()
         self.loss = make_supervised_loss(self.recipe, self.team)
         self.trained = self.make_networks()
-        self.optimizer = torch.optim.Adam(self.trained.parameters(), lr=self.choose_rate(0))
+        self.optimizer = make_adam(self.trained.parameters(), self.choose_rate(0))
 
     def make_networks(self) -> nn.Module:
         """What Adam trains."""

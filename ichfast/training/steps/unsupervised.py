@@ -6,7 +6,7 @@ from torch import Tensor
 from ichfast.losses import AttentionWMSELoss
 from ichfast.models import ReducedUNet
 from ichfast.training.recipe import Recipe
-from ichfast.training.steps.base import EpochResult, UnlabelledStep, decay_rate
+from ichfast.training.steps.base import EpochResult, UnlabelledStep, decay_rate, make_adam
 from ichfast.training.steps.batches import (
     Batch,
     average_losses,
@@ -32,7 +32,7 @@ class UnsupervisedStep(UnlabelledStep):
         super().prepare()
         self.loss = make_attention_loss(self.recipe)
         self.parameters = list_attention_parameters(self.model, self.recipe)
-        self.optimizer = torch.optim.Adam(self.parameters, lr=self.choose_rate(0))
+        self.optimizer = make_adam(self.parameters, self.choose_rate(0))
 
     def choose_rate(self, epoch: int) -> float:
         own = self.recipe.unsupervised.learning_rate
