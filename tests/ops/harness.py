@@ -10,7 +10,6 @@ import functools
 import itertools
 import math
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -209,7 +208,7 @@ TRANSFORMS: dict[str, Transform] = {
 
 
 def check_transform(call: Call, transform: str) -> None:
-    """A transform of the op equals that of its plain form, and takes no loop over the samples."""
+    """A transform of the op equals that of its plain form."""
     samples = {n: torch.stack([t, t.flip(0), 0.5 * t.roll(1, -1)]) for n, t in call.tensors.items()}
     leaves = {name: samples.pop(name) for name in call.wrt}
     results = []
@@ -219,9 +218,7 @@ def check_transform(call: Call, transform: str) -> None:
             result: Tensor = function(**x, **y, **call.options)
             return result
 
-        with warnings.catch_warnings():
-            warnings.filterwarnings("error", message=".*batching rule")
-            results.append(TRANSFORMS[transform](f, leaves, samples))
+        results.append(TRANSFORMS[transform](f, leaves, samples))
     torch.testing.assert_close(*results, rtol=1e-9, atol=1e-12)
 
 
@@ -359,6 +356,8 @@ class GradientTester(OpTester):
     """The further debts of an op with a gradient; ``saturating`` names the arguments that it takes
     the sigmoid of."""
 
+    native_under_transforms = True
+
     saturating: tuple[str, ...] = ()
 
     @pytest.mark.parametrize("spatial", SPATIAL, ids=str)
@@ -434,6 +433,13 @@ class GradientTester(OpTester):
             expected = torch.autograd.grad(value, wrt, given.contiguous(), retain_graph=True)
             actual = torch.autograd.grad(value, wrt, given, retain_graph=True)
             assert_same_bits(list(actual), list(expected))
+
+    def test_vmap_has_rules(self, device: torch.device) -> None:
+        """Without one, torch loops over the samples."""
+        if not self.native_under_transforms:
+            pytest.skip("transforms take the plain form")
+        for op, _ in self.raw(self.make(device)):
+            assert torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "FuncTorchBatched")
 
     @pytest.mark.parametrize("transform", TRANSFORMS)
     def test_transform(self, device: torch.device, transform: str) -> None:

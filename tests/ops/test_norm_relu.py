@@ -47,6 +47,8 @@ def inherit(call: Call) -> dict[str, Tensor]:
 
 
 class TestNormReLU(GradientTester):
+    native_under_transforms = False
+
     def make(
         self,
         device: torch.device,
