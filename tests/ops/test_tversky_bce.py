@@ -163,9 +163,9 @@ class TestTverskyBCE(GradientTester):
     def test_all_ones_is_no_mask(self, device: torch.device, dtype: torch.dtype) -> None:
         call = self.make(device, dtype=dtype, weigh=True, mask=0)
         ones = torch.ones_like(call.tensors["logits"][:, :1])
-        expected = call.run()
-        for mask in (ones, ones.bool()):
-            assert_same_bits(call.replace(mask=mask).run(), expected)
+        assert_same_bits(call.replace(mask=ones.bool()).run(), call.run())
+        # A mask of a half type goes, on a GPU, through a kernel whose exponential is finer.
+        call.replace(mask=ones).check()
 
     @pytest.mark.parametrize("dtype", FLOATING, ids=str)
     @pytest.mark.parametrize("mask", [1, 2])
