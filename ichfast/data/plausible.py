@@ -4,6 +4,7 @@ say something else; nothing in their headers shows it.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -75,18 +76,24 @@ def is_plain(stored: np.ndarray, slope: float, intercept: float) -> bool:
     """
     if min(stored.shape) < SIDE or slope <= 0:
         return False
-    marks = [(mark - intercept) / slope for mark in _MARKS]
-    edge = stored[:: len(stored) - 1, ::16]
-    if 2 * np.count_nonzero(edge < marks[2]) <= edge.size:
+    marks = _find_marks(slope, intercept)
+
+    # A comparison and a count of what is true take twice as long as this, on so few pixels.
+    def count(values: np.ndarray) -> list[int]:
+        bins: list[int] = np.bincount(marks.searchsorted(values, "right").ravel(), None, 6).tolist()
+        return bins
+
+    edge = count(stored[:: len(stored) - 1, ::16])
+    if sum(edge[:3]) <= sum(edge[3:]):
         return False
-    sample = np.sort(stored[12::24, 12::24], axis=None)
-    below: list[int] = np.searchsorted(sample, marks).tolist()
-    open_air, not_air = below[1] - below[0], len(sample) - below[2]
-    soft, bone = below[4] - below[3], len(sample) - below[4]
-    return 100 * open_air > len(sample) and bone > 0 and 10 * soft > not_air
+    _, open_air, _, low, soft, bone = sample = count(stored[12::24, 12::24])
+    return 100 * open_air > sum(sample) and bone > 0 and 10 * soft > low + soft + bone
 
 
-_MARKS = (*OPEN_AIR, AIR[1], *SOFT)  # ascending; soft tissue ends where bone begins
+@lru_cache
+def _find_marks(slope: float, intercept: float) -> np.ndarray:
+    """In stored values, where open air begins and ends, air ends, soft tissue begins and ends."""
+    return (np.array([*OPEN_AIR, AIR[1], *SOFT]) - intercept) / slope
 
 
 def judge(census: Census) -> tuple[str, ...]:

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from ichfast.data.problems import Refused
 from ichfast.errors import DataError
-from ichfast.ops._arrays import to_tensor
-from ichfast.ops.ct_window import ct_window
+from ichfast.ops._checks import require_size
 
 
 def read_window(path: Path, size: int, window: tuple[float, float]) -> Tensor:
@@ -24,6 +23,7 @@ def read_window(path: Path, size: int, window: tuple[float, float]) -> Tensor:
     from ichfast.data.quirks import correct
     from ichfast.data.stacks import make_frame
 
+    require_size("read_window", (size, size))
     try:
         image = read_image(path)
         own = make_frame(image.header.orientation)
@@ -37,13 +37,17 @@ def read_window(path: Path, size: int, window: tuple[float, float]) -> Tensor:
         raise DataError(f"{path}: {refused}") from None
     stored = np.ascontiguousarray(own.turn_upright(image.stored))[None]
     slope, intercept, windows = _make_numbers(image.slope, image.intercept, *window)
-    images: Tensor = ct_window(
-        to_tensor("read_window", "stored", stored),
+    # The op itself: what `ct_window` checks of its arguments is so by construction.
+    images: Tensor = torch.ops.ichfast.ct_window(
+        torch.from_numpy(stored),
         slope,
         intercept,
         windows,
         (size, size),
-        padding=image.padding,
+        "linear",
+        image.padding,
+        False,
+        torch.float32,
     )
     return images.view(size, size)
 
