@@ -6,10 +6,13 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from preparing import make
 from published import save_nifti, scan
 
 from ichfast.data import Problems, read_series, read_window
+from ichfast.data.plausible import is_plain, judge, take_census
 from ichfast.data.quirks import correct
 from ichfast.errors import DataError
 
@@ -56,6 +59,38 @@ def test_not_in_hu(tmp_path: Path, write_dicom: Any, change: Any, tags: Any) -> 
     if tags.get("RescaleIntercept") not in (-1024, -2048) or change is grey:
         with pytest.raises(DataError, match=r"0\.dcm: not in HU"):
             read_window(root / "0.dcm", 16, (40, 80))
+
+
+PATCH = st.tuples(
+    st.sampled_from([-3000, -1000, -700, -60, 30, 250, 900, 4000]), *[st.floats(0, 1)] * 4
+)
+
+
+@given(
+    background=st.sampled_from([-3000, -1024, -1000, 0, 40, 900]),
+    patches=st.lists(PATCH, max_size=6),
+    slope=st.sampled_from([0.5, 1.0, 2.0]),
+    intercept=st.sampled_from([-1024.0, 0.0, -8192.0]),
+)
+def test_what_is_plain_is_not_refused(
+    background: int, patches: list[Any], slope: float, intercept: float
+) -> None:
+    hu = np.full((192, 192), background)
+    for value, top, left, height, width in patches:
+        y, x = int(192 * top), int(192 * left)
+        hu[y : y + int(192 * height) + 1, x : x + int(192 * width) + 1] = value
+    stored = ((hu - intercept) / slope).astype(np.int32)
+    if is_plain(stored, slope, intercept):
+        judge(take_census(stored[None], np.array([slope]), np.array([intercept]), None))
+
+
+def test_a_head_is_plain() -> None:
+    head = np.full((256, 256), -1000, np.int16)
+    head[32:224, 32:224] = 900
+    head[56:200, 56:200] = 35
+    assert is_plain(head + 1024, 1.0, -1024.0)
+    assert not is_plain(head + 1024, 1.0, 0.0)  # a lost intercept: the border is no air
+    assert not is_plain(np.where(head == 35, 900, head), 1.0, 0.0)  # no soft tissue
 
 
 @pytest.mark.parametrize("bits", [12, 16])
