@@ -106,4 +106,4 @@ def test_two_files_of_one_name(tmp_path: Path) -> None:
     found, problems = read(tmp_path)
     np.testing.assert_array_equal(found["a"].hu(), scan())
     assert [(item.source, item.skip) for item in problems.items] == [("a.nii", True)]
-    assert "a.nii.gz" in problems.items[0].reason
+    assert ".nii.gz of the same name" in problems.items[0].reason
