@@ -52,9 +52,20 @@ def test_reads_what_the_assembler_says() -> None:
     log = LOG.format(name=SUMS, stack=0, spilled=0) + LOG.format(name=MASK, stack=8, spilled=4)
     clean, spilling = TOOL["read_log"](log)
     assert (clean.architecture, clean.registers, clean.shared) == ("sm_90", 64, 216)
-    (fault,) = TOOL["find_spills"]([clean, spilling])
+    ((fault,), others) = TOOL["find_spills"]([clean, spilling])  # of a kernel that is known for it
+    assert not others
     assert "attention_mask::mask<float, float, float, 256>" in fault
     assert "8 bytes of stack, 4 spilled" in fault
+
+
+def test_few_known_bytes_are_no_fault() -> None:
+    usages = [
+        *TOOL["read_log"](LOG.format(name=MASK, stack=8, spilled=4)),
+        *TOOL["read_log"](LOG.format(name=MASK, stack=80, spilled=80)),
+    ]
+    ((known,), (fault,)) = TOOL["find_spills"](usages)
+    assert "4 spilled" in known
+    assert "80 spilled" in fault
 
 
 def test_names_ops_and_kernels() -> None:

@@ -70,6 +70,8 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
 }
 
 // Either gradient may be left out. G is X, or Repeated<X>.
+// 16-byte accesses: stores where kLogits is false, since then, of a repeated gradient, only the
+// logits are read, and they may be half as wide as the image.
 template <class A, class G, class X, class Z, bool kImage, bool kLogits, int kThreads>
 __global__ void __launch_bounds__(kThreads, kResidentBlocks<A, kThreads>)
     differentiate(Input<G> grad, Input<X> image, Input<Z> logits, Cut cut, Output<X> grad_image_out,
