@@ -214,7 +214,8 @@ def find_narrow(variant: Variant, wide: set[str], ptx: str) -> list[str]:
 
 def find_spills(usages: Sequence[Usage]) -> tuple[list[str], list[str]]:
     """Those that are known and small, and the others."""
-    known, others = [], []
+    known: list[str] = []
+    others: list[str] = []
     for u in usages:
         if u.stack or u.spilled:
             is_known = (u.variant.op, u.variant.kernel) in KNOWN_SPILLS and u.spilled <= FEW_BYTES
