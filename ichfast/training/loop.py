@@ -89,9 +89,8 @@ def _train(
     chosen = model if average is None else average.average
     folder.cut_log(progress.epochs)
 
-    unsaved: dict[str, Any] | None = (
-        None  # the last epoch's checkpoint, where it is not on the disk
-    )
+    # The last epoch's checkpoint, where it is not on the disk.
+    unsaved: dict[str, Any] | None = None
 
     def save(content: dict[str, Any]) -> None:
         checkpoint.save(folder, content)
