@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cohorts import RESULTS, report
 from benchmarks.machine import describe_commit, describe_machine, describe_versions
 from ichfast.data import find_layout
 from ichfast.errors import IchfastError
@@ -29,7 +30,6 @@ from ichfast.training import recipe
 from ichfast.training.folder import METRICS, SLICES
 from ichfast.training.parts import load_parts
 
-RESULTS = Path(__file__).parent / "results"
 BASE = "baseline"
 VARIANTS: dict[str, dict[str, Any]] = {
     BASE: {},
@@ -127,10 +127,6 @@ def make_cell(name: str, half: int, inner: Path) -> Cell:
     own = {"data.scheme": 50, "data.fold": half, "data.test_slices": "all"}
     slug = name.replace("×", "x").replace(",", "").replace(" ", "_")
     return Cell(50, half, slug, 0, recipe.merge(base, own | VARIANTS[name]))
-
-
-def report(cell: Cell, outcome: str, text: str, seconds: float) -> None:
-    print(f"{cell.path}: {outcome} {text}, {seconds:.0f} s", file=sys.stderr, flush=True)
 
 
 def summarise(out: Path, inner: Path) -> list[dict[str, Any]]:
