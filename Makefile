@@ -115,7 +115,7 @@ $(VENV)/torch: FORCE
 $(VENV)/installed: $(VENV)/torch
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "ichfast needs Python >= 3.11: PYTHON=python3.11 make $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
-	@tools/stage torch '$(TORCH), into $(VENV); usually 30 s where pip has it, minutes where it is fetched' $(RUN) tools/install_torch.py '$(TORCH)' 'setuptools>=78.1.1,<82' pybind11 ninja
+	@tools/stage torch '$(TORCH), into $(VENV); usually 30 s where pip has it, minutes where it is fetched' $(RUN) tools/install_torch.py '$(TORCH)' 'setuptools>=78.1.1,<82' ninja
 	@touch $@
 
 $(VENV)/built: $(VENV)/installed $(SOURCES)
@@ -128,5 +128,5 @@ $(VENV)/tested: $(VENV)/built pyproject.toml
 
 $(CUDA_VENV)/installed: Makefile
 	@$(PYTHON) -m venv $(CUDA_VENV)
-	@tools/stage cuda-torch '$(CUDA_TORCH), several gigabytes, into $(CUDA_VENV)' $(CUDA_VENV)/bin/python -m pip --disable-pip-version-check --quiet install '$(CUDA_TORCH)' 'setuptools>=78.1.1,<82' pybind11 ninja numpy pytest pytest-xdist hypothesis
+	@tools/stage cuda-torch '$(CUDA_TORCH), several gigabytes, into $(CUDA_VENV)' $(CUDA_VENV)/bin/python -m pip --disable-pip-version-check --quiet install '$(CUDA_TORCH)' 'setuptools>=78.1.1,<82' ninja numpy pytest pytest-xdist hypothesis
 	@touch $@

@@ -1,8 +1,11 @@
 """Builds the native libraries and lists the ops for type checkers; the rest is in pyproject.toml.
 
-``ichfast._C``: schemas, CPU kernels and the Python module. ``ichfast._C_cuda``: the CUDA kernels.
-ICHFAST_CUDA=0 builds the first; 1 both, for every architecture; auto (the default) what this
-machine can use: both for its own GPUs, or the first alone.
+``ichfast._C_cpu``: schemas and CPU kernels. ``ichfast._C_cuda``: the CUDA kernels. Neither knows
+Python; ``ichfast._C_python`` is the module that does. One wheel serves every CPython and torch that
+pyproject.toml names.
+
+ICHFAST_CUDA=0 builds without CUDA kernels; 1 with them, for every architecture; auto (the default)
+what this machine can use: with them for its own GPUs, or without.
 """
 
 import os
@@ -26,6 +29,9 @@ ARCHITECTURES = (("75",), ("80", "86", "90"), ("100", "120"))
 CXX_FLAGS = ["-std=c++20", "-O3", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math"]
 NVCC_FLAGS = ["-std=c++20", "-O3", "-lineinfo", "-DUSE_CUDA"]
 HIDDEN = "-fvisibility=hidden"  # as torch's stable classes are, of which ours are made
+
+# CPython without its lock has no limited API: for it, the module is built for the one at hand.
+LIMITED_API = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 
 def output(*command: object) -> str:
@@ -151,7 +157,6 @@ def write_stubs() -> None:
 def main() -> None:
     check_compiler()
     try:
-        import pybind11
         import torch
 
         gpus = find_gpus()
@@ -163,7 +168,7 @@ def main() -> None:
         from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
     except ImportError as error:
         sys.exit(
-            f"ichfast: building needs {error.name}: run `pip install 'torch>=2.11' pybind11 ninja` "
+            f"ichfast: building needs {error.name}: run `pip install 'torch>=2.11' ninja` "
             "first, or leave out --no-build-isolation."
         )
 
@@ -176,27 +181,35 @@ def main() -> None:
             ("ICHFAST_CUDA_TOOLKIT", f'"{toolkit[1]}"'),
             ("ICHFAST_CUDA_ARCHITECTURES", f'"{architectures}"'),
         ]
+    glibc = Path("csrc/common/glibc.cpp")
     libraries = [
         CppExtension(
-            "ichfast._C",
-            ["csrc/module.cpp", "csrc/ops.cpp", *map(str, sorted(Path("csrc/cpu").rglob("*.cpp")))],
-            include_dirs=[pybind11.get_include(), include],
+            f"ichfast.{name}",
+            [*map(str, sorted(sources))],
+            include_dirs=[include],
             define_macros=built_for,
             extra_compile_args=[*CXX_FLAGS, HIDDEN, "-Wall", "-g0", relative],
+            py_limited_api=LIMITED_API,
+        )
+        for name, sources in (
+            ("_C_python", Path("csrc/python").glob("*.cpp")),
+            ("_C_cpu", [Path("csrc/ops.cpp"), *Path("csrc/cpu").rglob("*.cpp"), glibc]),
         )
     ]
     if toolkit:
         libraries.append(
             CUDAExtension(
                 "ichfast._C_cuda",
-                [*map(str, sorted(Path("csrc/cuda").glob("*.cu")))],
+                [*map(str, sorted(Path("csrc/cuda").glob("*.cu"))), str(glibc)],
                 include_dirs=[include],
                 define_macros=built_for,
-                extra_compile_args={"nvcc": [*NVCC_FLAGS, *pass_to_host(HIDDEN, relative)]},
-                py_limited_api=True,  # no Python in it
+                extra_compile_args={
+                    "cxx": [*CXX_FLAGS, HIDDEN, "-g0", relative],
+                    "nvcc": [*NVCC_FLAGS, *pass_to_host(HIDDEN, relative), *flags],
+                },
+                py_limited_api=LIMITED_API,
             )
         )
-        libraries[-1].extra_compile_args["nvcc"] += flags
 
     class KeepObjects(BuildExtension):
         """Compiles only what has changed; setuptools would forget an editable build's objects."""
@@ -207,7 +220,8 @@ def main() -> None:
                 self.build_temp = "build/objects"
 
     write_stubs()
-    setup(ext_modules=libraries, cmdclass={"build_ext": KeepObjects})
+    tag = {"bdist_wheel": {"py_limited_api": "cp311"}} if LIMITED_API else {}
+    setup(ext_modules=libraries, cmdclass={"build_ext": KeepObjects}, options=tag)
 
 
 if __name__ == "__main__":

@@ -98,26 +98,31 @@ def test_type_checkers_see_what_the_ops_export(
         assert sorted(names) == package.__all__
 
 
-@pytest.mark.skipif(shutil.which("ldd") is None, reason="needs ldd")
-@pytest.mark.parametrize("library", ["_C", "_C_cuda"])
-def test_nothing_is_missing_beside_torch(library: str) -> None:
-    """What a library needs is what torch has loaded, and the symbols are there."""
-    spec = importlib.util.find_spec(f"ichfast.{library}")
-    if library == "_C_cuda" and not ichfast.build_info()["cuda"]:
-        pytest.skip("no CUDA kernels are loaded")
+def find_library(name: str) -> str:
+    spec = importlib.util.find_spec(f"ichfast.{name}")
     assert spec is not None
     assert spec.origin is not None
+    return spec.origin
+
+
+@pytest.mark.skipif(shutil.which("ldd") is None, reason="needs ldd")
+@pytest.mark.parametrize("library", ["_C_python", "_C_cpu", "_C_cuda"])
+def test_nothing_is_missing_beside_torch(library: str) -> None:
+    """What a library needs is what torch has loaded, and the symbols are there."""
+    if library == "_C_cuda" and not ichfast.build_info()["cuda"]:
+        pytest.skip("no CUDA kernels are loaded")
     loaded = re.findall(r"\s(/\S+)/[^/\s]+\.so", Path("/proc/self/maps").read_text())
     result = subprocess.run(
-        ["ldd", "-r", spec.origin],
+        ["ldd", "-r", find_library(library)],
         env={**os.environ, "LD_LIBRARY_PATH": ":".join(sorted(set(loaded)))},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     lines = (result.stdout + result.stderr).splitlines()
     assert any("libtorch_cpu.so => /" in line for line in lines)
     assert not [line for line in lines if "not found" in line]
-    # Python's own symbols are in the interpreter.
-    assert not [line for line in lines if re.search(r"undefined symbol: (?!_?Py)", line)]
+    # Python's own symbols are in the interpreter, and the ops ask for none.
+    expected = "(?!_?Py)" if library == "_C_python" else ""
+    assert not [line for line in lines if re.search(f"undefined symbol: {expected}", line)]
 
 
 def copy_package(folder: Path) -> Path:
@@ -129,15 +134,21 @@ def copy_package(folder: Path) -> Path:
 
 def test_missing_native_library(tmp_path: Path) -> None:
     """One sentence that says what to do."""
-    copy_package(tmp_path)
+    package = copy_package(tmp_path)
     result = python("import ichfast", path=tmp_path)
     assert result.returncode != 0
     message = result.stderr.strip().splitlines()[-1]
     assert message == (
-        "ImportError: ichfast's native library does not load (No module named 'ichfast._C'); "
-        "build it with `pip install --no-build-isolation .` in the torch environment you use, "
-        "torch>=2.11."
+        "ImportError: ichfast's native libraries do not load (No module named "
+        "'ichfast._C_python'); build them with `pip install --no-build-isolation .` in the torch "
+        "environment you use, torch>=2.11."
     )
+    shutil.copy(find_library("_C_python"), package)
+    result = python("import ichfast", path=tmp_path)
+    assert "do not load (the library _C_cpu is missing); build them" in result.stderr
+    (package / "_C_cpu.abi3.so").write_bytes(b"no library")
+    result = python("import ichfast", path=tmp_path)
+    assert re.search(r"do not load \(.*_C_cpu.*\); build them", result.stderr)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +165,7 @@ def test_missing_native_library(tmp_path: Path) -> None:
             "13.0",
             "13.0",
             None,
-            "library _C_cuda is missing; build with `ICHFAST_CUDA=1 pip install",
+            r"kernels do not load \(the library _C_cuda is missing\); build with `ICHFAST",
         ),
         (
             "13.0",
@@ -170,9 +181,9 @@ def test_without_cuda_kernels(
 ) -> None:
     """The CPU's work, and what a CUDA tensor meets says why there are no others."""
     package = copy_package(tmp_path)
-    # The real library, which tells another story of how it was built.
-    (package / "_C.py").write_text(
-        f"import torch\ntorch.ops.load_library({ichfast._native._C.__file__!r})\n"
+    # The real kernels, and another story of how they were built.
+    shutil.copy(find_library("_C_cpu"), package)
+    (package / "_C_python.py").write_text(
         f"def build_info(): return dict(cuda_toolkit={toolkit!r})\n"
     )
     if library is not None:

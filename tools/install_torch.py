@@ -1,6 +1,6 @@
 """Installs torch and what else is named, and says first where pip is about to fetch gigabytes.
 
-    python tools/install_torch.py 'torch>=2.11' pybind11 ninja
+    python tools/install_torch.py 'torch>=2.11' ninja
 
 On Linux, PyPI's torch comes with CUDA's libraries, of no use on a machine without a GPU.
 """

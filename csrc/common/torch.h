@@ -1,8 +1,7 @@
 // The stable part of libtorch: what is built on it runs on every torch from the target version on.
 #pragma once
 
-// 2.11.0. Defined here and not on the command line, since the pybind11 headers that some torch
-// versions bundle refuse to compile with it.
+// 2.11.0.
 #if defined(TORCH_FEATURE_VERSION)
 #error "Include common/torch.h before any header of torch"
 #endif

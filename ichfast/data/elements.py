@@ -5,7 +5,7 @@ What is plain, csrc/dicom/elements.h says.
 
 from pydicom.datadict import dictionary_VR
 
-from ichfast._C import dicom_elements
+from ichfast._C_python import dicom_elements
 
 
 class Elements(dict[int, bytes]):

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from ichfast._C import flush_denormals
+from ichfast._C_python import flush_denormals
 
 # mallopt's parameters and glibc's defaults (mallopt(3)).
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4

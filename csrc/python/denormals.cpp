@@ -1,4 +1,4 @@
-#include "cpu/common/denormals.h"
+#include "python/denormals.h"
 
 #include <cstdint>
 
