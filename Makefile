@@ -25,6 +25,8 @@ CHROMIUM := $(firstword $(foreach name,chromium chromium-browser google-chrome g
 NVCC := $(or $(shell command -v nvcc),$(wildcard $(or $(CUDA_HOME),/usr/local/cuda)/bin/nvcc))
 CUDA_VENV := .venv-cuda
 CUDA_TORCH ?= torch==2.11.0
+# The wheel is tested there too: on another Python than here, where there is one.
+CUDA_PYTHON ?= $(or $(shell tools/other_python $(PYTHON)),$(PYTHON))
 CUDA_BUILD := $(CURDIR)/build/cuda
 
 FUZZ_SECONDS ?= 120
@@ -37,7 +39,7 @@ SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 unexport LOG  # of tools/stage, whatever the shell has under that name
 
 .DELETE_ON_ERROR:
-.PHONY: train test test-asan fuzz check lint types cpp cuda-venv check-cuda check-ptx gpu-check bench clean FORCE
+.PHONY: train test test-asan fuzz check lint types cpp check-wheel cuda-venv check-cuda check-ptx gpu-check bench clean FORCE
 
 train: $(VENV)/built
 	@tools/stage train 'phantom, training, report; 1 to 4 minutes on two cores' $(RUN) -m ichfast.train $(ARGS)
@@ -46,14 +48,15 @@ test: $(VENV)/tested
 	@$(if $(CHROMIUM),,echo "test: without those of the viewer in a browser, since no Chromium was found (apt-get install chromium)")
 	@OMP_NUM_THREADS=1 tools/stage test '3 to 6 minutes on two cores' $(RUN) -m pytest -n 2 --dist worksteal $(ARGS)
 
-# The ops' tests with the CPU kernels under GCC's AddressSanitizer and UndefinedBehaviorSanitizer.
+# The tests of the ops and of the Python module, under GCC's AddressSanitizer and
+# UndefinedBehaviorSanitizer.
 # Leaks are not looked for: what Python and torch keep until the process ends would count as such.
 # libstdc++ is loaded early too, or the sanitizer does not find the function that throws; and what it
 # reports must not end in the files that pytest captures file descriptors with.
 test-asan: $(VENV)/tested
 	@rm -rf $(ASAN_BUILD)/lib && mkdir -p $(ASAN_BUILD)
 	@LOG=$(ASAN_BUILD)/log CFLAGS='$(SANITIZE)' LDFLAGS='$(SANITIZE)' ICHFAST_CUDA=0 tools/stage asan-build 'usually 2 minutes on one core' $(RUN) setup.py build --build-base $(ASAN_BUILD) --build-lib $(ASAN_BUILD)/lib
-	@find=$${CXX:-c++}' -print-file-name='; tools/stage asan-tests 'usually 1 minute' env LD_PRELOAD="$$($${find}libasan.so) $$($${find}libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=1 PYTHONPATH=$(ASAN_BUILD)/lib $(VENV)/bin/pytest -n 2 --capture=sys tests/ops $(ARGS)
+	@find=$${CXX:-c++}' -print-file-name='; tools/stage asan-tests 'usually 1 minute' env LD_PRELOAD="$$($${find}libasan.so) $$($${find}libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=1 PYTHONPATH=$(ASAN_BUILD)/lib $(VENV)/bin/pytest -n 2 --capture=sys tests/ops tests/test_python_module.py $(ARGS)
 
 # libFuzzer on the walk over DICOM headers, then every input of its corpus through pydicom; hours by
 # hand: make fuzz FUZZ_SECONDS=7200. clang alone lacks libFuzzer: its libclang-rt has it.
@@ -77,7 +80,12 @@ cpp: $(VENV)/tested
 	@tools/stage cpp-build 'C++ checks; usually 1 minute on two cores' $(VENV)/bin/cmake --build build/cpp --parallel
 	@tools/stage cpp-run 'C++ checks; usually 1 minute on two cores' $(VENV)/bin/ctest --test-dir build/cpp --parallel 2 --output-on-failure
 
-# Both libraries, built against a CUDA torch for every architecture, warnings as errors, and loaded
+# The wheel of an sdist: its libraries' symbols, its tag, and tests where it is installed, on this
+# Python and torch and, where there is nvcc, on those that check-cuda builds with.
+check-wheel: $(VENV)/tested $(if $(NVCC),$(CUDA_VENV)/installed)
+	@ICHFAST_CUDA=0 tools/stage wheel 'usually 2 minutes on two cores' $(RUN) tools/check_wheel.py $(if $(NVCC),$(CUDA_VENV)) $(ARGS)
+
+# All libraries, built against a CUDA torch for every architecture, warnings as errors, and loaded
 # there; what the compiler says of the kernels is read. Needs no GPU.
 ifeq ($(NVCC),)
 cuda-venv check-cuda check-ptx:
@@ -90,7 +98,7 @@ check-cuda: $(CUDA_VENV)/installed
 	@LOG=$(CUDA_BUILD)/log ICHFAST_CUDA=1 NVCC_APPEND_FLAGS='-Xptxas=-v -Werror=all-warnings --keep --keep-dir=$(CUDA_BUILD)/ptx' tools/stage cuda-build 'for every architecture; usually 2 minutes on two cores' $(CUDA_VENV)/bin/python setup.py build --build-base $(CUDA_BUILD) --build-lib $(CUDA_BUILD)/lib
 	@tools/stage cuda-kernels 'spills and wide accesses' $(CUDA_VENV)/bin/python tools/check_kernels.py $(CUDA_BUILD)/log $(CUDA_BUILD)/ptx
 	@tools/stage cuda-instructions 'per voxel, against an H200' $(CUDA_VENV)/bin/python tools/count_instructions.py $(CUDA_BUILD)/ptx
-	@PYTHONPATH=$(CUDA_BUILD)/lib tools/stage cuda-tests 'usually 20 s on two cores' $(CUDA_VENV)/bin/pytest -n 2 tests/test_build.py
+	@PYTHONPATH=$(CUDA_BUILD)/lib tools/stage cuda-tests 'usually 20 s on two cores' $(CUDA_VENV)/bin/pytest -n 2 tests/test_build.py tests/test_libraries.py
 
 # The ops' tests on what nvcc makes of their kernels, which the CPU runs (docs/kernels.md); needs
 # neither a GPU nor a CUDA torch. Some of them: make check-ptx ARGS=tests/ops/test_tversky.py
@@ -127,6 +135,6 @@ $(VENV)/tested: $(VENV)/built pyproject.toml
 	@touch $@
 
 $(CUDA_VENV)/installed: Makefile
-	@$(PYTHON) -m venv $(CUDA_VENV)
+	@$(CUDA_PYTHON) -m venv $(CUDA_VENV)
 	@tools/stage cuda-torch '$(CUDA_TORCH), several gigabytes, into $(CUDA_VENV)' $(CUDA_VENV)/bin/python -m pip --disable-pip-version-check --quiet install '$(CUDA_TORCH)' 'setuptools>=78.1.1,<82' ninja numpy pytest pytest-xdist hypothesis
 	@touch $@

@@ -98,38 +98,18 @@ def test_type_checkers_see_what_the_ops_export(
         assert sorted(names) == package.__all__
 
 
-def find_library(name: str) -> str:
-    spec = importlib.util.find_spec(f"ichfast.{name}")
-    assert spec is not None
-    assert spec.origin is not None
-    return spec.origin
-
-
-@pytest.mark.skipif(shutil.which("ldd") is None, reason="needs ldd")
-@pytest.mark.parametrize("library", ["_C_python", "_C_cpu", "_C_cuda"])
-def test_nothing_is_missing_beside_torch(library: str) -> None:
-    """What a library needs is what torch has loaded, and the symbols are there."""
-    if library == "_C_cuda" and not ichfast.build_info()["cuda"]:
-        pytest.skip("no CUDA kernels are loaded")
-    loaded = re.findall(r"\s(/\S+)/[^/\s]+\.so", Path("/proc/self/maps").read_text())
-    result = subprocess.run(
-        ["ldd", "-r", find_library(library)],
-        env={**os.environ, "LD_LIBRARY_PATH": ":".join(sorted(set(loaded)))},
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    lines = (result.stdout + result.stderr).splitlines()
-    assert any("libtorch_cpu.so => /" in line for line in lines)
-    assert not [line for line in lines if "not found" in line]
-    # Python's own symbols are in the interpreter, and the ops ask for none.
-    expected = "(?!_?Py)" if library == "_C_python" else ""
-    assert not [line for line in lines if re.search(f"undefined symbol: {expected}", line)]
-
-
 def copy_package(folder: Path) -> Path:
     """ichfast without its native libraries."""
     package = Path(ichfast.__file__).parent
     leave_out = shutil.ignore_patterns("_C*", "__pycache__")
     return Path(shutil.copytree(package, folder / "ichfast", ignore=leave_out))
+
+
+def find_library(name: str) -> str:
+    spec = importlib.util.find_spec(f"ichfast.{name}")
+    assert spec is not None
+    assert spec.origin is not None
+    return spec.origin
 
 
 def test_missing_native_library(tmp_path: Path) -> None:

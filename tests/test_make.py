@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -46,6 +47,30 @@ def test_a_stage_with_a_log_shows_what_matters(tmp_path: Path) -> None:
     result = stage("echo noise; echo ' ichfast: no compiler.'; exit 1", LOG=str(log))
     assert result.returncode == 1
     assert result.stdout.splitlines()[1:] == ["ichfast: no compiler."]
+
+
+def test_another_python_is_found(tmp_path: Path) -> None:
+    def write(name: str, text: str) -> None:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+
+    def find() -> str:
+        return subprocess.run(
+            [str(TOOLS / "other_python"), sys.executable],
+            env={"PATH": f"{tmp_path}:/usr/bin:/bin", "PYENV_ROOT": str(tmp_path / "pyenv")},
+            capture_output=True, text=True, check=True,
+        ).stdout.strip()  # fmt: skip
+
+    write("python3.12", f'exec {sys.executable} "$@"')  # of the same version
+    for name in ("python3.13", "python3.14", "python3.11"):
+        write(name, "echo no such version >&2; exit 127")
+    assert find() == ""
+    write("pyenv/versions/3.13.0/bin/python3", "exit 0")
+    assert find() == str(tmp_path / "pyenv/versions/3.13.0/bin/python3")
+    write("python3.14", "exit 0")
+    assert find() == "python3.14"
 
 
 @pytest.fixture
