@@ -101,9 +101,10 @@ check-cuda: $(CUDA_VENV)/installed
 	@PYTHONPATH=$(CUDA_BUILD)/lib tools/stage cuda-tests 'usually 20 s on two cores' $(CUDA_VENV)/bin/pytest -n 2 tests/test_build.py tests/test_libraries.py
 
 # The ops' tests on what nvcc makes of their kernels, which the CPU runs (docs/kernels.md); needs
-# neither a GPU nor a CUDA torch. Some of them: make check-ptx ARGS=tests/ops/test_tversky.py
+# neither a GPU nor a CUDA torch. Takes what check-cuda has compiled of the sources as they are, so
+# it comes after that where both are run. Some tests: make check-ptx ARGS=tests/ops/test_tversky.py
 check-ptx: $(VENV)/tested
-	@tools/stage ptx 'build, and the tests three times; some minutes on two cores' $(RUN) tests/cpp/ptx/check.py $(ARGS)
+	@tools/stage ptx 'build, and the tests three times; usually 3 minutes on two cores, and 1 more where check-cuda has not compiled' $(RUN) tests/cpp/ptx/check.py $(ARGS)
 endif
 
 gpu-check:

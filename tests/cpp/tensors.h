@@ -22,13 +22,8 @@ enum class Layout {
   kSpaced,       // every other voxel
   kPadded,       // rows and images with a gap of one vector, so that they stay aligned
 };
-#if defined(__SANITIZE_THREAD__)
-// Ten times slower, ThreadSanitizer takes one layout and one size: races depend on neither.
-constexpr Layout kLayouts[] = {Layout::kChannelsLast};
-#else
 constexpr Layout kLayouts[] = {Layout::kContiguous,  Layout::kChannelsLast, Layout::kMisaligned,
                                Layout::kHalfAligned, Layout::kSpaced,       Layout::kPadded};
-#endif
 
 // The next of a fixed sequence of numbers in [low, high).
 class Random {
@@ -221,11 +216,7 @@ inline bool close(const Doubles& actual, const Doubles& exact, double relative) 
 // Voxels a row around the borders of vectors and chunks.
 inline std::vector<int64_t> sizes() {
   constexpr int64_t kChunk = Chunking<4, Launch::kThreads>::kVoxels;
-#if defined(__SANITIZE_THREAD__)
-  return {kChunk + 5};
-#else
   return {0, 1, 3, 8, 63, 257, kChunk - 1, kChunk, kChunk + 5, 2 * kChunk + 8};
-#endif
 }
 
 // Calls f; whether kernels moved most bytes in accesses of 16. On a GPU nobody counts.

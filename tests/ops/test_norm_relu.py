@@ -149,7 +149,8 @@ class TestNormReLU(GradientTester):
         mean, variance = torch.ops.ichfast.norm_relu_moments(x)
         torch.testing.assert_close(mean.double(), x.double().mean((0, 2, 3)), rtol=2e-7, atol=0)
         expected = x.double().var((0, 2, 3), unbiased=False)
-        torch.testing.assert_close(variance.double(), expected, rtol=1e-5, atol=0)
+        # Each step rounds a mean of 1500 deviations to 2⁻²⁴ of itself.
+        torch.testing.assert_close(variance.double(), expected, rtol=1e-4, atol=0)
 
     @pytest.mark.large
     def test_more_values_than_int32(self, device: torch.device) -> None:

@@ -58,7 +58,9 @@ class CudaLaunch {
                       ", and this one has ",
                       capability, "; build again with TORCH_CUDA_ARCH_LIST=", capability);
     }
-    STD_TORCH_CHECK(false, "ichfast: a CUDA kernel did not start: ", cudaGetErrorString(error));
+    // The runtime hands over what went wrong so far, which may be an earlier kernel's doing.
+    STD_TORCH_CHECK(false, "ichfast: a CUDA kernel, this one or one launched before it, failed: ",
+                    cudaGetErrorString(error));
   }
 
   int32_t device_;

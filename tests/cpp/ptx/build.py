@@ -1,8 +1,10 @@
-"""Builds the library of the PTX run, for this torch and with the flags of setup.py.
+"""Builds the library of the PTX run.
 
     python tests/cpp/ptx/build.py FOLDER [SOURCE.cu ...]
 
-The sources are csrc/cuda/*.cu and faults.cu unless others are named. Prints the library's path.
+The sources are csrc/cuda/*.cu and faults.cu unless others are named. What `make check-cuda` has
+compiled of them is taken; where it has not, or they have changed since, they are compiled with the
+flags of setup.py. Prints the library's path.
 """
 
 import os
@@ -25,12 +27,14 @@ def build(folder: Path, sources: list[Path]) -> Path:
     toolkit = setup["find_toolkit"]()
     if toolkit is None:
         sys.exit("no nvcc was found: install a CUDA toolkit, or name its folder in CUDA_HOME")
+    # The assembler makes of it what runs on an H100 and an H200.
+    architecture = next(line[0] for line in setup["ARCHITECTURES"] if "90" in line)
     includes = cpp_extension.include_paths()
     libraries = Path(torch.__file__).parent / "lib"
     nvcc = [
         *setup["NVCC_FLAGS"],
         *cpp_extension.COMMON_NVCC_FLAGS,
-        "-gencode=arch=compute_90,code=compute_90",  # the PTX alone, which is not assembled
+        f"-gencode=arch=compute_{architecture},code=compute_{architecture}",  # the PTX alone
         f'-DICHFAST_CUDA_TOOLKIT="{toolkit[1]}"',
         '-DICHFAST_CUDA_ARCHITECTURES="9.0+PTX"',
         f"-I{ROOT / 'csrc'}",
@@ -42,6 +46,8 @@ def build(folder: Path, sources: list[Path]) -> Path:
         "PYTHON": [sys.executable],
         "CUDA_HOME": [toolkit[0]],
         "SOURCES": sources,
+        "ARCHITECTURE": [architecture],
+        "COMPILED": find_compiled(),
         "NVCC_FLAGS": nvcc,
         "TORCH_INCLUDES": includes,
         "TORCH_LIBRARIES": [libraries / "libtorch_cpu.so", libraries / "libc10.so"],
@@ -57,6 +63,15 @@ def build(folder: Path, sources: list[Path]) -> Path:
         if subprocess.run(command, stdout=sys.stderr, check=False).returncode != 0:
             sys.exit("the library of the PTX run was not built")
     return folder / "libptx.so"
+
+
+def find_compiled() -> list[Path]:
+    """The folder where `make check-cuda` built these sources; none, if it did not."""
+    folder = ROOT / "build" / "cuda"
+    sources = [ROOT / "setup.py", *(path for path in ROOT.glob("csrc/**/*") if path.is_file())]
+    newest = max(path.stat().st_mtime for path in sources)
+    made = [path.stat().st_mtime for path in folder.glob("lib/ichfast/_C_cuda*.so")]
+    return [folder] if made and min(made) > newest else []
 
 
 def find_tool(name: str) -> str:

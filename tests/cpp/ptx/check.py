@@ -17,23 +17,32 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
+BUILD = ROOT / "build" / "ptx-run"
+OPS = sorted(path.stem for path in ROOT.glob("csrc/cuda/*.cu"))
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Of the machine (machine.cpp), and what is run under it beside the tests of the ops."""
+    """Of the machine (machine.cpp); and what is run under it, beside the tests of the ops, or left
+    out of them by a part of its name."""
 
     environment: dict[str, str]
-    tests: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
-OPS = sorted(f"tests/ops/test_{path.stem}.py" for path in ROOT.glob("csrc/cuda/*.cu"))
-# Of these, such as ask nothing of a kernel that others do not ask too.
-LEFT_OUT = ("compile", "opcheck", "fake_kernel", "peak_memory", "whatever_the_threads")
+# Such as ask nothing of a kernel that others do not ask too: they look at graphs, schemas, threads
+# of the CPU, or at how much memory is taken.
+NO_KERNEL = (
+    "compile", "opcheck", "fake_kernel", "peak_memory", "takes_no_memory", "whatever_the_threads",
+)  # fmt: skip
+# What a setting changes nothing of: refusals before a kernel starts; and derivatives in float64,
+# which no approximation is used for, by launches that other tests make too.
+THE_SAME = ("refuse", "bad_arguments", "gradcheck", "transform")
 SETTINGS = {
-    "plain": Setting({}, ("tests/losses", "tests/test_residence.py")),
-    "hazards": Setting({"PTX_ORDER": "reversed", "PTX_HAZARDS": "1"}),
-    "perturbed": Setting({"PTX_APPROXIMATIONS": "mixed"}),
+    "plain": Setting({}, ("tests/losses", "tests/test_residence.py"), NO_KERNEL),
+    "hazards": Setting({"PTX_ORDER": "reversed", "PTX_HAZARDS": "1"}, (), NO_KERNEL + THE_SAME),
+    "perturbed": Setting({"PTX_APPROXIMATIONS": "mixed"}, (), NO_KERNEL + THE_SAME),
 }
 
 
@@ -53,12 +62,7 @@ def main() -> None:
 
 def build(arguments: list[str]) -> str:
     start = time.monotonic()
-    command = [
-        sys.executable,
-        HERE / "build.py",
-        ROOT / "build" / "ptx-run",
-        *find_sources(arguments),
-    ]
+    command = [sys.executable, HERE / "build.py", BUILD, *find_sources(arguments)]
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if result.returncode != 0:
         sys.exit(result.returncode)
@@ -71,10 +75,9 @@ def find_sources(arguments: list[str]) -> list[Path]:
     sources = []
     for name in filter(is_test, arguments):
         test = re.match(r"tests/ops/test_(\w+)\.py", name)
-        source = ROOT / "csrc" / "cuda" / f"{test[1]}.cu" if test else None
-        if source is None or not source.exists():
+        if test is None or test[1] not in OPS:
             return []
-        sources.append(source)
+        sources.append(ROOT / "csrc" / "cuda" / f"{test[1]}.cu")
     return sources
 
 
@@ -86,6 +89,15 @@ def describe(setting: Setting) -> str:
     return " ".join(f"{k}={v}" for k, v in setting.environment.items()) or "as it is"
 
 
+def find_tests(setting: Setting) -> list[str]:
+    """Approximations are perturbed where an op uses them; else all would be as it was."""
+    ops = OPS
+    if "PTX_APPROXIMATIONS" in setting.environment:
+        ops = [op for op in OPS if "approximate_" in (BUILD / op / f"{op}.ptx.cpp").read_text()]
+    tests = ["tests/cpp/ptx", *(f"tests/ops/test_{op}.py" for op in ops), *setting.beside]
+    return [*tests, "-k", f"not ({' or '.join(setting.left_out)})"]
+
+
 def run(setting: Setting, library: str, arguments: list[str]) -> bool:
     """Whether a test failed."""
     path = [str(HERE), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -95,10 +107,10 @@ def run(setting: Setting, library: str, arguments: list[str]) -> bool:
         "PTX_LIBRARY": library,
         "PYTHONPATH": os.pathsep.join(path),
         "OMP_NUM_THREADS": "1",
+        "TORCH_CPP_LOG_LEVEL": "ERROR",  # that kernels are replaced is no news
     }
-    tests = ["tests/cpp/ptx", *OPS, *setting.tests, "-k", f"not ({' or '.join(LEFT_OUT)})"]
+    chosen = [] if any(map(is_test, arguments)) else find_tests(setting)
     pytest = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "worksteal"]
-    chosen = [] if any(map(is_test, arguments)) else tests
     command = [*pytest, "-p", "plug", *arguments, *chosen]
     return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode != 0
 

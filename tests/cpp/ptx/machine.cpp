@@ -4,8 +4,9 @@
 // writes are touched by no other without a barrier in between. Settings, from the environment:
 //
 //   PTX_ORDER           forward, reversed or shuffled: of the threads of a block, and of the blocks
-//   PTX_HAZARDS         1: each byte of global memory is written once in a launch, by one thread,
-//                       which alone reads it; and nothing is read that nobody has written
+//   PTX_HAZARDS         1: a byte of global memory that a thread writes is written once in a
+//                       launch, and no other thread reads it, before or after; and nothing is read
+//                       that nobody has written
 //   PTX_APPROXIMATIONS  nearest, up, down or mixed: where the hardware's lie within their bounds
 #include "machine.h"
 
@@ -53,8 +54,12 @@ std::map<std::string, Kernel>& kernels() {
 struct Area {
   uint64_t begin, end;
   bool writable;
-  std::vector<uint32_t> writers;  // of each byte in this launch, 0 if none; where hazards are seen
-  std::vector<bool> holds_nothing;  // nobody has written it since it was allocated
+  // Where hazards are looked for, and of each byte: the thread of this launch that wrote it, that
+  // read it, or none or several of them; and whether nobody has written it since it was allocated.
+  std::vector<uint32_t> writers, readers;
+  std::vector<bool> holds_nothing;
+
+  static constexpr uint32_t kNobody = 0, kSeveral = 0xffffffff;  // other numbers are one thread's
 };
 std::vector<Area> areas, constants;
 std::vector<std::pair<uint64_t, uint64_t>> unwritten;  // begin and end
@@ -298,11 +303,13 @@ void Thread::check_global_load(uint64_t at, uint32_t size, int site) {
   Area* const area = find_area(at, size, false);
   if (area == nullptr) stop(*this, site, bytes(size, "load outside of all tensors,"));
   if (!hazards || !area->writable) return;
+  const uint32_t self = block * threads + id + 1;
   for (uint64_t i = at - area->begin; i < at - area->begin + size; ++i) {
-    const uint32_t writer = area->writers[i];
-    if (writer != 0 && writer != block * threads + id + 1)
+    if (area->writers[i] != Area::kNobody && area->writers[i] != self)
       stop(*this, site, bytes(size, "load of what another thread wrote in this launch,"));
     if (area->holds_nothing[i]) stop(*this, site, bytes(size, "load of what nobody has written,"));
+    uint32_t& reader = area->readers[i];
+    reader = reader == Area::kNobody || reader == self ? self : Area::kSeveral;
   }
 }
 
@@ -315,9 +322,13 @@ void Thread::check_global_store(uint64_t at, uint32_t size, int site) {
          bytes(size, readable ? "store into an argument," : "store outside of all tensors,"));
   }
   if (!hazards) return;
+  const uint32_t self = block * threads + id + 1;
   for (uint64_t i = at - area->begin; i < at - area->begin + size; ++i) {
-    if (area->writers[i] != 0) stop(*this, site, bytes(size, "second store in this launch,"));
-    area->writers[i] = block * threads + id + 1;
+    if (area->writers[i] != Area::kNobody)
+      stop(*this, site, bytes(size, "second store in this launch,"));
+    if (area->readers[i] != Area::kNobody && area->readers[i] != self)
+      stop(*this, site, bytes(size, "store over what another thread read in this launch,"));
+    area->writers[i] = self;
     area->holds_nothing[i] = false;
   }
 }
@@ -457,7 +468,7 @@ void add_kernel(const char* mangled, Kernel k) {
 
 void add_constant(const void* data, size_t size) {
   const auto at = reinterpret_cast<uint64_t>(data);
-  constants.push_back({at, at + size, false, {}, {}});
+  constants.push_back({at, at + size, false, {}, {}, {}});
 }
 
 void add_unwritten(void* data, size_t size) {
@@ -469,14 +480,15 @@ void add_area(const void* data, size_t size, bool writable) {
   const auto begin = reinterpret_cast<uint64_t>(data);
   for (const Area& area : areas)
     if (area.begin == begin && area.end >= begin + size && area.writable == writable) return;
-  Area area{begin, begin + size, writable, {}, {}};
+  Area area{begin, begin + size, writable, {}, {}, {}};
   if (hazards && writable) {
     area.holds_nothing.assign(size, false);
     for (const auto& [from, to] : unwritten)
       for (uint64_t at = std::max(from, begin); at < std::min(to, begin + size); ++at)
         area.holds_nothing[at - begin] = true;
   }
-  areas.push_back(std::move(area));
+  // Writable ones are found first: of memory that is both an argument and a result, hazards count.
+  areas.insert(writable ? areas.begin() : areas.end(), std::move(area));
 }
 
 void forget_areas() {
@@ -504,7 +516,8 @@ std::string launch(const std::string& mangled, uint32_t blocks, uint32_t threads
   shadows.resize(kernel->shared_size);
   if (hazards)
     for (Area& area : areas)
-      if (area.writable) area.writers.assign(area.end - area.begin, 0);
+      for (auto* of : {&area.writers, &area.readers})
+        if (area.writable) of->assign(area.end - area.begin, Area::kNobody);
   fault.clear();
   const unsigned control = _mm_getcsr();
   _mm_setcsr(0x1f80);  // round to nearest and keep subnormal numbers, whatever the caller does

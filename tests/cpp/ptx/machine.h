@@ -15,6 +15,9 @@ namespace ptx {
 
 // ---- arithmetic
 
+using int128_t = __int128;
+using uint128_t = unsigned __int128;
+
 inline bool is_unordered(float a, float b) {
   return std::isnan(a) || std::isnan(b);
 }

@@ -33,6 +33,7 @@ FAULTS = {
 HAZARDS = {
     "two_writers": "second store in this launch, of 4 bytes: block 1, thread 4[34],",
     "reads_a_neighbours_result": "load of what (another thread wrote in this launch|nobody has)",
+    "shifts_in_place": "(store over what another thread read|load of what another thread wrote) in",
     "reads_unwritten_memory": "load of what nobody has written, of 4 bytes: .* `ld.global.f32",
 }
 
@@ -49,7 +50,9 @@ def test_a_kernel_without_fault() -> None:
 def test_fault(kernel: str) -> None:
     with pytest.raises(RuntimeError, match=FAULTS[kernel]) as caught:
         run(kernel)
-    assert f"::{kernel}" in str(caught.value)
+    message = str(caught.value)
+    assert f"::{kernel}" in message
+    assert "ichfast: a CUDA kernel, this one or one launched before it, failed: " in message
     test_a_kernel_without_fault()  # as if nothing had been
 
 

@@ -1,7 +1,8 @@
 """What the translator of PTX does not know ends it, with its name."""
 
 import pytest
-from translate import UnknownError, translate
+from parse import UnknownError
+from translate import translate
 
 PTX = """
 .version 9.0
@@ -26,6 +27,19 @@ def test_known() -> None:
     text = translate(PTX.format("ld.global.v2.f32 {%f1, %f2}, [%rd1+8];"))
     assert "t.load_global(r_rd1 + uint64_t(8ll), v, 0); r_f1 = v[0]; r_f2 = v[1];" in text
     assert 'add_kernel("turn", {function0, sites_of_function0, 0, 256, false, {{0, 8}}});' in text
+
+
+@pytest.mark.parametrize(
+    ("instruction", "value"),
+    [
+        ("mul.lo.s32 %r1, %r2, %r3;", "int32_t(uint64_t(int32_t(r_r2)) * uint64_t(int32_t(r_r3)))"),
+        ("mul.hi.u32 %r1, %r2, %r3;", "uint32_t(uint128_t(r_r2) * r_r3 >> 32)"),
+        ("mul.wide.s32 %rd1, %r2, -3;", "int64_t(int64_t(int32_t(r_r2)) * int32_t(-3ll))"),
+        ("@!%p1 bra $L__BB0_1;", "if (!r_p1) { goto L__BB0_1; }"),
+    ],
+)
+def test_text(instruction: str, value: str) -> None:
+    assert value in translate(PTX.format(instruction))
 
 
 @pytest.mark.parametrize(
@@ -55,3 +69,8 @@ def test_unknown(instruction: str) -> None:
 def test_unknown_directive() -> None:
     with pytest.raises(UnknownError, match=r"turn has an unknown directive '\.local"):
         translate(PTX.format(".local .align 8 .b8 __local_depot0[16];"))
+
+
+def test_unknown_beginning() -> None:
+    with pytest.raises(UnknownError, match="turn begins in a way that is not known"):
+        translate(PTX.format("ret;").replace(".maxntid 256, 1, 1", "maxntid 256"))
