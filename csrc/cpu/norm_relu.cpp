@@ -1,321 +1,280 @@
 // Batch normalisation with ReLU and 2×2 max-pooling on the CPU. See math/norm_relu.h.
 //
-// A tile is a run of neighbouring pixels with all their channels, 16 KiB as floats: what one loop
-// over it leaves, the next finds in the first-level cache. So a pass over memory is several short
-// loops, each over the channels of a pixel.
+// Each pass over memory is one loop, which goes over the channels of four pixels at once, neighbours
+// or those of a window: it reads the channels' own numbers once for all four, and a sum does not
+// wait for its own store at every pixel. Elements are converted within the loop, which is therefore
+// compiled for each type of them.
 #include "ops/norm_relu.h"
 
 #include <algorithm>
 #include <cstring>
-#include <memory>
+#include <type_traits>
 #include <vector>
 
+#include "common/elements.h"
 #include "cpu/common/simd.h"
-#include "cpu/common/tile.h"
 
 namespace ichfast {
 namespace {
 
 using namespace norm_relu;
 
+// What elements are computed in.
+template <class T>
+using Wide = std::conditional_t<std::is_same_v<T, double>, double, float>;
+
 // ---- loops over a tile
 
-// Pixels `stride` elements apart.
+// Pixels `stride` elements apart; `row` is the distance of those below one another.
 template <class T>
-struct Run {
+struct Pixels {
   T* data;
-  int64_t stride;
+  int64_t stride, row;
 
-  T* at(int64_t pixel) const { return data + pixel * stride; }
+  Pixels from(int64_t pixel) const { return {data + pixel * stride, stride, row}; }
 };
 
-// Of each channel, as the loops take them.
+// Pixel k from the i-th on, or of the i-th window.
+template <bool kPool, class T>
+ICHFAST_INLINE T* at(const Pixels<T>& pixels, int64_t i, int k) {
+  if constexpr (kPool) return pixels.data + (2 * i + k % 2) * pixels.stride + k / 2 * pixels.row;
+  return pixels.data + (i + k) * pixels.stride;
+}
+
+template <int K>
+using Size = std::integral_constant<int, K>;
+
+// Calls f(i, size, c) for all channels c of `size` pixels at once: of n windows, or of n pixels, of
+// which the last three may come one by one. A pixel's numbers are arrays in f, and not in the loop:
+// of a loop's own arrays GCC makes no registers, and does not vectorise.
+template <bool kPool, class F>
+ICHFAST_INLINE void for_each(int64_t n, int64_t channels, const F& f) {
+  const auto go = [&](int64_t i, auto size) ICHFAST_INLINE_LAMBDA {
+#pragma omp simd
+    for (int64_t c = 0; c < channels; ++c) f(i, size, c);
+  };
+  int64_t i = 0;
+  if constexpr (kPool) {
+    for (; i < n; ++i) go(i, Size<4>());
+  } else {
+    for (; i + 4 <= n; i += 4) go(i, Size<4>());
+    for (; i < n; ++i) go(i, Size<1>());
+  }
+}
+
+template <class A, int K>
+ICHFAST_INLINE A add(const A (&values)[K]) {
+  if constexpr (K == 1) return values[0];
+  else return (values[0] + values[1]) + (values[2] + values[3]);
+}
+
+// Adds the mean of n pixels, and their squared distances from it, to those of `before` others;
+// `spare` has room for both.
+template <class T, class A>
+ICHFAST_INLINE void merge_tile(const Pixels<const T> x, int64_t n, int64_t channels, int64_t before,
+                               A* spare, double* to_means, double* to_squares) {
+  A *const means = spare, *const squares = spare + channels;
+  for (int64_t c = 0; c < 2 * channels; ++c) spare[c] = 0;
+  for_each<false>(n, channels, [=](int64_t i, auto size, int64_t c) ICHFAST_INLINE_LAMBDA {
+    A values[size()];
+    for (int k = 0; k < size(); ++k) values[k] = widen<A>(at<false>(x, i, k)[c]);
+    means[c] += add(values);
+  });
+  for (int64_t c = 0; c < channels; ++c) means[c] /= A(n);
+  for_each<false>(n, channels, [=](int64_t i, auto size, int64_t c) ICHFAST_INLINE_LAMBDA {
+    A values[size()];
+    for (int k = 0; k < size(); ++k) {
+      const A distance = widen<A>(at<false>(x, i, k)[c]) - means[c];
+      values[k] = distance * distance;
+    }
+    squares[c] += add(values);
+  });
+  const Merge<double> merge{double(before), double(n)};
+#pragma omp simd
+  for (int64_t c = 0; c < channels; ++c)
+    merge(double(means[c]), double(squares[c]), to_means[c], to_squares[c]);
+}
+
+// The numbers of each channel.
 template <class A>
 struct Channels {
+  int64_t count;
   const A *mean, *scale, *bias;
+  const A *shift, *slope;  // null where mean and variance are constants
 };
 
-// sums[c]: f(i, c) over the pixels i of a tile. Four pixels go at once: one by one, each sum would
-// wait for its own store.
-template <class A, class F>
-ICHFAST_INLINE void add_up(int64_t pixels, int64_t channels, A* sums, const F& f) {
-  for (int64_t c = 0; c < channels; ++c) sums[c] = 0;
-  int64_t i = 0;
-  for (; i + 4 <= pixels; i += 4) {
-#pragma omp simd
-    for (int64_t c = 0; c < channels; ++c)
-      sums[c] += (f(i, c) + f(i + 1, c)) + (f(i + 2, c) + f(i + 3, c));
-  }
-  for (; i < pixels; ++i) {
-#pragma omp simd
-    for (int64_t c = 0; c < channels; ++c) sums[c] += f(i, c);
-  }
-}
-
-template <class A>
-ICHFAST_INLINE void moments_tile(const Run<const A> x, int64_t pixels, int64_t channels, A* means,
-                                 A* squares) {
-  add_up(pixels, channels, means, [=](int64_t i, int64_t c) { return x.at(i)[c]; });
-  const A count = A(pixels);
-  for (int64_t c = 0; c < channels; ++c) means[c] /= count;
-  add_up(pixels, channels, squares, [=](int64_t i, int64_t c) {
-    const A distance = x.at(i)[c] - means[c];
-    return distance * distance;
+template <bool kPool, bool kRelu, class T, class A>
+ICHFAST_INLINE void normalise_as(const Pixels<const T> x, int64_t n, const Channels<A> p,
+                                 const Pixels<T> y, const Pixels<T> pooled) {
+  for_each<kPool>(n, p.count, [=](int64_t i, auto size, int64_t c) ICHFAST_INLINE_LAMBDA {
+    A z[size()];
+    for (int k = 0; k < size(); ++k) {
+      z[k] = normalised(widen<A>(at<kPool>(x, i, k)[c]), p.mean[c], p.scale[c], p.bias[c]);
+      if constexpr (kRelu) z[k] = relu(z[k]);
+    }
+    for (int k = 0; k < size(); ++k) narrow(z[k], &at<kPool>(y, i, k)[c]);
+    if constexpr (kPool)
+      narrow(largest(Window<A>{z[0], z[1], z[2], z[3]}), &at<false>(pooled, i, 0)[c]);
   });
 }
 
-ICHFAST_SIMD void compute_moments(const Run<const float> x, int64_t pixels, int64_t channels,
-                                  float* means, float* squares) {
-  moments_tile(x, pixels, channels, means, squares);
-}
-
-void compute_moments(const Run<const double> x, int64_t pixels, int64_t channels, double* means,
-                     double* squares) {
-  moments_tile(x, pixels, channels, means, squares);
-}
-
-template <class A, class F>
-ICHFAST_INLINE void write(int64_t pixels, int64_t channels, const Run<A> out, const F& f) {
-  for (int64_t i = 0; i < pixels; ++i) {
-    A* const to = out.at(i);
-#pragma omp simd
-    for (int64_t c = 0; c < channels; ++c) to[c] = f(i, c);
-  }
-}
-
-template <bool kRelu, class A>
-ICHFAST_INLINE void normalise_tile(const Run<const A> x, int64_t pixels, int64_t channels,
-                                   const Channels<A> p, const Run<A> out) {
-  write(pixels, channels, out, [=](int64_t i, int64_t c) {
-    const A z = normalised(x.at(i)[c], p.mean[c], p.scale[c], p.bias[c]);
-    return kRelu ? relu(z) : z;
-  });
-}
-
-ICHFAST_SIMD void normalise(const Run<const float> x, int64_t pixels, int64_t channels,
-                            const Channels<float> p, bool relu, const Run<float> out) {
-  relu ? normalise_tile<true>(x, pixels, channels, p, out)
-       : normalise_tile<false>(x, pixels, channels, p, out);
-}
-
-void normalise(const Run<const double> x, int64_t pixels, int64_t channels,
-               const Channels<double> p, bool relu, const Run<double> out) {
-  relu ? normalise_tile<true>(x, pixels, channels, p, out)
-       : normalise_tile<false>(x, pixels, channels, p, out);
-}
-
-// The channels of window i, of which `top` has the upper pixels and `bottom` the lower ones.
-template <class A>
-ICHFAST_INLINE Window<A> window(const Run<const A> top, const Run<const A> bottom, int64_t i,
-                                int64_t c) {
-  return {top.at(2 * i)[c], top.at(2 * i + 1)[c], bottom.at(2 * i)[c], bottom.at(2 * i + 1)[c]};
-}
-
-template <class A>
-ICHFAST_INLINE void pool_tile(const Run<const A> top, const Run<const A> bottom, int64_t windows,
-                              int64_t channels, const Run<A> out) {
-  write(windows, channels, out,
-        [=](int64_t i, int64_t c) { return largest(window(top, bottom, i, c)); });
-}
-
-ICHFAST_SIMD void pool(const Run<const float> top, const Run<const float> bottom, int64_t windows,
-                       int64_t channels, const Run<float> out) {
-  pool_tile(top, bottom, windows, channels, out);
-}
-
-void pool(const Run<const double> top, const Run<const double> bottom, int64_t windows,
-          int64_t channels, const Run<double> out) {
-  pool_tile(top, bottom, windows, channels, out);
-}
-
-// The gradient of z from that of the pooled values and, where its data are there, of y.
-template <bool kOutput, class A>
-ICHFAST_INLINE void route_tile(const Run<const A> top, const Run<const A> bottom, int64_t windows,
-                               int64_t channels, const Channels<A> p, const Run<const A> pooled,
-                               const Run<const A> grad_top, const Run<const A> grad_bottom,
-                               const Run<A> out_top, const Run<A> out_bottom) {
-  for (int64_t i = 0; i < windows; ++i) {
-    const A* const grad = pooled.at(i);
-    const A *const xa = top.at(2 * i), *const xb = top.at(2 * i + 1);
-    const A *const xc = bottom.at(2 * i), *const xd = bottom.at(2 * i + 1);
-    const A *const ga = grad_top.at(2 * i), *const gb = grad_top.at(2 * i + 1);
-    const A *const gc = grad_bottom.at(2 * i), *const gd = grad_bottom.at(2 * i + 1);
-    A *const a = out_top.at(2 * i), *const b = out_top.at(2 * i + 1);
-    A *const c = out_bottom.at(2 * i), *const d = out_bottom.at(2 * i + 1);
-    // Not written into the loop: GCC makes arrays of a loop's own structs, and does not vectorise.
-    const auto of_channel = [=](int64_t k) {
-      const A mean = p.mean[k], scale = p.scale[k], bias = p.bias[k];
-      const Window<A> y{
-          relu(normalised(xa[k], mean, scale, bias)), relu(normalised(xb[k], mean, scale, bias)),
-          relu(normalised(xc[k], mean, scale, bias)), relu(normalised(xd[k], mean, scale, bias))};
-      const Window<A> g = route(y, grad[k]);
-      a[k] = through_relu(y.a, kOutput ? g.a + ga[k] : g.a);
-      b[k] = through_relu(y.b, kOutput ? g.b + gb[k] : g.b);
-      c[k] = through_relu(y.c, kOutput ? g.c + gc[k] : g.c);
-      d[k] = through_relu(y.d, kOutput ? g.d + gd[k] : g.d);
-    };
-#pragma omp simd
-    for (int64_t k = 0; k < channels; ++k) of_channel(k);
-  }
-}
-
-ICHFAST_SIMD void route(const Run<const float> top, const Run<const float> bottom, int64_t windows,
-                        int64_t channels, const Channels<float> p, const Run<const float> pooled,
-                        const Run<const float> grad_top, const Run<const float> grad_bottom,
-                        const Run<float> out_top, const Run<float> out_bottom) {
-  grad_top.data ? route_tile<true>(top, bottom, windows, channels, p, pooled, grad_top, grad_bottom,
-                                   out_top, out_bottom)
-                : route_tile<false>(top, bottom, windows, channels, p, pooled, grad_top,
-                                    grad_bottom, out_top, out_bottom);
-}
-
-void route(const Run<const double> top, const Run<const double> bottom, int64_t windows,
-           int64_t channels, const Channels<double> p, const Run<const double> pooled,
-           const Run<const double> grad_top, const Run<const double> grad_bottom,
-           const Run<double> out_top, const Run<double> out_bottom) {
-  grad_top.data ? route_tile<true>(top, bottom, windows, channels, p, pooled, grad_top, grad_bottom,
-                                   out_top, out_bottom)
-                : route_tile<false>(top, bottom, windows, channels, p, pooled, grad_top,
-                                    grad_bottom, out_top, out_bottom);
-}
-
-// Σg and Σg·(x − μ); kRelu where g is still the gradient of y.
-template <bool kRelu, class A>
-ICHFAST_INLINE void sum_tile(const Run<const A> x, const Run<const A> grad, int64_t pixels,
-                             int64_t channels, const Channels<A> p, A* sums, A* with_x) {
-  const auto of_z = [=](int64_t i, int64_t c) {
-    const A g = grad.at(i)[c];
-    if constexpr (!kRelu) return g;
-    return through_relu(normalised(x.at(i)[c], p.mean[c], p.scale[c], p.bias[c]), g);
-  };
-  add_up(pixels, channels, sums, of_z);
-  add_up(pixels, channels, with_x,
-         [=](int64_t i, int64_t c) { return of_z(i, c) * (x.at(i)[c] - p.mean[c]); });
-}
-
-ICHFAST_SIMD void sum(const Run<const float> x, const Run<const float> grad, int64_t pixels,
-                      int64_t channels, const Channels<float> p, bool relu, float* sums,
-                      float* with_x) {
-  relu ? sum_tile<true>(x, grad, pixels, channels, p, sums, with_x)
-       : sum_tile<false>(x, grad, pixels, channels, p, sums, with_x);
-}
-
-void sum(const Run<const double> x, const Run<const double> grad, int64_t pixels, int64_t channels,
-         const Channels<double> p, bool relu, double* sums, double* with_x) {
-  relu ? sum_tile<true>(x, grad, pixels, channels, p, sums, with_x)
-       : sum_tile<false>(x, grad, pixels, channels, p, sums, with_x);
-}
-
-template <bool kRelu, bool kConstant, class A>
-ICHFAST_INLINE void differentiate_tile(const Run<const A> x, const Run<const A> grad,
-                                       int64_t pixels, int64_t channels, const Channels<A> p,
-                                       const A* shift, const A* slope, const Run<A> out) {
-  write(pixels, channels, out, [=](int64_t i, int64_t c) {
-    const A distance = x.at(i)[c] - p.mean[c];
-    A g = grad.at(i)[c];
-    if constexpr (kRelu) g = through_relu(distance * p.scale[c] + p.bias[c], g);
-    if constexpr (kConstant) return p.scale[c] * g;
-    return p.scale[c] * g - shift[c] - distance * slope[c];
-  });
-}
-
-template <class A>
-ICHFAST_INLINE void differentiate_any(const Run<const A> x, const Run<const A> grad, int64_t pixels,
-                                      int64_t channels, const Channels<A> p, bool relu,
-                                      const A* shift, const A* slope, const Run<A> out) {
-  if (shift)
-    relu ? differentiate_tile<true, false>(x, grad, pixels, channels, p, shift, slope, out)
-         : differentiate_tile<false, false>(x, grad, pixels, channels, p, shift, slope, out);
+template <class T, class A>
+ICHFAST_INLINE void normalise_tile(const Pixels<const T> x, int64_t n, const Channels<A> p,
+                                   bool relu, const Pixels<T> y, const Pixels<T> pooled) {
+  if (pooled.data)
+    normalise_as<true, true>(x, n, p, y, pooled);
   else
-    relu ? differentiate_tile<true, true>(x, grad, pixels, channels, p, shift, slope, out)
-         : differentiate_tile<false, true>(x, grad, pixels, channels, p, shift, slope, out);
+    relu ? normalise_as<false, true>(x, n, p, y, pooled)
+         : normalise_as<false, false>(x, n, p, y, pooled);
 }
 
-// `shift` is null where mean and variance are constants.
-ICHFAST_SIMD void differentiate(const Run<const float> x, const Run<const float> grad,
-                                int64_t pixels, int64_t channels, const Channels<float> p,
-                                bool relu, const float* shift, const float* slope,
-                                const Run<float> out) {
-  differentiate_any(x, grad, pixels, channels, p, relu, shift, slope, out);
+// What stands behind batch normalisation, and whose gradients arrive.
+enum class Behind { kNothing, kRelu, kPool, kPoolAndOutput };
+
+// Of n pixels, or windows where they are pooled: the input, and the gradients that arrive. Those
+// that do not have no data.
+template <class T>
+struct Arriving {
+  int64_t n;
+  Pixels<const T> x, output, pooled;
+};
+
+// The gradients of z of `K` pixels, and x − μ.
+template <Behind kBehind, class T, class A, int K>
+ICHFAST_INLINE void find_gradients(const Arriving<T>& t, int64_t i, int64_t c, const Channels<A>& p,
+                                   A (&grads)[K], A (&distances)[K]) {
+  constexpr bool kPool = kBehind == Behind::kPool || kBehind == Behind::kPoolAndOutput;
+  A z[K];
+  for (int k = 0; k < K; ++k) {
+    distances[k] = widen<A>(at<kPool>(t.x, i, k)[c]) - p.mean[c];
+    z[k] = distances[k] * p.scale[c] + p.bias[c];
+    if constexpr (!kPool) grads[k] = widen<A>(at<kPool>(t.output, i, k)[c]);
+  }
+  if constexpr (kPool) {
+    const Window<A> y{relu(z[0]), relu(z[1]), relu(z[2]), relu(z[3])};
+    const Window<A> routed = route(y, widen<A>(at<false>(t.pooled, i, 0)[c]));
+    grads[0] = routed.a;
+    grads[1] = routed.b;
+    grads[2] = routed.c;
+    grads[3] = routed.d;
+  }
+  for (int k = 0; k < K; ++k) {
+    if constexpr (kBehind == Behind::kPoolAndOutput)
+      grads[k] += widen<A>(at<kPool>(t.output, i, k)[c]);
+    if constexpr (kBehind != Behind::kNothing) grads[k] = through_relu(z[k], grads[k]);
+  }
 }
 
-void differentiate(const Run<const double> x, const Run<const double> grad, int64_t pixels,
-                   int64_t channels, const Channels<double> p, bool relu, const double* shift,
-                   const double* slope, const Run<double> out) {
-  differentiate_any(x, grad, pixels, channels, p, relu, shift, slope, out);
+// Adds Σg and Σg·(x − μ); `spare` has room for both.
+template <Behind kBehind, class T, class A>
+ICHFAST_INLINE void sum_behind(const Arriving<T> t, const Channels<A> p, A* spare, double* sums) {
+  A *const of_tile = spare, *const with_x = spare + p.count;
+  for (int64_t c = 0; c < 2 * p.count; ++c) spare[c] = 0;
+  constexpr bool kPool = kBehind == Behind::kPool || kBehind == Behind::kPoolAndOutput;
+  for_each<kPool>(t.n, p.count, [=](int64_t i, auto size, int64_t c) ICHFAST_INLINE_LAMBDA {
+    A grads[size()], products[size()];
+    find_gradients<kBehind>(t, i, c, p, grads, products);
+    for (int k = 0; k < size(); ++k) products[k] *= grads[k];
+    of_tile[c] += add(grads);
+    with_x[c] += add(products);
+  });
+#pragma omp simd
+  for (int64_t c = 0; c < 2 * p.count; ++c) sums[c] += double(spare[c]);
 }
+
+// ∂/∂x, with the terms of the statistics unless these are constants.
+template <Behind kBehind, bool kConstants, class T, class A>
+ICHFAST_INLINE void differentiate_behind(const Arriving<T> t, const Channels<A> p,
+                                         const Pixels<T> out) {
+  constexpr bool kPool = kBehind == Behind::kPool || kBehind == Behind::kPoolAndOutput;
+  for_each<kPool>(t.n, p.count, [=](int64_t i, auto size, int64_t c) ICHFAST_INLINE_LAMBDA {
+    A grads[size()], distances[size()];
+    find_gradients<kBehind>(t, i, c, p, grads, distances);
+    for (int k = 0; k < size(); ++k) {
+      grads[k] *= p.scale[c];
+      if constexpr (!kConstants) grads[k] = grads[k] - p.shift[c] - distances[k] * p.slope[c];
+    }
+    for (int k = 0; k < size(); ++k) narrow(grads[k], &at<kPool>(out, i, k)[c]);
+  });
+}
+
+// Calls f(constant) with that which stands behind.
+template <class T, class F>
+ICHFAST_INLINE void choose(const Arriving<T>& t, bool relu, const F& f) {
+  if (t.pooled.data && t.output.data)
+    f(std::integral_constant<Behind, Behind::kPoolAndOutput>());
+  else if (t.pooled.data)
+    f(std::integral_constant<Behind, Behind::kPool>());
+  else if (relu)
+    f(std::integral_constant<Behind, Behind::kRelu>());
+  else
+    f(std::integral_constant<Behind, Behind::kNothing>());
+}
+
+template <class T, class A>
+ICHFAST_INLINE void sum_tile(const Arriving<T> t, const Channels<A> p, bool relu, A* spare,
+                             double* sums) {
+  choose(t, relu,
+         [=](auto behind) ICHFAST_INLINE_LAMBDA { sum_behind<behind()>(t, p, spare, sums); });
+}
+
+template <class T, class A>
+ICHFAST_INLINE void differentiate_tile(const Arriving<T> t, const Channels<A> p, bool relu,
+                                       const Pixels<T> out) {
+  choose(t, relu, [=](auto behind) ICHFAST_INLINE_LAMBDA {
+    p.slope ? differentiate_behind<behind(), false>(t, p, out)
+            : differentiate_behind<behind(), true>(t, p, out);
+  });
+}
+
+#define ICHFAST_TILES(kSimd, T, A)                                                            \
+  kSimd void merge_moments(const Pixels<const T> x, int64_t n, int64_t channels,              \
+                           int64_t before, A* spare, double* means, double* squares) {        \
+    merge_tile(x, n, channels, before, spare, means, squares);                                \
+  }                                                                                           \
+  kSimd void normalise(const Pixels<const T> x, int64_t n, const Channels<A> p, bool relu,    \
+                       const Pixels<T> y, const Pixels<T> pooled) {                           \
+    normalise_tile(x, n, p, relu, y, pooled);                                                 \
+  }                                                                                           \
+  kSimd void sum(const Arriving<T> t, const Channels<A> p, bool relu, A* spare, double* sums) { \
+    sum_tile(t, p, relu, spare, sums);                                                        \
+  }                                                                                           \
+  kSimd void differentiate(const Arriving<T> t, const Channels<A> p, bool relu,               \
+                           const Pixels<T> out) {                                             \
+    differentiate_tile(t, p, relu, out);                                                      \
+  }
+ICHFAST_TILES(ICHFAST_SIMD, float, float)
+ICHFAST_TILES(ICHFAST_SIMD, Half, float)
+ICHFAST_TILES(ICHFAST_SIMD, BFloat16, float)
+ICHFAST_TILES(, double, double)
+#undef ICHFAST_TILES
 
 // ---- from tensors to tiles
 
-// Reads runs of pixels.
-template <class A>
-class PixelSource {
- public:
-  explicit PixelSource(const Tensor& tensor)
-      : dtype_(tensor.scalar_type()),
-        data_(tensor.const_data_ptr()),
-        channels_(tensor.size(1)),
-        stride_(*find_pixel_stride(tensor)) {}
+template <class T>
+Pixels<const T> view(const Tensor& tensor) {
+  const int64_t stride = *find_pixel_stride(tensor);
+  return {static_cast<const T*>(tensor.const_data_ptr()), stride, tensor.size(3) * stride};
+}
 
-  Run<const A> read(int64_t first, int64_t pixels, A* buffer) const {
-    if (dtype_ == (sizeof(A) == 8 ? ScalarType::Double : ScalarType::Float))
-      return {static_cast<const A*>(data_) + first * stride_, stride_};
-    if (stride_ == channels_) {
-      load(dtype_, data_, first * stride_, 1, pixels * channels_, buffer);
-    } else {
-      for (int64_t i = 0; i < pixels; ++i)
-        load(dtype_, data_, (first + i) * stride_, 1, channels_, buffer + i * channels_);
-    }
-    return {buffer, channels_};
-  }
+template <class T>
+Pixels<const T> view(const std::optional<Tensor>& tensor) {
+  return tensor ? view<T>(*tensor) : Pixels<const T>{};
+}
 
- private:
-  ScalarType dtype_;
-  const void* data_;
-  int64_t channels_, stride_;
-};
-
-// Writes them, into `channels` of the channels from `offset` on: compute into place(…), then
-// put(…).
-template <class A>
-class PixelSink {
- public:
-  explicit PixelSink(Tensor& tensor, int64_t offset = 0)
-      : dtype_(tensor.scalar_type()),
-        data_(tensor.mutable_data_ptr()),
-        offset_(offset),
-        channels_(tensor.size(1) - offset),
-        stride_(tensor.size(1)),
-        direct_(dtype_ == (sizeof(A) == 8 ? ScalarType::Double : ScalarType::Float)) {}
-
-  Run<A> place(int64_t first, A* buffer) const {
-    if (direct_) return {static_cast<A*>(data_) + first * stride_ + offset_, stride_};
-    return {buffer, channels_};
-  }
-
-  void put(int64_t first, int64_t pixels, const Run<A> run) const {
-    if (direct_) return;
-    if (offset_ == 0) {
-      store(dtype_, data_, first * stride_, 1, pixels * channels_, run.data);
-    } else {
-      for (int64_t i = 0; i < pixels; ++i)
-        store(dtype_, data_, (first + i) * stride_ + offset_, 1, channels_, run.at(i));
-    }
-  }
-
- private:
-  ScalarType dtype_;
-  void* data_;
-  int64_t offset_, channels_, stride_;
-  bool direct_;
-};
+// From a channel on.
+template <class T>
+Pixels<T> view_result(Tensor& tensor, int64_t channel = 0) {
+  const int64_t stride = tensor.size(1);
+  return {static_cast<T*>(tensor.mutable_data_ptr()) + channel, stride, tensor.size(3) * stride};
+}
 
 // The pixels of a tensor, or the windows where it is pooled, in chunks that do not depend on the
-// number of threads, and these in tiles.
+// number of threads, and these in tiles, whose sums a float may hold.
 class Tiles {
  public:
+  static constexpr int64_t kPixels = 64;
   static constexpr int64_t kValues = 4096;
-  static constexpr int64_t kPixels = 64;  // whose sum a float may hold
   static constexpr int64_t kPerChunk = 16;
 
   Tiles(const Tensor& tensor, bool pooled)
@@ -335,32 +294,28 @@ class Tiles {
   // Its first pixel or window; the number of all where there is no such chunk.
   int64_t begin(int64_t chunk) const { return std::min(chunk * per_tile_ * kPerChunk, units_); }
 
-  // Values of a run of pixels: what a buffer must have room for.
-  int64_t values() const { return (pooled_ ? 2 : 1) * per_tile_ * channels_; }
-
-  // Calls body(buffers, chunk, first, n) for each tile; those of a chunk in order, on one thread.
-  // Each of the kBuffers has room for a run.
-  template <class A, int kBuffers, class F>
+  // Calls body(spare, chunk, first, n) for each tile; those of a chunk in order, on one thread. The
+  // spare memory has room for two numbers per channel.
+  template <class A, class F>
   void for_each(const F& body) const {
     torch::stable::parallel_for(0, chunks(), 1, [&](int64_t begin, int64_t end) {
-      const std::unique_ptr<A[]> memory(new A[kBuffers * values()]);
-      A* buffers[kBuffers];
-      for (int k = 0; k < kBuffers; ++k) buffers[k] = memory.get() + k * values();
+      std::vector<A> spare(2 * channels_);
       for (int64_t chunk = begin; chunk < end; ++chunk) {
         const int64_t stop = this->begin(chunk + 1);
         for (int64_t first = this->begin(chunk), n; first < stop; first += n) {
           n = std::min(per_tile_, stop - first);
           if (pooled_) n = std::min(n, width_ / 2 - first % (width_ / 2));
-          body(buffers, chunk, first, n);
+          body(spare.data(), chunk, first, n);
         }
       }
     });
   }
 
-  // The upper left pixel of a window.
-  int64_t corner(int64_t window) const {
+  // A pixel, or the upper left one of a window.
+  int64_t corner(int64_t unit) const {
+    if (!pooled_) return unit;
     const int64_t row = width_ / 2;
-    return window / row * 2 * width_ + window % row * 2;
+    return unit / row * 2 * width_ + unit % row * 2;
   }
 
  private:
@@ -369,238 +324,183 @@ class Tiles {
   int64_t units_, per_tile_ = 0;
 };
 
+// The numbers of each channel, with those of the gradient where there are sums.
 template <class A>
 class Parameters {
  public:
-  explicit Parameters(const Arguments& arguments)
-      : mean_(arguments.mean.const_data_ptr<A>()),
-        bias_(arguments.bias.const_data_ptr<A>()),
-        weight_(arguments.weight.const_data_ptr<A>()) {
+  explicit Parameters(const Arguments& arguments, const Tensor* sums = nullptr) {
     const A* const variance = arguments.variance.const_data_ptr<A>();
-    for (int64_t c = 0; c < arguments.channels(); ++c) {
+    const A* const weight = arguments.weight.const_data_ptr<A>();
+    const int64_t channels = arguments.channels();
+    const double count = double(count_pixels(arguments.input));
+    for (int64_t c = 0; c < channels; ++c) {
       inverse.push_back(inverse_deviation<double>(variance[c], arguments.eps));
-      scale_.push_back(A(weight_[c] * inverse[c]));
+      scale_.push_back(A(weight[c] * inverse[c]));
+      if (!sums) continue;
+      const double* const own = sums->const_data_ptr<double>() + c;
+      const auto g = gradient<double>(own[0], own[channels], weight[c], inverse[c], count);
+      shift_.push_back(A(g.shift));
+      slope_.push_back(A(g.slope));
     }
+    of_channels = {channels,
+                   arguments.mean.const_data_ptr<A>(),
+                   scale_.data(),
+                   arguments.bias.const_data_ptr<A>(),
+                   sums ? shift_.data() : nullptr,
+                   sums ? slope_.data() : nullptr};
   }
 
-  Channels<A> channels() const { return {mean_, scale_.data(), bias_}; }
-  double weight(int64_t c) const { return weight_[c]; }
-
   std::vector<double> inverse;
+  Channels<A> of_channels;
 
  private:
-  const A *mean_, *bias_, *weight_;
-  std::vector<A> scale_;
+  std::vector<A> scale_, shift_, slope_;
 };
-
-// Adds one tile's sums to those of its chunk.
-template <class A>
-ICHFAST_INLINE void widen_and_add(const A* of_tile, int64_t n, double* sums) {
-#pragma omp simd
-  for (int64_t i = 0; i < n; ++i) sums[i] += double(of_tile[i]);
-}
-
-ICHFAST_SIMD void add_sums(const float* of_tile, int64_t n, double* sums) {
-  widen_and_add(of_tile, n, sums);
-}
-
-void add_sums(const double* of_tile, int64_t n, double* sums) {
-  widen_and_add(of_tile, n, sums);
-}
-
-template <class A>
-ICHFAST_INLINE void merge_all(const A* means, const A* squares, int64_t n,
-                              const Merge<double> merge, double* to_means, double* to_squares) {
-#pragma omp simd
-  for (int64_t i = 0; i < n; ++i)
-    merge(double(means[i]), double(squares[i]), to_means[i], to_squares[i]);
-}
-
-ICHFAST_SIMD void merge_moments(const float* means, const float* squares, int64_t n,
-                                const Merge<double> merge, double* to_means, double* to_squares) {
-  merge_all(means, squares, n, merge, to_means, to_squares);
-}
-
-ICHFAST_SIMD void merge_moments(const double* means, const double* squares, int64_t n,
-                                const Merge<double> merge, double* to_means, double* to_squares) {
-  merge_all(means, squares, n, merge, to_means, to_squares);
-}
 
 // ---- the op
 
-template <class A>
+template <class T>
 void moments(const Tensor& input, Tensor& mean, Tensor& variance) {
-  const PixelSource<A> source(input);
+  using A = Wide<T>;
+  const auto x = view<T>(input);
   const Tiles tiles(input, false);
   const int64_t channels = input.size(1);
   std::vector<double> of_chunk(tiles.chunks() * 2 * channels);
-  tiles.for_each<A, 3>([&](A** buffers, int64_t chunk, int64_t first, int64_t n) {
-    compute_moments(source.read(first, n, buffers[0]), n, channels, buffers[1], buffers[2]);
+  tiles.for_each<A>([&](A* spare, int64_t chunk, int64_t first, int64_t n) {
     double* const own = &of_chunk[chunk * 2 * channels];
-    merge_moments(buffers[1], buffers[2], channels, Merge<double>(first - tiles.begin(chunk), n),
-                  own, own + channels);
+    merge_moments(x.from(first), n, channels, first - tiles.begin(chunk), spare, own,
+                  own + channels);
   });
   std::vector<double> whole(2 * channels);
-  double *const means = whole.data(), *const squares = means + channels;
   for (int64_t chunk = 0; chunk < tiles.chunks(); ++chunk) {
     const double* const own = &of_chunk[chunk * 2 * channels];
     const int64_t first = tiles.begin(chunk);
-    merge_moments(own, own + channels, channels,
-                  Merge<double>(first, tiles.begin(chunk + 1) - first), means, squares);
+    const Merge<double> merge{double(first), double(tiles.begin(chunk + 1) - first)};
+    for (int64_t c = 0; c < channels; ++c)
+      merge(own[c], own[channels + c], whole[c], whole[channels + c]);
   }
   const double count = double(count_pixels(input));
   for (int64_t c = 0; c < channels; ++c) {
-    mean.mutable_data_ptr<A>()[c] = A(count > 0 ? means[c] : std::nan(""));
-    variance.mutable_data_ptr<A>()[c] = A(squares[c] / count);
+    mean.mutable_data_ptr<A>()[c] = A(count > 0 ? whole[c] : std::nan(""));
+    variance.mutable_data_ptr<A>()[c] = A(whole[channels + c] / count);
   }
 }
 
-// Pixels as they are, into the first channels of wider ones.
-void copy_pixels(const Tensor& from, Tensor& to, int64_t first, int64_t pixels) {
-  const int64_t size = from.element_size(), stride = *find_pixel_stride(from) * size,
-                wider = to.size(1) * size;
-  const char* in = static_cast<const char*>(from.const_data_ptr()) + first * stride;
-  char* out = static_cast<char*>(to.mutable_data_ptr()) + first * wider;
-  for (int64_t i = 0; i < pixels; ++i, in += stride, out += wider)
-    std::memcpy(out, in, from.size(1) * size);
+// Into the first channels of wider pixels.
+template <class T>
+void copy_pixels(const Pixels<const T> from, int64_t pixels, int64_t channels,
+                 const Pixels<T> to) {
+  for (int64_t i = 0; i < pixels; ++i)
+    std::memcpy(at<false>(to, i, 0), at<false>(from, i, 0), channels * sizeof(T));
 }
 
-template <class A>
-Run<const A> constant(const Run<A> run) {
-  return {run.data, run.stride};
-}
-
-template <class A>
+template <class T>
 void forward(const Arguments& arguments, const Tensor* beside, Tensor& output, Tensor* pooled) {
-  const int64_t channels = arguments.channels(), width = arguments.input.size(3);
-  const PixelSource<A> source(arguments.input);
-  const PixelSink<A> sink(output, beside ? beside->size(1) : 0);
+  using A = Wide<T>;
+  const int64_t before = beside ? beside->size(1) : 0;
+  const auto x = view<T>(arguments.input);
+  const auto first_channels = beside ? view<T>(*beside) : Pixels<const T>{};
+  const auto whole = view_result<T>(output), y = view_result<T>(output, before);
+  const auto small = pooled ? view_result<T>(*pooled) : Pixels<T>{};
   const Parameters<A> parameters(arguments);
-  const Channels<A> p = parameters.channels();
   const Tiles tiles(arguments.input, pooled != nullptr);
-  if (!pooled) {
-    tiles.for_each<A, 2>([&](A** buffers, int64_t, int64_t first, int64_t n) {
-      const Run<A> out = sink.place(first, buffers[1]);
-      normalise(source.read(first, n, buffers[0]), n, channels, p, arguments.relu, out);
-      sink.put(first, n, out);
-      if (beside) copy_pixels(*beside, output, first, n);
-    });
-    return;
-  }
-  const PixelSink<A> small(*pooled);
-  tiles.for_each<A, 4>([&](A** buffers, int64_t, int64_t first, int64_t n) {
-    Run<A> rows[2];
-    for (int k = 0; k < 2; ++k) {
-      const int64_t pixel = tiles.corner(first) + k * width;
-      rows[k] = sink.place(pixel, buffers[k]);
-      normalise(source.read(pixel, 2 * n, buffers[2]), 2 * n, channels, p, true, rows[k]);
-      sink.put(pixel, 2 * n, rows[k]);
-    }
-    const Run<A> out = small.place(first, buffers[3]);
-    pool(constant(rows[0]), constant(rows[1]), n, channels, out);
-    small.put(first, n, out);
+  tiles.for_each<A>([&](A*, int64_t, int64_t first, int64_t n) {
+    const int64_t pixel = tiles.corner(first);
+    normalise(x.from(pixel), n, parameters.of_channels, arguments.relu, y.from(pixel),
+              small.from(first));
+    if (beside) copy_pixels(first_channels.from(pixel), n, before, whole.from(pixel));
   });
 }
 
-// Calls body(spare, chunk, first, pixels, x, grad, relu) for runs of pixels: grad is the gradient
-// of y where relu is true, else that of z. There are three spare buffers.
-template <class A, class F>
-void for_each_run(const Tiles& tiles, const Arguments& arguments, const Gradients& gradients,
-                  const Channels<A> p, const F& body) {
-  const int64_t channels = arguments.channels(), width = arguments.input.size(3);
-  const PixelSource<A> source(arguments.input);
-  const PixelSource<A> output(gradients.output ? *gradients.output : arguments.input);
-  if (!gradients.pooled) {
-    tiles.for_each<A, 5>([&](A** buffers, int64_t chunk, int64_t first, int64_t n) {
-      body(buffers + 2, chunk, first, n, source.read(first, n, buffers[0]),
-           output.read(first, n, buffers[1]), arguments.relu);
-    });
-    return;
-  }
-  const PixelSource<A> pooled(*gradients.pooled);
-  tiles.for_each<A, 10>([&](A** buffers, int64_t chunk, int64_t first, int64_t n) {
-    Run<const A> x[2], grad[2] = {};
-    const Run<A> of_z[2] = {{buffers[7], channels}, {buffers[8], channels}};
-    for (int k = 0; k < 2; ++k) {
-      const int64_t pixel = tiles.corner(first) + k * width;
-      x[k] = source.read(pixel, 2 * n, buffers[3 + k]);
-      if (gradients.output) grad[k] = output.read(pixel, 2 * n, buffers[5 + k]);
-    }
-    route(x[0], x[1], n, channels, p, pooled.read(first, n, buffers[9]), grad[0], grad[1], of_z[0],
-          of_z[1]);
-    for (int k = 0; k < 2; ++k)
-      body(buffers, chunk, tiles.corner(first) + k * width, 2 * n, x[k], constant(of_z[k]), false);
-  });
-}
+// The gradients and the input, from the first unit of a tile on.
+template <class T>
+class ArrivingTiles {
+ public:
+  ArrivingTiles(const Arguments& arguments, const Gradients& gradients, const Tiles& tiles)
+      : tiles_(tiles),
+        x_(view<T>(arguments.input)),
+        output_(view<T>(gradients.output)),
+        pooled_(view<T>(gradients.pooled)) {}
 
-template <class A>
+  Arriving<T> tile(int64_t first, int64_t n) const {
+    const int64_t pixel = tiles_.corner(first);
+    return {n, x_.from(pixel), output_.from(pixel), pooled_.from(first)};
+  }
+
+ private:
+  const Tiles& tiles_;
+  Pixels<const T> x_, output_, pooled_;
+};
+
+template <class T>
 void compute_sums(const Arguments& arguments, const Gradients& gradients, Tensor& sums_out) {
+  using A = Wide<T>;
   const int64_t channels = arguments.channels();
   const Parameters<A> parameters(arguments);
-  const Channels<A> p = parameters.channels();
   const Tiles tiles(arguments.input, gradients.pooled.has_value());
+  const ArrivingTiles<T> arriving(arguments, gradients, tiles);
   std::vector<double> of_chunk(tiles.chunks() * 2 * channels);
-  for_each_run<A>(tiles, arguments, gradients, p,
-                  [&](A** spare, int64_t chunk, int64_t, int64_t n, const Run<const A> x,
-                      const Run<const A> grad, bool relu) {
-                    double* const own = &of_chunk[chunk * 2 * channels];
-                    sum(x, grad, n, channels, p, relu, spare[0], spare[1]);
-                    add_sums(spare[0], channels, own);
-                    add_sums(spare[1], channels, own + channels);
-                  });
+  tiles.for_each<A>([&](A* spare, int64_t chunk, int64_t first, int64_t n) {
+    sum(arriving.tile(first, n), parameters.of_channels, arguments.relu, spare,
+        &of_chunk[chunk * 2 * channels]);
+  });
   double* const sums = sums_out.mutable_data_ptr<double>();
   std::fill_n(sums, 2 * channels, 0.0);
-  for (int64_t chunk = 0; chunk < tiles.chunks(); ++chunk)
-    add_sums(&of_chunk[chunk * 2 * channels], 2 * channels, sums);
+  for (int64_t i = 0; i < int64_t(of_chunk.size()); ++i) sums[i % (2 * channels)] += of_chunk[i];
   // Without pixels there is no deviation, and both sums are 0.
   for (int64_t c = 0; c < channels && tiles.chunks() > 0; ++c)
     sums[channels + c] *= parameters.inverse[c];
 }
 
-template <class A>
+template <class T>
 void backward(const Arguments& arguments, const Gradients& gradients, const Tensor* sums,
               Tensor& grad_input) {
-  const int64_t channels = arguments.channels();
-  const Parameters<A> parameters(arguments);
-  const Channels<A> p = parameters.channels();
+  using A = Wide<T>;
+  const Parameters<A> parameters(arguments, sums);
   const Tiles tiles(arguments.input, gradients.pooled.has_value());
-  const PixelSink<A> sink(grad_input);
-  std::vector<A> shift, slope;
-  for (int64_t c = 0; sums && c < channels; ++c) {
-    const double* const own = sums->const_data_ptr<double>() + c;
-    const auto g = gradient<double>(own[0], own[channels], parameters.weight(c),
-                                    parameters.inverse[c], double(count_pixels(arguments.input)));
-    shift.push_back(A(g.shift));
-    slope.push_back(A(g.slope));
+  const ArrivingTiles<T> arriving(arguments, gradients, tiles);
+  const auto out = view_result<T>(grad_input);
+  tiles.for_each<A>([&](A*, int64_t, int64_t first, int64_t n) {
+    differentiate(arriving.tile(first, n), parameters.of_channels, arguments.relu,
+                  out.from(tiles.corner(first)));
+  });
+}
+
+// Calls f with an element of the tensor's type.
+template <class F>
+void dispatch(const Tensor& tensor, const F& f) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Double:
+      return f(double());
+    case ScalarType::Half:
+      return f(Half());
+    case ScalarType::BFloat16:
+      return f(BFloat16());
+    default:
+      return f(float());
   }
-  for_each_run<A>(tiles, arguments, gradients, p,
-                  [&](A** spare, int64_t, int64_t first, int64_t n, const Run<const A> x,
-                      const Run<const A> grad, bool relu) {
-                    const Run<A> out = sink.place(first, spare[2]);
-                    differentiate(x, grad, n, channels, p, relu, sums ? shift.data() : nullptr,
-                                  slope.data(), out);
-                    sink.put(first, n, out);
-                  });
 }
 
 void moments_cpu(const Tensor& input, Tensor& mean, Tensor& variance) {
-  (is_double(input) ? moments<double> : moments<float>)(input, mean, variance);
+  dispatch(input, [&](auto element) { moments<decltype(element)>(input, mean, variance); });
 }
 
 void forward_cpu(const Arguments& arguments, const Tensor* beside, Tensor& output, Tensor* pooled) {
-  (is_double(arguments.input) ? forward<double> : forward<float>)(arguments, beside, output,
-                                                                  pooled);
+  dispatch(arguments.input, [&](auto element) {
+    forward<decltype(element)>(arguments, beside, output, pooled);
+  });
 }
 
 void sums_cpu(const Arguments& arguments, const Gradients& gradients, Tensor& sums) {
-  (is_double(arguments.input) ? compute_sums<double> : compute_sums<float>)(arguments, gradients,
-                                                                            sums);
+  dispatch(arguments.input,
+           [&](auto element) { compute_sums<decltype(element)>(arguments, gradients, sums); });
 }
 
 void backward_cpu(const Arguments& arguments, const Gradients& gradients, const Tensor* sums,
                   Tensor& grad_input) {
-  (is_double(arguments.input) ? backward<double> : backward<float>)(arguments, gradients, sums,
-                                                                    grad_input);
+  dispatch(arguments.input, [&](auto element) {
+    backward<decltype(element)>(arguments, gradients, sums, grad_input);
+  });
 }
 
 }  // namespace

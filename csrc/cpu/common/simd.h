@@ -25,6 +25,8 @@
 
 // For the templates that ICHFAST_SIMD functions are made of: each copy must contain their body.
 #define ICHFAST_INLINE inline __attribute__((always_inline))
+// The same behind a lambda's arguments.
+#define ICHFAST_INLINE_LAMBDA __attribute__((always_inline))
 
 namespace ichfast {
 
