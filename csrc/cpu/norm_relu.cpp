@@ -1,13 +1,14 @@
 // Batch normalisation with ReLU and 2×2 max-pooling on the CPU. See math/norm_relu.h.
 //
-// Each pass over memory is one loop, which goes over the channels of four pixels at once, neighbours
-// or those of a window: it reads the channels' own numbers once for all four, and a sum does not
-// wait for its own store at every pixel. Elements are converted within the loop, which is therefore
-// compiled for each type of them.
+// Each pass over memory is one loop, which goes over the channels of four pixels at once,
+// neighbours or those of a window: it reads the channels' own numbers once for all four, and a sum
+// does not wait for its own store at every pixel. Elements are converted within the loop, which is
+// therefore compiled for each type of them.
 #include "ops/norm_relu.h"
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <type_traits>
 #include <vector>
 
@@ -64,8 +65,15 @@ ICHFAST_INLINE void for_each(int64_t n, int64_t channels, const F& f) {
 
 template <class A, int K>
 ICHFAST_INLINE A add(const A (&values)[K]) {
-  if constexpr (K == 1) return values[0];
-  else return (values[0] + values[1]) + (values[2] + values[3]);
+  if constexpr (K == 1)
+    return values[0];
+  else
+    return (values[0] + values[1]) + (values[2] + values[3]);
+}
+
+template <class A>
+ICHFAST_INLINE Window<A> as_window(const A (&values)[4]) {
+  return {values[0], values[1], values[2], values[3]};
 }
 
 // Adds the mean of n pixels, and their squared distances from it, to those of `before` others;
@@ -101,35 +109,32 @@ struct Channels {
   int64_t count;
   const A *mean, *scale, *bias;
   const A *shift, *slope;  // null where mean and variance are constants
+  A limit;                 // z up to it are 0: 0; NaN without a ReLU, since nothing is up to that
+
+  ICHFAST_INLINE A relu(A z) const { return z <= limit ? A(0) : z; }
+  ICHFAST_INLINE A through_relu(A z, A grad) const { return z <= limit ? A(0) : grad; }
 };
 
-template <bool kPool, bool kRelu, class T, class A>
+template <bool kPool, class T, class A>
 ICHFAST_INLINE void normalise_as(const Pixels<const T> x, int64_t n, const Channels<A> p,
                                  const Pixels<T> y, const Pixels<T> pooled) {
   for_each<kPool>(n, p.count, [=](int64_t i, auto size, int64_t c) ICHFAST_INLINE_LAMBDA {
-    A z[size()];
+    A values[size()];
     for (int k = 0; k < size(); ++k) {
-      z[k] = normalised(widen<A>(at<kPool>(x, i, k)[c]), p.mean[c], p.scale[c], p.bias[c]);
-      if constexpr (kRelu) z[k] = relu(z[k]);
+      const A own = widen<A>(at<kPool>(x, i, k)[c]);
+      values[k] = p.relu(normalised(own, p.mean[c], p.scale[c], p.bias[c]));
     }
-    for (int k = 0; k < size(); ++k) narrow(z[k], &at<kPool>(y, i, k)[c]);
-    if constexpr (kPool)
-      narrow(largest(Window<A>{z[0], z[1], z[2], z[3]}), &at<false>(pooled, i, 0)[c]);
+    for (int k = 0; k < size(); ++k) narrow(values[k], &at<kPool>(y, i, k)[c]);
+    if constexpr (kPool) narrow(largest(as_window(values)), &at<false>(pooled, i, 0)[c]);
   });
 }
 
+// Also the largest of each window, where `pooled` has data.
 template <class T, class A>
 ICHFAST_INLINE void normalise_tile(const Pixels<const T> x, int64_t n, const Channels<A> p,
-                                   bool relu, const Pixels<T> y, const Pixels<T> pooled) {
-  if (pooled.data)
-    normalise_as<true, true>(x, n, p, y, pooled);
-  else
-    relu ? normalise_as<false, true>(x, n, p, y, pooled)
-         : normalise_as<false, false>(x, n, p, y, pooled);
+                                   const Pixels<T> y, const Pixels<T> pooled) {
+  pooled.data ? normalise_as<true>(x, n, p, y, pooled) : normalise_as<false>(x, n, p, y, pooled);
 }
-
-// What stands behind batch normalisation, and whose gradients arrive.
-enum class Behind { kNothing, kRelu, kPool, kPoolAndOutput };
 
 // Of n pixels, or windows where they are pooled: the input, and the gradients that arrive. Those
 // that do not have no data.
@@ -139,41 +144,35 @@ struct Arriving {
   Pixels<const T> x, output, pooled;
 };
 
-// The gradients of z of `K` pixels, and x − μ.
-template <Behind kBehind, class T, class A, int K>
+// The gradients of z of K pixels, and x − μ.
+template <bool kPool, bool kOutput, class T, class A, int K>
 ICHFAST_INLINE void find_gradients(const Arriving<T>& t, int64_t i, int64_t c, const Channels<A>& p,
                                    A (&grads)[K], A (&distances)[K]) {
-  constexpr bool kPool = kBehind == Behind::kPool || kBehind == Behind::kPoolAndOutput;
-  A z[K];
+  A y[K];
   for (int k = 0; k < K; ++k) {
     distances[k] = widen<A>(at<kPool>(t.x, i, k)[c]) - p.mean[c];
-    z[k] = distances[k] * p.scale[c] + p.bias[c];
-    if constexpr (!kPool) grads[k] = widen<A>(at<kPool>(t.output, i, k)[c]);
+    y[k] = distances[k] * p.scale[c] + p.bias[c];
+    grads[k] = kOutput ? widen<A>(at<kPool>(t.output, i, k)[c]) : A(0);
   }
   if constexpr (kPool) {
-    const Window<A> y{relu(z[0]), relu(z[1]), relu(z[2]), relu(z[3])};
-    const Window<A> routed = route(y, widen<A>(at<false>(t.pooled, i, 0)[c]));
-    grads[0] = routed.a;
-    grads[1] = routed.b;
-    grads[2] = routed.c;
-    grads[3] = routed.d;
+    for (A& z : y) z = p.relu(z);
+    const Window<A> routed = route(as_window(y), widen<A>(at<false>(t.pooled, i, 0)[c]));
+    grads[0] += routed.a;
+    grads[1] += routed.b;
+    grads[2] += routed.c;
+    grads[3] += routed.d;
   }
-  for (int k = 0; k < K; ++k) {
-    if constexpr (kBehind == Behind::kPoolAndOutput)
-      grads[k] += widen<A>(at<kPool>(t.output, i, k)[c]);
-    if constexpr (kBehind != Behind::kNothing) grads[k] = through_relu(z[k], grads[k]);
-  }
+  for (int k = 0; k < K; ++k) grads[k] = p.through_relu(y[k], grads[k]);
 }
 
 // Adds Σg and Σg·(x − μ); `spare` has room for both.
-template <Behind kBehind, class T, class A>
-ICHFAST_INLINE void sum_behind(const Arriving<T> t, const Channels<A> p, A* spare, double* sums) {
+template <bool kPool, bool kOutput, class T, class A>
+ICHFAST_INLINE void sum_as(const Arriving<T> t, const Channels<A> p, A* spare, double* sums) {
   A *const of_tile = spare, *const with_x = spare + p.count;
   for (int64_t c = 0; c < 2 * p.count; ++c) spare[c] = 0;
-  constexpr bool kPool = kBehind == Behind::kPool || kBehind == Behind::kPoolAndOutput;
   for_each<kPool>(t.n, p.count, [=](int64_t i, auto size, int64_t c) ICHFAST_INLINE_LAMBDA {
     A grads[size()], products[size()];
-    find_gradients<kBehind>(t, i, c, p, grads, products);
+    find_gradients<kPool, kOutput>(t, i, c, p, grads, products);
     for (int k = 0; k < size(); ++k) products[k] *= grads[k];
     of_tile[c] += add(grads);
     with_x[c] += add(products);
@@ -182,14 +181,20 @@ ICHFAST_INLINE void sum_behind(const Arriving<T> t, const Channels<A> p, A* spar
   for (int64_t c = 0; c < 2 * p.count; ++c) sums[c] += double(spare[c]);
 }
 
-// ∂/∂x, with the terms of the statistics unless these are constants.
-template <Behind kBehind, bool kConstants, class T, class A>
-ICHFAST_INLINE void differentiate_behind(const Arriving<T> t, const Channels<A> p,
-                                         const Pixels<T> out) {
-  constexpr bool kPool = kBehind == Behind::kPool || kBehind == Behind::kPoolAndOutput;
+template <class T, class A>
+ICHFAST_INLINE void sum_tile(const Arriving<T> t, const Channels<A> p, A* spare, double* sums) {
+  if (!t.pooled.data)
+    sum_as<false, true>(t, p, spare, sums);
+  else
+    t.output.data ? sum_as<true, true>(t, p, spare, sums) : sum_as<true, false>(t, p, spare, sums);
+}
+
+template <bool kPool, bool kOutput, bool kConstants, class T, class A>
+ICHFAST_INLINE void differentiate_as(const Arriving<T> t, const Channels<A> p,
+                                     const Pixels<T> out) {
   for_each<kPool>(t.n, p.count, [=](int64_t i, auto size, int64_t c) ICHFAST_INLINE_LAMBDA {
     A grads[size()], distances[size()];
-    find_gradients<kBehind>(t, i, c, p, grads, distances);
+    find_gradients<kPool, kOutput>(t, i, c, p, grads, distances);
     for (int k = 0; k < size(); ++k) {
       grads[k] *= p.scale[c];
       if constexpr (!kConstants) grads[k] = grads[k] - p.shift[c] - distances[k] * p.slope[c];
@@ -198,50 +203,37 @@ ICHFAST_INLINE void differentiate_behind(const Arriving<T> t, const Channels<A> 
   });
 }
 
-// Calls f(constant) with that which stands behind.
-template <class T, class F>
-ICHFAST_INLINE void choose(const Arriving<T>& t, bool relu, const F& f) {
-  if (t.pooled.data && t.output.data)
-    f(std::integral_constant<Behind, Behind::kPoolAndOutput>());
-  else if (t.pooled.data)
-    f(std::integral_constant<Behind, Behind::kPool>());
-  else if (relu)
-    f(std::integral_constant<Behind, Behind::kRelu>());
-  else
-    f(std::integral_constant<Behind, Behind::kNothing>());
-}
-
-template <class T, class A>
-ICHFAST_INLINE void sum_tile(const Arriving<T> t, const Channels<A> p, bool relu, A* spare,
-                             double* sums) {
-  choose(t, relu,
-         [=](auto behind) ICHFAST_INLINE_LAMBDA { sum_behind<behind()>(t, p, spare, sums); });
-}
-
-template <class T, class A>
-ICHFAST_INLINE void differentiate_tile(const Arriving<T> t, const Channels<A> p, bool relu,
+// ∂/∂x, with the terms of the statistics unless these are constants.
+template <bool kConstants, class T, class A>
+ICHFAST_INLINE void differentiate_with(const Arriving<T> t, const Channels<A> p,
                                        const Pixels<T> out) {
-  choose(t, relu, [=](auto behind) ICHFAST_INLINE_LAMBDA {
-    p.slope ? differentiate_behind<behind(), false>(t, p, out)
-            : differentiate_behind<behind(), true>(t, p, out);
-  });
+  if (!t.pooled.data)
+    differentiate_as<false, true, kConstants>(t, p, out);
+  else
+    t.output.data ? differentiate_as<true, true, kConstants>(t, p, out)
+                  : differentiate_as<true, false, kConstants>(t, p, out);
 }
 
-#define ICHFAST_TILES(kSimd, T, A)                                                            \
-  kSimd void merge_moments(const Pixels<const T> x, int64_t n, int64_t channels,              \
-                           int64_t before, A* spare, double* means, double* squares) {        \
-    merge_tile(x, n, channels, before, spare, means, squares);                                \
-  }                                                                                           \
-  kSimd void normalise(const Pixels<const T> x, int64_t n, const Channels<A> p, bool relu,    \
-                       const Pixels<T> y, const Pixels<T> pooled) {                           \
-    normalise_tile(x, n, p, relu, y, pooled);                                                 \
-  }                                                                                           \
-  kSimd void sum(const Arriving<T> t, const Channels<A> p, bool relu, A* spare, double* sums) { \
-    sum_tile(t, p, relu, spare, sums);                                                        \
-  }                                                                                           \
-  kSimd void differentiate(const Arriving<T> t, const Channels<A> p, bool relu,               \
-                           const Pixels<T> out) {                                             \
-    differentiate_tile(t, p, relu, out);                                                      \
+template <class T, class A>
+ICHFAST_INLINE void differentiate_tile(const Arriving<T> t, const Channels<A> p,
+                                       const Pixels<T> out) {
+  p.slope ? differentiate_with<false>(t, p, out) : differentiate_with<true>(t, p, out);
+}
+
+#define ICHFAST_TILES(kSimd, T, A)                                                                 \
+  kSimd void merge_moments(const Pixels<const T> x, int64_t n, int64_t channels, int64_t before,   \
+                           A* spare, double* means, double* squares) {                             \
+    merge_tile(x, n, channels, before, spare, means, squares);                                     \
+  }                                                                                                \
+  kSimd void normalise(const Pixels<const T> x, int64_t n, const Channels<A> p, const Pixels<T> y, \
+                       const Pixels<T> pooled) {                                                   \
+    normalise_tile(x, n, p, y, pooled);                                                            \
+  }                                                                                                \
+  kSimd void sum(const Arriving<T> t, const Channels<A> p, A* spare, double* sums) {               \
+    sum_tile(t, p, spare, sums);                                                                   \
+  }                                                                                                \
+  kSimd void differentiate(const Arriving<T> t, const Channels<A> p, const Pixels<T> out) {        \
+    differentiate_tile(t, p, out);                                                                 \
   }
 ICHFAST_TILES(ICHFAST_SIMD, float, float)
 ICHFAST_TILES(ICHFAST_SIMD, Half, float)
@@ -347,7 +339,8 @@ class Parameters {
                    scale_.data(),
                    arguments.bias.const_data_ptr<A>(),
                    sums ? shift_.data() : nullptr,
-                   sums ? slope_.data() : nullptr};
+                   sums ? slope_.data() : nullptr,
+                   arguments.relu ? A(0) : std::numeric_limits<A>::quiet_NaN()};
   }
 
   std::vector<double> inverse;
@@ -388,8 +381,7 @@ void moments(const Tensor& input, Tensor& mean, Tensor& variance) {
 
 // Into the first channels of wider pixels.
 template <class T>
-void copy_pixels(const Pixels<const T> from, int64_t pixels, int64_t channels,
-                 const Pixels<T> to) {
+void copy_pixels(const Pixels<const T> from, int64_t pixels, int64_t channels, const Pixels<T> to) {
   for (int64_t i = 0; i < pixels; ++i)
     std::memcpy(at<false>(to, i, 0), at<false>(from, i, 0), channels * sizeof(T));
 }
@@ -406,8 +398,7 @@ void forward(const Arguments& arguments, const Tensor* beside, Tensor& output, T
   const Tiles tiles(arguments.input, pooled != nullptr);
   tiles.for_each<A>([&](A*, int64_t, int64_t first, int64_t n) {
     const int64_t pixel = tiles.corner(first);
-    normalise(x.from(pixel), n, parameters.of_channels, arguments.relu, y.from(pixel),
-              small.from(first));
+    normalise(x.from(pixel), n, parameters.of_channels, y.from(pixel), small.from(first));
     if (beside) copy_pixels(first_channels.from(pixel), n, before, whole.from(pixel));
   });
 }
@@ -441,8 +432,7 @@ void compute_sums(const Arguments& arguments, const Gradients& gradients, Tensor
   const ArrivingTiles<T> arriving(arguments, gradients, tiles);
   std::vector<double> of_chunk(tiles.chunks() * 2 * channels);
   tiles.for_each<A>([&](A* spare, int64_t chunk, int64_t first, int64_t n) {
-    sum(arriving.tile(first, n), parameters.of_channels, arguments.relu, spare,
-        &of_chunk[chunk * 2 * channels]);
+    sum(arriving.tile(first, n), parameters.of_channels, spare, &of_chunk[chunk * 2 * channels]);
   });
   double* const sums = sums_out.mutable_data_ptr<double>();
   std::fill_n(sums, 2 * channels, 0.0);
@@ -461,8 +451,7 @@ void backward(const Arguments& arguments, const Gradients& gradients, const Tens
   const ArrivingTiles<T> arriving(arguments, gradients, tiles);
   const auto out = view_result<T>(grad_input);
   tiles.for_each<A>([&](A*, int64_t, int64_t first, int64_t n) {
-    differentiate(arriving.tile(first, n), parameters.of_channels, arguments.relu,
-                  out.from(tiles.corner(first)));
+    differentiate(arriving.tile(first, n), parameters.of_channels, out.from(tiles.corner(first)));
   });
 }
 
@@ -486,9 +475,8 @@ void moments_cpu(const Tensor& input, Tensor& mean, Tensor& variance) {
 }
 
 void forward_cpu(const Arguments& arguments, const Tensor* beside, Tensor& output, Tensor* pooled) {
-  dispatch(arguments.input, [&](auto element) {
-    forward<decltype(element)>(arguments, beside, output, pooled);
-  });
+  dispatch(arguments.input,
+           [&](auto element) { forward<decltype(element)>(arguments, beside, output, pooled); });
 }
 
 void sums_cpu(const Arguments& arguments, const Gradients& gradients, Tensor& sums) {
