@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from ichfast.losses import DiceLoss
 from ichfast.ops.tversky import tversky
 
-CALLS, TURNS = 5, 2000
+CALLS, TURNS = 50, 300
 
 
 def list_losses(logits: Tensor, target: Tensor) -> dict[str, Callable[[], None]]:

@@ -31,8 +31,7 @@ void forward_cuda(const Arguments& arguments, Tensor& loss, Tensor& sums) {
   const CudaLaunch launch(image);
   const int64_t images = image.size(0), n = voxels(image);
   dispatch(arguments, [&]<class A, class X, class Z>() {
-    Tensor partial = torch::stable::new_empty(image, {slots<X, Z, Z, CudaLaunch>(images, n)},
-                                              ScalarType::Double);
+    Tensor partial = allocate(image, {slots<X, Z, Z, CudaLaunch>(images, n)}, ScalarType::Double);
     dispatch_form(arguments.form, [&]<Balance kBalance, bool kSigmoid>() {
       forward<kBalance, kSigmoid>(launch, input<X>(image), input<Z>(arguments.logits),
                                   input<Z>(arguments.reconstruction), images, n,

@@ -49,8 +49,7 @@ GradientViews<T> views_of(const Gradients& gradients) {
 // Room for the first stage's sums.
 template <class T>
 Tensor empty_slots(const Tensor& input, bool pooled) {
-  return torch::stable::new_empty(input, {slots<T, CudaLaunch>(shape_of(input), pooled)},
-                                  ScalarType::Double);
+  return allocate(input, {slots<T, CudaLaunch>(shape_of(input), pooled)}, ScalarType::Double);
 }
 
 void moments_cuda(const Tensor& input, Tensor& mean, Tensor& variance) {

@@ -16,8 +16,8 @@ void forward_cuda(const Arguments& arguments, Tensor& counts) {
   const int64_t images = prediction.size(0), channels = prediction.size(1);
   const int64_t n = voxels(prediction);
   dispatch_overlap(prediction, target, [&]<class A, class P, class T>() {
-    Tensor partial = torch::stable::new_empty(
-        prediction, {slots<P, T, CudaLaunch>(images * channels, n)}, ScalarType::Long);
+    Tensor partial =
+        allocate(prediction, {slots<P, T, CudaLaunch>(images * channels, n)}, ScalarType::Long);
     forward<A>(launch, input<P>(prediction), input<T>(target), arguments.threshold, images,
                channels, n, partial.mutable_data_ptr<int64_t>(),
                counts.mutable_data_ptr<int64_t>());

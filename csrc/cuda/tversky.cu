@@ -16,8 +16,8 @@ void forward_cuda(const Arguments& arguments, Tensor& loss, Tensor& sums) {
   const int64_t images = prediction.size(0), channels = prediction.size(1);
   const int64_t n = voxels(prediction);
   dispatch_overlap(prediction, target, [&]<class A, class P, class T>() {
-    Tensor partial = torch::stable::new_empty(
-        prediction, {slots<P, T, CudaLaunch>(images * channels, n)}, ScalarType::Double);
+    Tensor partial =
+        allocate(prediction, {slots<P, T, CudaLaunch>(images * channels, n)}, ScalarType::Double);
     const auto run = [&]<bool kSigmoid>() {
       forward<kSigmoid>(launch, input<P>(prediction), input<T>(target), arguments.parameters,
                         arguments.batch, images, channels, n, partial.mutable_data_ptr<double>(),

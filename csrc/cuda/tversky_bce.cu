@@ -50,8 +50,8 @@ void forward_cuda(const Arguments& arguments, Results& results) {
   const CudaLaunch launch(logits);
   const int64_t images = logits.size(0), channels = logits.size(1), n = voxels(logits);
   dispatch(arguments, [&]<class A, class P, class T, class M>(const Inputs<P, T, M>& inputs) {
-    Tensor partial = torch::stable::new_empty(
-        logits, {slots<P, T, M, CudaLaunch>(images * channels, n)}, ScalarType::Double);
+    Tensor partial =
+        allocate(logits, {slots<P, T, M, CudaLaunch>(images * channels, n)}, ScalarType::Double);
     forward(launch, inputs, arguments.parameters, arguments.batch, images, channels, n,
             partial.mutable_data_ptr<double>(), results.sums.mutable_data_ptr<double>(),
             results.tversky.mutable_data_ptr<A>(), results.cross_entropy.mutable_data_ptr<A>(),

@@ -26,7 +26,7 @@ Tensor forward_op(const Tensor& image, const Tensor& logits) {
   const Arguments arguments{foldable(image), foldable(logits)};
   std::vector<int64_t> size(image.sizes().begin(), image.sizes().end());
   size[1] = 2;
-  Tensor masked = torch::stable::new_empty(image, size);
+  Tensor masked = allocate(image, size);
   kForward(arguments, masked);
   return masked;
 }

@@ -54,8 +54,8 @@ std::tuple<Tensor, Tensor> forward_op(const Tensor& image, const Tensor& logits,
       check("attention_wmse", image, logits, reconstruction, sigmoid_r, balance);
   const int64_t images = image.size(0);
   const ScalarType dtype = arguments.in_double() ? ScalarType::Double : ScalarType::Float;
-  Tensor loss = torch::stable::new_empty(image, {images}, dtype);
-  Tensor sums = torch::stable::new_empty(image, {images, kSums}, ScalarType::Double);
+  Tensor loss = allocate(image, {images}, dtype);
+  Tensor sums = allocate(image, {images, kSums}, ScalarType::Double);
   kForward(arguments, loss, sums);
   return {loss, sums};
 }

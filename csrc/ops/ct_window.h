@@ -48,8 +48,7 @@ Tensor forward_op(const Tensor& stored, std::optional<Tensor> slope,
   check_result_dtype("ct_window", dtype);
   const Arguments arguments{
       stored, slope, intercept, windows, parse_function("ct_window", function), padding, invert};
-  Tensor images =
-      torch::stable::new_empty(stored, {stored.size(0), windows.size(0), size[0], size[1]}, dtype);
+  Tensor images = allocate(stored, {stored.size(0), windows.size(0), size[0], size[1]}, dtype);
   kForward(arguments, images);
   return images;
 }

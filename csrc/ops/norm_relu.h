@@ -97,9 +97,7 @@ inline Gradients check_gradients(const char* op, const std::optional<Tensor>& ou
 template <ComputeMoments* kMoments>
 std::tuple<Tensor, Tensor> moments_op(const Tensor& input) {
   check_input("norm_relu_moments", input);
-  const auto number = [&] {
-    return torch::stable::new_empty(input, {input.size(1)}, wide_dtype(input));
-  };
+  const auto number = [&] { return allocate(input, {input.size(1)}, wide_dtype(input)); };
   Tensor mean = number(), variance = number();
   kMoments(as_pixels(input), mean, variance);
   return {mean, variance};
@@ -126,8 +124,8 @@ std::tuple<Tensor, Tensor> forward_op(const Tensor& input, const Tensor& weight,
     STD_TORCH_CHECK(relu && !beside, "norm_relu: pooling is for ReLU, with nothing beside");
   }
   Tensor output = empty_pixels(input, channels + (beside ? beside->size(1) : 0), height, width);
-  Tensor pooled = pool ? empty_pixels(input, channels, height / 2, width / 2)
-                       : torch::stable::new_empty(input, {0});
+  Tensor pooled =
+      pool ? empty_pixels(input, channels, height / 2, width / 2) : allocate(input, {0});
   kForward(arguments, beside ? &*beside : nullptr, output, pool ? &pooled : nullptr);
   return {output, pooled};
 }
@@ -138,7 +136,7 @@ Tensor sums_op(std::optional<Tensor> grad, std::optional<Tensor> grad_pooled, co
                double eps, bool relu) {
   const char* const op = "norm_relu_sums_backward";
   const Arguments arguments = check(op, input, weight, bias, mean, variance, eps, relu);
-  Tensor sums = torch::stable::new_empty(input, {2, input.size(1)}, ScalarType::Double);
+  Tensor sums = allocate(input, {2, input.size(1)}, ScalarType::Double);
   kSums(arguments, check_gradients(op, grad, grad_pooled, arguments), sums);
   return sums;
 }

@@ -21,8 +21,8 @@ Tensor forward_op(const Tensor& prediction, const Tensor& target, double thresho
   check_floating("overlap_counts", {{"prediction", prediction}});
   check_mask("overlap_counts", {{"target", target}});
   const Arguments arguments{foldable(prediction), foldable(target), threshold};
-  Tensor counts = torch::stable::new_empty(
-      prediction, {prediction.size(0), prediction.size(1), kNaN}, ScalarType::Long);
+  Tensor counts =
+      allocate(prediction, {prediction.size(0), prediction.size(1), kNaN}, ScalarType::Long);
   kForward(arguments, counts);
   return counts;
 }

@@ -66,9 +66,8 @@ std::tuple<Tensor, Tensor> forward_op(const Tensor& image, std::optional<Tensor>
                             feather,
                             low,
                             high};
-  Tensor image_out = torch::stable::new_empty(image, image.sizes());
-  Tensor target_out = target ? torch::stable::new_empty(*target, target->sizes())
-                             : torch::stable::new_empty(image, {0});
+  Tensor image_out = allocate(image, image.sizes());
+  Tensor target_out = target ? allocate(*target, target->sizes()) : allocate(image, {0});
   kForward(arguments, image_out, target_out);
   return {image_out, target_out};
 }

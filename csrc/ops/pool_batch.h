@@ -78,8 +78,8 @@ std::tuple<Tensor, Tensor> forward_op(const Tensor& pool, std::optional<Tensor> 
                             windows,
                             parse_function("pool_batch", function)};
   const std::vector<int64_t> none{0}, all{batch, 1, size[0], size[1]};
-  Tensor images = torch::stable::new_empty(pool, {batch, windows.size(1), size[0], size[1]}, dtype);
-  Tensor masks_out = torch::stable::new_empty(pool, masks ? all : none, ScalarType::Byte);
+  Tensor images = allocate(pool, {batch, windows.size(1), size[0], size[1]}, dtype);
+  Tensor masks_out = allocate(pool, masks ? all : none, ScalarType::Byte);
   kForward(arguments, images,
            masks ? static_cast<uint8_t*>(masks_out.mutable_data_ptr()) : nullptr);
   return {images, masks_out};

@@ -33,7 +33,7 @@ Tensor forward_op(const Tensor& image, const Tensor& gamma, const Tensor& blur, 
       {{"image", image}, {"gamma", gamma}, {"blur", blur}, {"noise", noise}, {"seed", seed}});
   check_floating("strong_view",
                  {{"image", image}, {"gamma", gamma}, {"blur", blur}, {"noise", noise}});
-  Tensor result = torch::stable::new_empty(image, image.sizes());
+  Tensor result = allocate(image, image.sizes());
   kForward({foldable(image), gamma, blur, noise, seed}, result);
   return result;
 }

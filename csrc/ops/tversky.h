@@ -38,10 +38,9 @@ std::tuple<Tensor, Tensor> forward_op(const Tensor& prediction, const Tensor& ta
       foldable(prediction), foldable(target), {alpha, beta, smooth_nr, smooth_dr}, sigmoid, batch};
   const int64_t images = prediction.size(0), channels = prediction.size(1);
   const ScalarType dtype = is_double(prediction) ? ScalarType::Double : ScalarType::Float;
-  Tensor loss = batch ? torch::stable::new_empty(prediction, {channels}, dtype)
-                      : torch::stable::new_empty(prediction, {images, channels}, dtype);
-  Tensor sums =
-      torch::stable::new_empty(prediction, {arguments.losses(), kSums}, ScalarType::Double);
+  Tensor loss = batch ? allocate(prediction, {channels}, dtype)
+                      : allocate(prediction, {images, channels}, dtype);
+  Tensor sums = allocate(prediction, {arguments.losses(), kSums}, ScalarType::Double);
   kForward(arguments, loss, sums);
   return {loss, sums};
 }

@@ -54,12 +54,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward_op(const Tensor& logits, cons
                                     {alpha, beta, smooth_nr, smooth_dr}, batch);
   const auto per_group = [&] {
     const ScalarType dtype = is_double(logits) ? ScalarType::Double : ScalarType::Float;
-    return batch ? torch::stable::new_empty(logits, {logits.size(1)}, dtype)
-                 : torch::stable::new_empty(logits, {logits.size(0), logits.size(1)}, dtype);
+    return batch ? allocate(logits, {logits.size(1)}, dtype)
+                 : allocate(logits, {logits.size(0), logits.size(1)}, dtype);
   };
-  Results results{
-      per_group(), per_group(), per_group(),
-      torch::stable::new_empty(logits, {arguments.groups(), kSaved}, ScalarType::Double)};
+  Results results{per_group(), per_group(), per_group(),
+                  allocate(logits, {arguments.groups(), kSaved}, ScalarType::Double)};
   kForward(arguments, results);
   return {results.tversky, results.cross_entropy, results.count, results.sums};
 }

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.autograd.function import _SingleLevelFunction
 
 
 def is_transforming() -> bool:
@@ -19,25 +20,36 @@ class OpFunction(Function):
     Subclasses have a ``forward`` without context and ``setup_context``, as torch.func asks for.
     ``apply`` reads the signature of such a ``forward`` at every call, which takes four times as
     long as a small loss itself. So where nothing is transformed, ``run`` applies a twin whose
-    ``forward`` has the context.
+    ``forward`` has the context, and whose ``apply`` is the one in C++ under torch's own.
     """
 
     generate_vmap_rule = True  # from those of the native ops
-    _twin: ClassVar[type[Function]]
+    _apply: ClassVar[Callable[..., Any]]  # of the twin
 
     def __init_subclass__(cls) -> None:
+        compute, setup_context, select = cls.forward, cls.setup_context, cls.select
+
         def forward(ctx: Any, *inputs: Any) -> Any:
-            output = cls.forward(*inputs)
-            cls.setup_context(ctx, inputs, output)
-            return output
+            output = compute(*inputs)
+            setup_context(ctx, inputs, output)
+            return select(output)
 
         members = {"forward": staticmethod(forward), "backward": staticmethod(cls.backward)}
-        cls._twin = type(cls.__name__, (Function,), {"__module__": cls.__module__, **members})
+        module = {"__module__": cls.__module__}
+        twin: Any = type(cls.__name__, (_SingleLevelFunction,), {**module, **members})
+        cls._apply = twin.apply
+
+    @staticmethod
+    def select(output: Any) -> Any:
+        """Of what ``forward`` returns, what ``run`` does: not what backward alone reads, which the
+        twin need not make a result of autograd's."""
+        return output
 
     @classmethod
     def run(cls, *inputs: Any) -> Any:
-        function = cls if torch.compiler.is_compiling() or is_transforming() else cls._twin
-        return function.apply(*inputs)
+        if torch.compiler.is_compiling() or is_transforming():
+            return cls.select(cls.apply(*inputs))
+        return cls._apply(*inputs)
 
     @classmethod
     def run_in_backward(cls, *inputs: Any) -> Any:

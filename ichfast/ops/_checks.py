@@ -14,14 +14,32 @@ TARGETS = (torch.bool, torch.uint8, *FLOATING)
 FUNCTIONS = ("linear", "linear_exact", "sigmoid")  # of a window
 
 
+def require_pair(op: str, name: str, prediction: Tensor, target: Tensor) -> None:
+    """A prediction, which the op calls ``name``, and its target: of one shape, on one device."""
+    _require_floating(op, name, prediction)
+    require_target(op, target)
+    if target.device != prediction.device:
+        raise _on_two_devices(op, name, prediction, "target", target)
+    _require_kernels(op, name, prediction)
+    if prediction.shape != target.shape or prediction.ndim < 3:
+        raise ValueError(
+            f"{op}: {name} and target must be (B, C, *spatial) of one shape, "
+            f"not {tuple(prediction.shape)} and {tuple(target.shape)}"
+        )
+
+
 def require_floating(op: str, **tensors: Tensor) -> None:
     for name, tensor in tensors.items():
-        require_tensor(op, name, tensor)
-        if tensor.dtype not in FLOATING:
-            raise TypeError(
-                f"{op}: {name} must be float64, float32, float16 or bfloat16, not {tensor.dtype}; "
-                f"convert it with {name}.float()"
-            )
+        _require_floating(op, name, tensor)
+
+
+def _require_floating(op: str, name: str, tensor: Tensor) -> None:
+    require_tensor(op, name, tensor)
+    if tensor.dtype not in FLOATING:
+        raise TypeError(
+            f"{op}: {name} must be float64, float32, float16 or bfloat16, not {tensor.dtype}; "
+            f"convert it with {name}.float()"
+        )
 
 
 def require_tensor(op: str, name: str, value: object) -> None:
@@ -49,21 +67,29 @@ def require_one_device(op: str, **tensors: Tensor) -> None:
     (first, tensor), *others = tensors.items()
     for name, other in others:
         if other.device != tensor.device:
-            raise ValueError(
-                f"{op}: {name} is on {other.device} but {first} is on {tensor.device}; "
-                "move both to one device"
-            )
+            raise _on_two_devices(op, first, tensor, name, other)
+    _require_kernels(op, first, tensor)
+
+
+def _on_two_devices(op: str, first: str, tensor: Tensor, name: str, other: Tensor) -> ValueError:
+    return ValueError(
+        f"{op}: {name} is on {other.device} but {first} is on {tensor.device}; "
+        "move both to one device"
+    )
+
+
+def _require_kernels(op: str, name: str, tensor: Tensor) -> None:
     if tensor.is_cpu:  # 0.1 µs; the name of the kind takes 0.5
         return
     kind = tensor.device.type
     if kind == "cuda" and NO_CUDA is not None:
         raise NotImplementedError(
-            f"{op}: {first} is on {tensor.device}, but {NO_CUDA}, or move it with {first}.cpu()"
+            f"{op}: {name} is on {tensor.device}, but {NO_CUDA}, or move it with {name}.cpu()"
         )
     if kind not in ("cuda", "meta"):
         raise NotImplementedError(
-            f"{op}: ichfast has kernels for CPU and CUDA, and {first} is on {tensor.device}; "
-            f"move it with {first}.cpu()"
+            f"{op}: ichfast has kernels for CPU and CUDA, and {name} is on {tensor.device}; "
+            f"move it with {name}.cpu()"
         )
 
 

@@ -71,12 +71,17 @@ def attention_wmse(
         )
     if balance not in ("paper", "region"):
         raise ValueError(f"attention_wmse: balance must be 'paper' or 'region', not {balance!r}")
-    loss: Tensor
-    loss, _ = _AttentionWMSE.run(image, logits, reconstruction, sigmoid_reconstruction, balance)
+    loss: Tensor = _AttentionWMSE.run(
+        image, logits, reconstruction, sigmoid_reconstruction, balance
+    )
     return loss
 
 
 class _AttentionWMSE(OpFunction):
+    @staticmethod
+    def select(output: Any) -> Any:
+        return output[0]
+
     @staticmethod
     def forward(
         image: Tensor, logits: Tensor, reconstruction: Tensor, s: bool, balance: str
@@ -95,7 +100,7 @@ class _AttentionWMSE(OpFunction):
         ctx.save_for_backward(*tensors, sums)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         if grad is None:
             return None, None, None, None, None
         wanted = of_logits, of_reconstruction = ctx.needs_input_grad[1:3]

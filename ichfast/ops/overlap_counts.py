@@ -3,11 +3,7 @@
 import torch
 from torch import Tensor
 
-from ichfast.ops._checks import (
-    require_floating,
-    require_one_device,
-    require_target,
-)
+from ichfast.ops._checks import require_pair
 
 __all__ = ["overlap_counts"]
 
@@ -27,14 +23,7 @@ def overlap_counts(prediction: Tensor, target: Tensor, threshold: float = 0.5) -
     Raises:
         ValueError, TypeError: shapes, dtypes or devices do not fit.
     """
-    require_floating("overlap_counts", prediction=prediction)
-    require_target("overlap_counts", target)
-    require_one_device("overlap_counts", prediction=prediction, target=target)
-    if not (prediction.ndim >= 3 and prediction.shape == target.shape):
-        raise ValueError(
-            "overlap_counts: prediction and target must be (B, C, *spatial) of one shape, "
-            f"not {tuple(prediction.shape)} and {tuple(target.shape)}"
-        )
+    require_pair("overlap_counts", "prediction", prediction, target)
     counts: Tensor = torch.ops.ichfast.overlap_counts(
         prediction.detach(), target.detach(), threshold
     )

@@ -7,12 +7,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ichfast.ops._autograd import OpFunction, differentiate_gradients
-from ichfast.ops._checks import (
-    require_floating,
-    require_no_grad,
-    require_one_device,
-    require_target,
-)
+from ichfast.ops._checks import require_no_grad, require_pair
 from ichfast.ops._layout import empty_gradient
 from ichfast.ops._vmap import fold_into_batch
 from ichfast.ops.reference.tversky import tversky as plain_tversky
@@ -57,24 +52,20 @@ def tversky(
     Raises:
         ValueError, TypeError: shapes differ, dtypes or devices do not fit, target requires grad.
     """
-    require_floating("tversky", prediction=prediction)
-    require_target("tversky", target)
-    require_one_device("tversky", prediction=prediction, target=target)
+    require_pair("tversky", "prediction", prediction, target)
     require_no_grad("tversky", target=target)
-    if not (prediction.ndim >= 3 and prediction.shape == target.shape):
-        raise ValueError(
-            "tversky: prediction and target must be (B, C, *spatial) of one shape, "
-            f"not {tuple(prediction.shape)} and {tuple(target.shape)}"
-        )
     if group is not None and not batch:
         raise ValueError("tversky: a group's images are summed over, which needs batch=True")
-    loss: Tensor
     options = (alpha, beta, smooth_nr, smooth_dr, sigmoid, batch)
-    loss, _ = _Tversky.run(prediction, target, group, options)
+    loss: Tensor = _Tversky.run(prediction, target, group, options)
     return loss
 
 
 class _Tversky(OpFunction):
+    @staticmethod
+    def select(output: Any) -> Any:
+        return output[0]
+
     @staticmethod
     def forward(
         prediction: Tensor, target: Tensor, group: "dist.ProcessGroup | None", options: Any
@@ -93,7 +84,7 @@ class _Tversky(OpFunction):
         ctx.save_for_backward(prediction, target, sums)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         if grad is None:
             return None, None, None, None
         result = _TverskyBackward.run_in_backward(grad, *ctx.saved_tensors, ctx.group, ctx.options)

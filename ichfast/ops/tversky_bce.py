@@ -12,7 +12,7 @@ from ichfast.ops._checks import (
     require_floating,
     require_no_grad,
     require_one_device,
-    require_target,
+    require_pair,
     require_tensor,
 )
 from ichfast.ops._layout import empty_gradient
@@ -71,8 +71,7 @@ def tversky_bce(
         ValueError, TypeError: shapes differ, dtypes or devices do not fit, another argument than
             logits requires grad.
     """
-    require_floating("tversky_bce", logits=logits)
-    require_target("tversky_bce", target)
+    require_pair("tversky_bce", "logits", logits, target)
     others = {"target": target}
     if mask is not None:
         _require_mask(mask)
@@ -80,13 +79,9 @@ def tversky_bce(
     if pos_weight is not None:
         require_floating("tversky_bce", pos_weight=pos_weight)
         others["pos_weight"] = pos_weight
-    require_one_device("tversky_bce", logits=logits, **others)
+    if len(others) > 1:
+        require_one_device("tversky_bce", logits=logits, **others)
     require_no_grad("tversky_bce", **others)
-    if not (logits.ndim >= 3 and logits.shape == target.shape):
-        raise ValueError(
-            "tversky_bce: logits and target must be (B, C, *spatial) of one shape, "
-            f"not {tuple(logits.shape)} and {tuple(target.shape)}"
-        )
     images, channels, *spatial = logits.shape
     if mask is not None:
         if mask.shape not in (logits.shape, (images, 1, *spatial)):
@@ -103,8 +98,10 @@ def tversky_bce(
     if group is not None and not batch:
         raise ValueError("tversky_bce: a group's images are summed over, which needs batch=True")
     options = (alpha, beta, smooth_nr, smooth_dr, batch)
-    *results, _ = _TverskyBCE.run(logits, target, mask, pos_weight, group, options)
-    return tuple(results)
+    results: tuple[Tensor, Tensor, Tensor] = _TverskyBCE.run(
+        logits, target, mask, pos_weight, group, options
+    )
+    return results
 
 
 def _require_mask(mask: Tensor) -> None:
@@ -117,6 +114,10 @@ def _require_mask(mask: Tensor) -> None:
 
 
 class _TverskyBCE(OpFunction):
+    @staticmethod
+    def select(output: Any) -> Any:
+        return output[:3]
+
     @staticmethod
     def forward(
         logits: Tensor,

@@ -13,6 +13,8 @@
 
 #include "machine.h"
 
+extern "C" AOTITorchError __real_torch_get_mutable_data_ptr(AtenTensorHandle tensor, void** data);
+
 namespace {
 
 std::unordered_map<const void*, std::string>& kernel_names() {
@@ -56,6 +58,13 @@ size_t extent(AtenTensorHandle tensor) {
 
 void add(AtenTensorHandle tensor, const void* data, bool writable) {
   if (const size_t size = extent(tensor)) ptx::add_area(data, size, writable);
+}
+
+// New memory, which a kernel must write before anyone reads it.
+void spoil(AtenTensorHandle tensor) {
+  void* data = nullptr;
+  __real_torch_get_mutable_data_ptr(tensor, &data);
+  if (const size_t size = extent(tensor)) ptx::add_unwritten(data, size);
 }
 
 }  // namespace
@@ -141,7 +150,6 @@ AOTITorchError __wrap_torch_get_const_data_ptr(AtenTensorHandle tensor, const vo
   return result;
 }
 
-AOTITorchError __real_torch_get_mutable_data_ptr(AtenTensorHandle tensor, void** data);
 AOTITorchError __wrap_torch_get_mutable_data_ptr(AtenTensorHandle tensor, void** data) {
   const AOTITorchError result = __real_torch_get_mutable_data_ptr(tensor, data);
   if (result == AOTI_TORCH_SUCCESS) add(tensor, *data, true);
@@ -154,12 +162,19 @@ AOTITorchError __wrap_torch_call_dispatcher(const char* op, const char* overload
                                             StableIValue* stack, uint64_t version) {
   const AOTITorchError result = __real_torch_call_dispatcher(op, overload, stack, version);
   if (result == AOTI_TORCH_SUCCESS &&
-      (std::strcmp(op, "aten::new_empty") == 0 || std::strcmp(op, "aten::empty_like") == 0)) {
-    const auto tensor = reinterpret_cast<AtenTensorHandle>(stack[0]);
-    void* data = nullptr;
-    __real_torch_get_mutable_data_ptr(tensor, &data);
-    if (const size_t size = extent(tensor)) ptx::add_unwritten(data, size);
-  }
+      (std::strcmp(op, "aten::empty") == 0 || std::strcmp(op, "aten::empty_like") == 0))
+    spoil(reinterpret_cast<AtenTensorHandle>(stack[0]));
+  return result;
+}
+
+AOTITorchError __real_aoti_torch_empty_strided(int64_t, const int64_t*, const int64_t*, int32_t,
+                                               int32_t, int32_t, AtenTensorHandle*);
+AOTITorchError __wrap_aoti_torch_empty_strided(int64_t dims, const int64_t* sizes,
+                                               const int64_t* strides, int32_t dtype, int32_t kind,
+                                               int32_t index, AtenTensorHandle* tensor) {
+  const AOTITorchError result =
+      __real_aoti_torch_empty_strided(dims, sizes, strides, dtype, kind, index, tensor);
+  if (result == AOTI_TORCH_SUCCESS) spoil(*tensor);
   return result;
 }
 
