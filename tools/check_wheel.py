@@ -95,7 +95,7 @@ def add_manylinux_tag(wheel: Path) -> Path:
 
 
 def test(wheel: Path, environment: Path) -> str:
-    """Run tests on the wheel in a fresh environment; the version of its Python."""
+    """Run tests on the wheel in a fresh environment; the version of its Python, as 3.11."""
     asked = "import platform, sysconfig, torch; print(platform.python_version(), torch.__version__)"
     asked += "; print(sysconfig.get_path('purelib'))"
     versions, packages = run(environment / "bin" / "python", "-c", asked).splitlines()
@@ -111,7 +111,7 @@ def test(wheel: Path, environment: Path) -> str:
     if not Path(origin).is_relative_to(own):
         sys.exit(f"check-wheel: it is {origin} that is imported, and not what was installed")
     print(run(python, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS, folder=ROOT))
-    return versions.split(".")[1]
+    return ".".join(versions.split(".")[:2])
 
 
 def pip(*arguments: object) -> None:
