@@ -97,7 +97,6 @@ void test() {
   };
   for (const Shape& shape : shapes) {
     run<A, T, O>(shape, kPlain, Layout::kContiguous);
-#if !defined(__SANITIZE_THREAD__)  // these kernels share nothing
     for (const Layout layout : kLayouts) run<A, T, O>(shape, kPlain, layout);
     for (const Function function :
          {Function::kLinear, Function::kLinearExact, Function::kSigmoid}) {
@@ -106,7 +105,6 @@ void test() {
     }
     run<A, T, O>(shape, kPlain, Layout::kContiguous, 0.5);  // a width too small
     if (shape.images > 1) run<A, T, O>(shape, kPlain, Layout::kContiguous, 30, true);
-#endif
   }
 }
 

@@ -236,9 +236,6 @@ Doubles run(Size size, Pool pool, bool sliced, bool spoil = false) {
 template <class A, class T>
 void test() {
   constexpr int64_t kWidth = kVoxelsOf<T>;
-#if defined(__SANITIZE_THREAD__)
-  const std::vector<Size> all = {{1, 5 * kWidth, 6, 10}};
-#else
   const std::vector<Size> all = {{0, 3, 2, 2},
                                  {2, 1, 2, 2},
                                  {1, 3, 4, 6},
@@ -246,7 +243,6 @@ void test() {
                                  {1, 5 * kWidth, 6, 10},
                                  {1, 5 * kWidth + 1, 6, 10},
                                  {1, (Launch::kThreads + 3) * kWidth, 2, 4}};
-#endif
   for (const Size size : all) {
     const Doubles dense = run<A, T, true, true>(size, Pool::kBoth, false);
     CHECK(same_bits((run<A, T, true, true>(size, Pool::kBoth, true)), dense));
