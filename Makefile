@@ -104,7 +104,7 @@ check-cuda: $(CUDA_VENV)/installed
 # neither a GPU nor a CUDA torch. Takes what check-cuda has compiled of the sources as they are, so
 # it comes after that where both are run. Some tests: make check-ptx ARGS=tests/ops/test_tversky.py
 check-ptx: $(VENV)/tested
-	@tools/stage ptx 'build, and the tests three times; usually 3 minutes on two cores, and 1 more where check-cuda has not compiled' $(RUN) tests/cpp/ptx/check.py $(ARGS)
+	@tools/stage ptx 'build, and the tests three times; usually 3 minutes on two cores, 4 to 5 where check-cuda has not compiled' $(RUN) tests/cpp/ptx/check.py $(ARGS)
 endif
 
 gpu-check:
