@@ -45,7 +45,7 @@ GRAPHS: dict[str, tuple[str, ...]] = {
     "bfloat16, graphs": (BFLOAT16, "compute.compile=cuda_graphs"),
 }
 TARGETS = {
-    "cpu": {"float32": 1.25, "bfloat16": 1.8},
+    "cpu": {"float32": 1.6, "bfloat16": 1.8},
     "cuda": {"bfloat16, graphs": 3.0},
 }
 

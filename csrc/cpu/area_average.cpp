@@ -21,12 +21,8 @@ std::optional<Whole> whole(const Rescale<float>& r) {
   const float padding = r.padding.value_or(0.5f);  // which no stored value is
   const bool has_padding =
       padding == std::nearbyint(padding) && padding >= -32768.0f && padding <= 32767.0f;
-  return Whole{int16_t(low),
-               int16_t(high),
-               has_padding,
-               int16_t(has_padding ? padding : 0.0f),
-               int16_t(kAir - r.intercept),
-               r.intercept};
+  return Whole{int16_t(low), int16_t(high), has_padding, int16_t(has_padding ? padding : 0.0f),
+               int16_t(kAir - r.intercept)};
 }
 
 std::optional<Whole> whole(const Rescale<double>&) {
@@ -35,7 +31,8 @@ std::optional<Whole> whole(const Rescale<double>&) {
 
 template <bool kPadding>
 ICHFAST_INLINE void add_whole(const int16_t* first, const int16_t* second, const Whole w, int64_t n,
-                              int16_t* sum) {
+                              uint16_t* sum) {
+  const int16_t offset = int16_t(-2 * w.low);
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
     const int16_t a = first[i], b = second[i];
@@ -46,23 +43,22 @@ ICHFAST_INLINE void add_whole(const int16_t* first, const int16_t* second, const
       ca = a == w.padding ? w.air : ca;
       cb = b == w.padding ? w.air : cb;
     }
-    sum[i] = int16_t(ca + cb);
+    sum[i] = uint16_t(ca + cb + offset);
   }
 }
 
 ICHFAST_SIMD void add_whole_rows(const int16_t* first, const int16_t* second, const Whole& w,
-                                 int64_t n, int16_t* sum) {
+                                 int64_t n, uint16_t* sum) {
   w.has_padding ? add_whole<true>(first, second, w, n, sum)
                 : add_whole<false>(first, second, w, n, sum);
 }
 
-ICHFAST_SIMD void halve_whole(const int16_t* sum, float intercept, int64_t n_out, float* h) {
+ICHFAST_SIMD void halve_whole(const uint16_t* sum, int64_t n_out, float* h) {
 #pragma omp simd
   for (int64_t i = 0; i < n_out; ++i) {
-    int32_t pair;  // a pair at a time: little-endian, so the first is its low half
+    uint32_t pair;  // a pair at a time, whichever comes first
     std::memcpy(&pair, sum + 2 * i, sizeof pair);
-    const int32_t low = int32_t(uint32_t(pair) << 16) >> 16;
-    h[i] = float(low + (pair >> 16)) * 0.25f + intercept;
+    h[i] = float(int32_t((pair & 0xffffu) + (pair >> 16))) * 0.25f;
   }
 }
 
@@ -179,8 +175,7 @@ const A* AreaAverage<A>::row(int64_t b, int64_t y, Buffers& buffers) const {
       const int16_t* const row = static_cast<const int16_t*>(data_) + element;
       if (fast && whole && rows_.ratio == 2 && columns_.ratio == 2) {
         add_whole_rows(row, row + row_, *whole, width_, buffers.pairs.data());
-        halve_whole(buffers.pairs.data(), whole->intercept, columns_.cells.size(),
-                    buffers.averaged.data());
+        halve_whole(buffers.pairs.data(), columns_.cells.size(), buffers.averaged.data());
         return buffers.averaged.data();
       }
       if (fast) {

@@ -40,13 +40,12 @@ struct Coverage {
 };
 
 // Slope 1 and a whole intercept, as most CT has, of int16: clipping is done on the stored values
-// themselves, and two of them still fit into 16 bits. All of this is exact in float too, so the
-// bits are the same.
+// themselves, and the sum of two h still fits into 16 bits. All of this is exact in float too, so
+// the bits are the same.
 struct Whole {
   int16_t low, high;  // what is clipped to
   bool has_padding;
   int16_t padding, air;
-  float intercept;  // to h
 };
 
 // What is the same for all rows. The tensor is asked once: each question is a call through the
@@ -59,7 +58,7 @@ class AreaAverage {
     explicit Buffers(const AreaAverage& average);
 
     std::vector<A> loaded, sum, averaged;
-    std::vector<int16_t> pairs;
+    std::vector<uint16_t> pairs;
   };
 
   // Of (B, H, W) stored values, one rescale an image.
