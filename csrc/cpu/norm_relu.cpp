@@ -26,7 +26,7 @@ using Wide = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
 // ---- loops over a tile
 
-// Pixels `stride` elements apart; `row` is the distance of those below one another.
+// Pixels `stride` elements apart; `row` elements from each lies the one below it.
 template <class T>
 struct Pixels {
   T* data;
@@ -46,8 +46,8 @@ template <int K>
 using Size = std::integral_constant<int, K>;
 
 // Calls f(i, size, c) for all channels c of `size` pixels at once: of n windows, or of n pixels, of
-// which the last three may come one by one. A pixel's numbers are arrays in f, and not in the loop:
-// of a loop's own arrays GCC makes no registers, and does not vectorise.
+// which the last three may come one by one. The pixels' numbers are arrays in f, and not in the
+// loop: GCC does not make registers of a loop's own arrays, and then does not vectorise it.
 template <bool kPool, class F>
 ICHFAST_INLINE void for_each(int64_t n, int64_t channels, const F& f) {
   const auto go = [&](int64_t i, auto size) ICHFAST_INLINE_LAMBDA {
@@ -262,7 +262,8 @@ Pixels<T> view_result(Tensor& tensor, int64_t channel = 0) {
 }
 
 // The pixels of a tensor, or the windows where it is pooled, in chunks that do not depend on the
-// number of threads, and these in tiles, whose sums a float may hold.
+// number of threads, and these in tiles, whose sums a float may hold and the first-level cache the
+// values, over which the moments go twice.
 class Tiles {
  public:
   static constexpr int64_t kPixels = 64;
@@ -274,7 +275,7 @@ class Tiles {
         width_(tensor.size(3)),
         pooled_(pooled),
         units_(count_pixels(tensor) / (pooled ? 4 : 1)) {
-    const int64_t pixels = std::clamp<int64_t>(kValues / channels_, 1, kPixels);
+    const int64_t pixels = std::clamp<int64_t>(kValues / channels_ / 4 * 4, 1, kPixels);
     per_tile_ = pooled ? std::max<int64_t>(pixels / 4, 1) : pixels;
   }
 

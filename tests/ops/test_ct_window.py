@@ -419,7 +419,8 @@ def test_the_bits_are_the_same_everywhere(
 
 @pytest.mark.parametrize("padding", [None, -2000.0, 0.0, 32767.0, -32768.0, 1.5, 1e9, float("nan")])
 @pytest.mark.parametrize(
-    "intercept", [-1024.0, 0.0, 0.5, -1000.25, 5000.0, 15359.0, 15361.0, -13312.0, -13314.0]
+    "intercept",
+    [-1024.0, 0.0, 0.5, -1000.25, 5000.0, 15359.0, 15360.0, 15361.0, -13312.0, -13314.0],
 )
 def test_whole_numbers_at_half_the_size_have_the_bits_of_the_general_path(
     intercept: float, padding: float | None
