@@ -168,7 +168,7 @@ def _run(update: Callable[[], Tensor], network: torch.nn.Module) -> Sequence[Ten
 PARTS = {
     "convolutions, backward": ("convolution_backward", "slow_conv2d_backward"),
     "convolutions, forward": ("convolution", "slow_conv2d_forward"),
-    "batch normalisation": ("batch_norm",),
+    "batch normalisation and what is fused with it": ("batch_norm", "norm_relu", "NormReLU"),
     "pooling": ("max_pool2d",),
     "ReLU": ("clamp_min", "threshold_backward", "relu"),
     "skip connections (cat)": ("aten::cat",),
