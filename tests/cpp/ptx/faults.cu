@@ -151,7 +151,7 @@ const struct {
 Tensor run(const Tensor& numbers, const std::string& kernel) {
   const CudaLaunch launch(numbers);
   const int64_t n = numbers.size(0);
-  Tensor result = torch::stable::new_empty(numbers, {n});
+  Tensor result = allocate(numbers, {n});
   const auto fill = [&](Kernel function, const Tensor& with) {
     launch(function, n / kThreads, with.const_data_ptr<float>(), result.mutable_data_ptr<float>(),
            n);

@@ -161,9 +161,9 @@ AOTITorchError __real_torch_call_dispatcher(const char* op, const char* overload
 AOTITorchError __wrap_torch_call_dispatcher(const char* op, const char* overload,
                                             StableIValue* stack, uint64_t version) {
   const AOTITorchError result = __real_torch_call_dispatcher(op, overload, stack, version);
-  if (result == AOTI_TORCH_SUCCESS &&
-      (std::strcmp(op, "aten::empty") == 0 || std::strcmp(op, "aten::empty_like") == 0))
-    spoil(reinterpret_cast<AtenTensorHandle>(stack[0]));
+  if (result != AOTI_TORCH_SUCCESS) return result;
+  for (const char* allocates : {"aten::empty", "aten::new_empty", "aten::empty_like"})
+    if (std::strcmp(op, allocates) == 0) spoil(reinterpret_cast<AtenTensorHandle>(stack[0]));
   return result;
 }
 
