@@ -28,9 +28,9 @@ from ichfast.weights.shipped import load, save
 PROG = "python -m ichfast.weights"
 
 DESCRIPTION = """\
-Train the baseline of the study on all 82 patients of CT-ICH 1.0.0 and write the weights that
-ship, with their card. Nobody is left for a test: what such models are worth, cross-validation
-says (--card). Stop it at any time: the same command resumes where it stopped.
+Train the baseline of the study, for longer, on all 82 patients of CT-ICH 1.0.0 and write the
+weights that ship, with their card. Nobody is left for a test: what such models are worth,
+cross-validation says (--card). Stop it at any time: the same command resumes where it stopped.
 
 ``score`` adds to the card of weights that are there (--out) how well scans are told apart by the
 volume of their mask, from the folds of a Table 1 (--runs). The weights stay as they are.
