@@ -88,6 +88,6 @@ def _make_case(device: Device, dtype: torch.dtype, pooled: bool, quick: bool) ->
         # for two sums and for the gradient.
         read=(x, x, x, x, *arriving, *arriving),
         written=(*arriving, x),
-        tolerance=2e-3 if dtype == torch.float32 else 3e-2,
+        tolerance=1e-2 if dtype == torch.float32 else 3e-2,  # torch sums in float32
         targets=() if quick else TARGETS[device.kind],
     )
