@@ -63,3 +63,37 @@ def test_stores_count_as_bytes_moved() -> None:
     name = NAME.replace("10sum_chunks", "13differentiate")
     (counted,) = count([*LOOP, "STG.E.128 [R2], R4", END], name)
     assert (counted.voxels, counted.moved) == (8, 5)
+
+
+# norm_relu::sum_windows<kOutput, float, BFloat16, 256>
+WINDOWS = "_ZN7ichfast9norm_relu11sum_windowsILb{}EfNS_8BFloat16ELi256EEEvNS_4ViewIT1_Lb1EEE"
+
+
+@pytest.mark.parametrize(("output", "loads", "moved"), [(0, 5, 2.5), (1, 9, 4.5)])
+def test_a_pooled_gradient_counts_by_a_quarter(output: int, loads: int, moved: float) -> None:
+    load = "LDG.E.128.CONSTANT R4, [R2]"
+    (counted,) = count([*[load] * loads, END], WINDOWS.format(output))
+    assert (counted.voxels, counted.moved, counted.read) == (32, moved, moved)
+
+
+def test_the_loop_over_vectors_is_taken_though_another_moves_as_much() -> None:
+    one_by_one = ["LDG.E.U16.CONSTANT R4, [R2]"] * 40 + ["FADD R1, R1, R2"] * 9
+    vectors = ["LDG.E.128.CONSTANT R4, [R2]"] * 5
+    (counted,) = count([*one_by_one, END, *vectors, END], WINDOWS.format(0))
+    assert counted.instructions == {"issue": 6}
+
+
+def test_float64_is_left_out() -> None:
+    name = WINDOWS.format(0).replace("EfNS_8BFloat16E", "Edd")
+    assert count(["LDG.E.128.CONSTANT R4, [R2]", END], name) == []
+
+
+@pytest.mark.parametrize(("last", "blocks"), [(63, 4), (64, 3), (127, 2), (128, 1)])
+def test_bytes_in_flight_follow_from_the_registers(last: int, blocks: int) -> None:
+    """80 bytes of each thread; one block of 256 has 20 KiB, and 28 are needed."""
+    loop = [*["LDG.E.128.CONSTANT R4, [R2]"] * 5, f"FADD R{last}, R1, R2", END]
+    counts = count(loop, WINDOWS.format(0))
+    assert counts[0].in_flight() == blocks * 256 * 80
+    faults = TOOL["find_faults"](counts)
+    assert len(faults) == (blocks == 1)
+    assert all("20 KiB in flight at 129 registers, 28 are needed" in fault for fault in faults)

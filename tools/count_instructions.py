@@ -1,13 +1,20 @@
-"""Instructions per voxel of the CUDA kernels, from the machine code for sm_90, against an H200.
+"""Instructions per voxel of the CUDA kernels, and bytes that they keep in flight, from the machine
+code for sm_90, against an H200.
 
     python tools/count_instructions.py FOLDER
 
 FOLDER holds cubins for sm_90, as a build with NVCC_APPEND_FLAGS='--keep --keep-dir=FOLDER' leaves
 them. What is counted is the straight piece of a kernel that moves the most bytes, which is its loop
-over vectors; what comes once a chunk, before and after the loop, is not. The shares are of what an
-H200 could issue, and of what each of its units could start, while a copy moves the same bytes: at
-100 the unit takes as long as the memory. Fails where a kernel would miss 85 % of the copy and
-EXCUSED does not say why, and where one that is excused needs more than it says.
+over vectors; what comes once a chunk, before and after the loop, is not. A voxel of norm_relu is
+one channel of a pixel of the input; where it pools, the pooled value counts by a quarter. Shares
+are of what an H200 could issue, and of what each of its units could start, while a copy moves the
+same bytes: at 100 the unit takes as long as the memory. In flight is what the threads that fit on a
+multiprocessor load in that piece, by the registers that they take. Fails where a kernel would miss
+85 % of the copy and EXCUSED does not say why, where one that is excused needs more than it says,
+and where one keeps too little in flight.
+
+Not counted are kernels that are no such loop: ct_window, pool_batch, paste and strong_view
+(docs/kernels.md).
 """
 
 import importlib.util
@@ -16,7 +23,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,13 +40,30 @@ ALU = (
 )  # fmt: skip
 MOST = 1 / 0.85
 """of the copy's time: what 85 % of its bandwidth allows"""
+# Of a multiprocessor (compute capability 9.0).
+REGISTERS, THREADS, BLOCK = 65536, 2048, 256
+IN_FLIGHT = 4.8e12 * 0.8e-6 / 132
+"""Bytes that a multiprocessor must have under way: bandwidth times latency"""
 
 # Percent of the copy's time that the busiest unit may take, and why it is more than 85 % allows.
 EXCUSED = {
-    ("tversky", "differentiate", 3): (124, "bytes to widen, half types to pack"),
     ("tversky_bce", "sum_chunks", 3): (155, "the polynomial of its logarithm"),
     ("tversky_bce", "sum_chunks", 4): (132, "the polynomial of its logarithm"),
 }
+LOOPS = {"sum_chunks", "count_chunks", "differentiate", "mask"}
+# Tensors that norm_relu's kernels read, without and with their first flag: a gradient of the pooled
+# value is a quarter, and that of the output is there or not.
+READS = {
+    "collect_moments": (1, 1),
+    "normalise": (1, 1),
+    "normalise_and_pool": (1, 1),
+    "copy_pixels": (1, 1),
+    "sum_pixels": (2, 2),
+    "sum_windows": (1.25, 2.25),
+    "differentiate_pixels": (2, 2),
+    "differentiate_windows": (1.25, 2.25),
+}
+LOOPS |= set(READS)
 HALF = ("ichfast::Half", "ichfast::BFloat16")
 BYTES = {
     **dict.fromkeys(HALF, 2),
@@ -58,8 +82,10 @@ class Count:
     kernel: str
     arguments: tuple[str, ...]
     moved: float  # bytes
+    read: float  # bytes, of these
     instructions: Counter[str]  # by unit
     voxels: int  # in the loop
+    registers: int  # of a thread
 
     def per_voxel(self, unit: str) -> float:
         return self.instructions[unit] / self.voxels
@@ -70,6 +96,17 @@ class Count:
 
     def busiest(self) -> tuple[float, str]:
         return max((self.share(unit), unit) for unit in LANES)
+
+    def in_flight(self) -> float:
+        """Bytes that a multiprocessor's threads load in a step of the loop."""
+        registers = -(-self.registers // 8) * 8  # as they are handed out
+        blocks = min(REGISTERS // (registers * BLOCK), THREADS // BLOCK)
+        return blocks * BLOCK * self.voxels * self.read
+
+    def needed(self) -> float:
+        """Bytes in flight: nothing waits for those that are written, and fewer are needed where
+        arithmetic takes longer than a copy."""
+        return IN_FLIGHT * self.read / self.moved / max(1, self.busiest()[0] / 100)
 
     def __str__(self) -> str:
         return f"{self.op}::{self.kernel}<{', '.join(self.arguments)}>"
@@ -122,12 +159,32 @@ def read_sass(text: str) -> Iterator[Count]:
         if match is None or match[2] == "finish" or "OneOf<" in match[3]:
             continue
         op, kernel, arguments = match[1], match[2], tuple(match[3].split(", "))
-        if kernel not in ("sum_chunks", "count_chunks", "differentiate", "mask"):
+        if kernel not in LOOPS or "double" in arguments:
             continue
-        loop = max(split_blocks(body), key=lambda block: moved(block, "LDG") + moved(block, "STG"))
+        loop = max(split_blocks(body), key=rank)
         read, wrote = moved(loop, "LDG"), moved(loop, "STG")
-        voxels = read // bytes_read(kernel, op, arguments)
-        yield Count(op, kernel, arguments, (read + wrote) / voxels, count_units(loop), voxels)
+        voxels = round(read / bytes_read(kernel, op, arguments))
+        registers = 1 + max(int(number) for number in re.findall(r"\bR(\d+)", body))
+        yield Count(
+            op,
+            kernel,
+            arguments,
+            (read + wrote) / voxels,
+            read / voxels,
+            count_units(loop),
+            voxels,
+            registers,
+        )
+
+
+def rank(block: list[str]) -> tuple[int, int, int]:
+    """The loop over vectors moves the most, in 16-byte accesses and in all; of two, the longer."""
+    wide = [opcode for opcode in block if ".128" in opcode]
+    return (
+        moved(wide, "LDG") + moved(wide, "STG"),
+        moved(block, "LDG") + moved(block, "STG"),
+        len(block),
+    )
 
 
 def demangle(names: list[str]) -> list[str]:
@@ -161,9 +218,12 @@ def moved(block: list[str], access: str) -> int:
     return total
 
 
-def bytes_read(kernel: str, op: str, arguments: tuple[str, ...]) -> int:
+def bytes_read(kernel: str, op: str, arguments: tuple[str, ...]) -> float:
     """By a voxel, from the dtypes among the template's arguments (csrc/kernels/<op>.cuh)."""
-    types = [a for a in arguments if a in BYTES][1:]  # the first is what it computes in
+    types = [a for a in arguments if a in BYTES]
+    if op == "norm_relu":
+        return BYTES[types[-1]] * READS[kernel][arguments[0] == "true"]
+    types = types[1:]  # the first is what it computes in
     if op == "attention_wmse":
         image, logits, reconstruction = types
         return BYTES[image] + BYTES[logits] + 2 * BYTES[reconstruction]
@@ -192,7 +252,7 @@ def count_units(block: list[str]) -> Counter[str]:
 
 def allowed(count: Count) -> float:
     """Percent."""
-    excuse = EXCUSED.get((count.op, count.kernel, round(count.moved)))
+    excuse = EXCUSED.get((count.op, count.kernel, count.moved))
     return excuse[0] if excuse else 100 * MOST
 
 
@@ -203,27 +263,34 @@ def find_faults(counts: list[Count]) -> list[str]:
         if share > allowed(count):
             faults.append(
                 f"{count}: {count.per_voxel(unit):.1f} instructions ({unit}) a voxel of "
-                f"{count.moved:.0f} bytes take {share:.0f} % of the time of a copy, "
+                f"{count.moved:g} bytes take {share:.0f} % of the time of a copy, "
                 f"{allowed(count):.0f} are allowed"
+            )
+        if count.in_flight() < count.needed():
+            faults.append(
+                f"{count}: {count.in_flight() / 1024:.0f} KiB in flight at {count.registers} "
+                f"registers, {count.needed() / 1024:.0f} are needed"
             )
     return faults
 
 
 def summarise(counts: list[Count]) -> str:
     """A line for each op, kernel and number of bytes: the slowest of its kernels."""
-    worst: dict[tuple[str, str, int], Count] = {}
+    groups: dict[tuple[str, str, float], list[Count]] = defaultdict(list)
     for count in counts:
-        key = count.op, count.kernel, round(count.moved)
-        if key not in worst or count.busiest() > worst[key].busiest():
-            worst[key] = count
+        groups[count.op, count.kernel, count.moved].append(count)
     lines = [
-        f"{'op':15}{'kernel':14}{'bytes':>6}{'voxels':>7}{'instructions':>13}"
+        f"{'op':15}{'kernel':22}{'bytes':>6}{'voxels':>7}{'instructions':>13}"
         + "".join(f"{unit + ' %':>9}" for unit in LANES)
+        + f"{'in flight, KiB':>15}"
     ]
-    for (op, kernel, size), count in sorted(worst.items()):
+    for (op, kernel, size), group in sorted(groups.items()):
+        count = max(group, key=Count.busiest)
         shares = "".join(f"{count.share(unit):9.0f}" for unit in LANES)
+        in_flight = min(each.in_flight() for each in group) / 1024
         lines.append(
-            f"{op:15}{kernel:14}{size:6}{count.voxels:7}{count.per_voxel('issue'):13.1f}{shares}"
+            f"{op:15}{kernel:22}{size:6g}{count.voxels:7}{count.per_voxel('issue'):13.1f}"
+            f"{shares}{in_flight:15.0f}"
         )
     return "\n".join(lines)
 

@@ -57,9 +57,13 @@ struct WindowReader {
 // Output pixels of a thread in whole_ratio: 16 bytes of a half type.
 constexpr int kPixels = 8;
 
+// Blocks of whole_ratio that share a multiprocessor at least: where nothing is said, the compiler
+// aims at more and spills registers.
+constexpr int kBlocks = 3;
+
 // Images whose sides shrink by kRatio, 1 or 2, row by row in vectors. T is a 16-bit integer.
 template <int kRatio, class T, int kThreads>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocks)
     whole_ratio(Input<T> stored, Input<Number> slopes, Input<Number> intercepts,
                 Input<Number> windows, Shape shape, Options options, Output<Floating> result) {
   constexpr int kColumns = kRatio * kPixels;

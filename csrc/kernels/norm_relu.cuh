@@ -7,6 +7,7 @@
 
 #include "kernels/common/pixels.h"
 #include "math/norm_relu.h"
+#include "math/sigmoid.h"
 
 namespace ichfast::norm_relu {
 
@@ -97,29 +98,43 @@ struct WindowElements {
   }
 };
 
-template <bool kVector, class T, class Thread>
-ICHFAST_DEVICE WindowElements<T, kVoxelsOf<T>> load_window(const Thread& mine,
-                                                           const Pixels<const T>& pixels,
-                                                           const Corners& at) {
-  return {mine.template load<kVector>(pixels, at.a), mine.template load<kVector>(pixels, at.b),
-          mine.template load<kVector>(pixels, at.c), mine.template load<kVector>(pixels, at.d)};
+// Of a part: all channels of a thread, or one.
+template <class T, int kWidth, int kThreads>
+ICHFAST_DEVICE WindowElements<T, kWidth> load_window(const PixelThread<kWidth, kThreads>& part,
+                                                     const Pixels<const T>& pixels,
+                                                     const Corners& at) {
+  return {part.template load<true>(pixels, at.a), part.template load<true>(pixels, at.b),
+          part.template load<true>(pixels, at.c), part.template load<true>(pixels, at.d)};
 }
 
-template <bool kVector, class T, class Thread>
-ICHFAST_DEVICE void store_window(const Thread& mine, const Pixels<T>& pixels, const Corners& at,
-                                 const WindowElements<T, kVoxelsOf<T>>& values) {
-  mine.template store<kVector>(pixels, at.a, values.a);
-  mine.template store<kVector>(pixels, at.b, values.b);
-  mine.template store<kVector>(pixels, at.c, values.c);
-  mine.template store<kVector>(pixels, at.d, values.d);
+template <class T, int kWidth, int kThreads>
+ICHFAST_DEVICE void store_window(const PixelThread<kWidth, kThreads>& part, const Pixels<T>& pixels,
+                                 const Corners& at, const WindowElements<T, kWidth>& values) {
+  part.template store<true>(pixels, at.a, values.a);
+  part.template store<true>(pixels, at.b, values.b);
+  part.template store<true>(pixels, at.c, values.c);
+  part.template store<true>(pixels, at.d, values.d);
 }
+
+// Blocks that share a multiprocessor at least: where nothing is said, the compiler aims at more and
+// spills registers. They keep 48 and 32 KiB of loads in flight.
+constexpr int kMomentBlocks = 3, kGradientBlocks = 2;
 
 // ---- moments
+
+// 1/n for the few values of a thread: the reciprocal of math/sigmoid.h, since the branches of a
+// division would keep the loads of one pixel from overtaking the arithmetic of another; and a step
+// of Newton's, which rounds it as a division does.
+template <class A>
+ICHFAST_DEVICE A inverse(A n) {
+  const A r = reciprocal(n);
+  return std::fma(std::fma(-n, r, A(1)), r, r);
+}
 
 // Stage one: mean and squared distances of each chunk's channels.
 // 16-byte accesses: loads, since a block writes no more than its sums.
 template <class A, class T, int kThreads>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kMomentBlocks)
     collect_moments(Pixels<const T> input, Grid<T, kThreads> grid, double* slots) {
   constexpr int kWidth = kChannels<T>;
   const PixelThread<kWidth, kThreads> mine(grid);
@@ -130,7 +145,7 @@ __global__ void __launch_bounds__(kThreads)
     mine.template for_each_unit<4>([&](int64_t pixel) {  // Welford 1962
       const auto x = mine.template load<kVector>(input, pixel);
       n += A(1);
-      const A share = A(1) / n;
+      const A share = inverse(n);
 #pragma unroll
       for (int k = 0; k < kWidth; ++k) {
         const A value = x.template get<A>(k), distance = value - means[k];
@@ -259,16 +274,19 @@ __global__ void __launch_bounds__(kThreads)
     constexpr bool kVector = decltype(vector)::value;
     mine.template for_each_unit<1>([&](int64_t window) {
       const Corners at(window, width);
-      auto xs = load_window<kVector>(mine, input, at);
-      Elements<T, kWidth> best;
+      mine.template for_each_part<kVector>(
+          [&]<int kPart>(const PixelThread<kPart, kThreads>& part, int first) {
+            auto xs = load_window(part, input, at);
+            Elements<T, kPart> best;
 #pragma unroll
-      for (int k = 0; k < kWidth; ++k) {
-        const Window<A> y = p.relu_window(xs.template get<A>(k), k);
-        xs.set(k, y);
-        best.set(k, largest(y));
-      }
-      store_window<kVector>(mine, output, at, xs);
-      mine.template store<kVector>(pooled, window, best);
+            for (int k = 0; k < kPart; ++k) {
+              const Window<A> y = p.relu_window(xs.template get<A>(k), first + k);
+              xs.set(k, y);
+              best.set(k, largest(y));
+            }
+            store_window(part, output, at, xs);
+            part.template store<true>(pooled, window, best);
+          });
     });
   };
   mine.allows_vectors(input, output, pooled) ? run(std::true_type()) : run(std::false_type());
@@ -305,7 +323,7 @@ ICHFAST_DEVICE void leave_sums(const PixelThread<kChannels<T>, kThreads>& mine,
 // Stage one.
 // 16-byte accesses: loads, since a block writes no more than its sums.
 template <bool kRelu, class A, class T, int kThreads>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kGradientBlocks)
     sum_pixels(Pixels<const T> grad, Pixels<const T> input, Grid<T, kThreads> grid,
                Parameters<A> parameters, double* slots) {
   constexpr int kWidth = kChannels<T>;
@@ -340,21 +358,30 @@ ICHFAST_DEVICE Window<A> through_window(const ThreadChannels<A, kWidth>& p, cons
 }
 
 // Those of y, or nothing.
-template <bool kOutput, bool kVector, class T, class Thread>
-ICHFAST_DEVICE WindowElements<T, kVoxelsOf<T>> load_output(const Thread& mine,
-                                                           const Pixels<const T>& grad,
-                                                           const Corners& at) {
+template <bool kOutput, class T, int kWidth, int kThreads>
+ICHFAST_DEVICE WindowElements<T, kWidth> load_output(const PixelThread<kWidth, kThreads>& part,
+                                                     const Pixels<const T>& grad,
+                                                     const Corners& at) {
   if constexpr (kOutput) {
-    return load_window<kVector>(mine, grad, at);
+    return load_window(part, grad, at);
   } else {
     return {};
   }
 }
 
+// Blocks of sum_windows that share a multiprocessor: where a thread loads the pooled gradient
+// alone, one would keep 20 KiB in flight on an H100 or H200. On other architectures
+// (7.5, 10.0, 12.0) two do not leave enough registers for half types.
+#if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ < 800 || __CUDA_ARCH__ >= 1000)
+constexpr int kSummingBlocks = 1;
+#else
+constexpr int kSummingBlocks = 2;
+#endif
+
 // Stage one where the result was pooled; the units are windows.
 // 16-byte accesses: loads, since a block writes no more than its sums.
 template <bool kOutput, class A, class T, int kThreads>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kThreads, kOutput ? 1 : kSummingBlocks)
     sum_windows(Pixels<const T> grad, Pixels<const T> grad_pooled, Pixels<const T> input,
                 Grid<T, kThreads> grid, Parameters<A> parameters, int64_t width, double* slots) {
   constexpr int kWidth = kChannels<T>;
@@ -365,18 +392,22 @@ __global__ void __launch_bounds__(kThreads, 1)
     constexpr bool kVector = decltype(vector)::value;
     mine.template for_each_unit<1>([&](int64_t window) {
       const Corners at(window, width);
-      const auto xs = load_window<kVector>(mine, input, at);
-      const auto more = load_output<kOutput, kVector>(mine, grad, at);
-      const auto of_pooled = mine.template load<kVector>(grad_pooled, window);
+      mine.template for_each_part<kVector>(
+          [&]<int kPart>(const PixelThread<kPart, kThreads>& part, int first) {
+            const auto xs = load_window(part, input, at);
+            const auto more = load_output<kOutput>(part, grad, at);
+            const auto of_pooled = part.template load<true>(grad_pooled, window);
 #pragma unroll
-      for (int k = 0; k < kWidth; ++k) {
-        const Window<A> x = xs.template get<A>(k);
-        const Window<A> g =
-            through_window(p, x, of_pooled.template get<A>(k), more.template get<A>(k), k);
-        sums[k] += (g.a + g.b) + (g.c + g.d);
-        with_x[k] += (g.a * (x.a - p.mean[k]) + g.b * (x.b - p.mean[k])) +
-                     (g.c * (x.c - p.mean[k]) + g.d * (x.d - p.mean[k]));
-      }
+            for (int k = 0; k < kPart; ++k) {
+              const int own = first + k;
+              const Window<A> x = xs.template get<A>(k);
+              const Window<A> g =
+                  through_window(p, x, of_pooled.template get<A>(k), more.template get<A>(k), own);
+              sums[own] += (g.a + g.b) + (g.c + g.d);
+              with_x[own] += (g.a * (x.a - p.mean[own]) + g.b * (x.b - p.mean[own])) +
+                             (g.c * (x.c - p.mean[own]) + g.d * (x.d - p.mean[own]));
+            }
+          });
     });
   };
   const bool vectors =
@@ -414,7 +445,7 @@ __global__ void __launch_bounds__(kThreads)
 
 // kBatch: the statistics are those of the batch.
 template <bool kRelu, bool kBatch, class A, class T, int kThreads>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kGradientBlocks)
     differentiate_pixels(Pixels<const T> grad, Pixels<const T> input, Grid<T, kThreads> grid,
                          Parameters<A> parameters, const double* sums, Pixels<T> grad_input) {
   constexpr int kWidth = kChannels<T>;
@@ -460,18 +491,22 @@ __global__ void __launch_bounds__(kThreads, 1)
     constexpr bool kVector = decltype(vector)::value;
     mine.template for_each_unit<1>([&](int64_t window) {
       const Corners at(window, width);
-      auto xs = load_window<kVector>(mine, input, at);
-      const auto more = load_output<kOutput, kVector>(mine, grad, at);
-      const auto of_pooled = mine.template load<kVector>(grad_pooled, window);
+      mine.template for_each_part<kVector>(
+          [&]<int kPart>(const PixelThread<kPart, kThreads>& part, int first) {
+            auto xs = load_window(part, input, at);
+            const auto more = load_output<kOutput>(part, grad, at);
+            const auto of_pooled = part.template load<true>(grad_pooled, window);
 #pragma unroll
-      for (int k = 0; k < kWidth; ++k) {
-        const Window<A> x = xs.template get<A>(k);
-        const Window<A> g =
-            through_window(p, x, of_pooled.template get<A>(k), more.template get<A>(k), k);
-        xs.set(k, Window<A>{finish(x.a, g.a, k), finish(x.b, g.b, k), finish(x.c, g.c, k),
-                            finish(x.d, g.d, k)});
-      }
-      store_window<kVector>(mine, grad_input, at, xs);
+            for (int k = 0; k < kPart; ++k) {
+              const int own = first + k;
+              const Window<A> x = xs.template get<A>(k);
+              const Window<A> g =
+                  through_window(p, x, of_pooled.template get<A>(k), more.template get<A>(k), own);
+              xs.set(k, Window<A>{finish(x.a, g.a, own), finish(x.b, g.b, own),
+                                  finish(x.c, g.c, own), finish(x.d, g.d, own)});
+            }
+            store_window(part, grad_input, at, xs);
+          });
     });
   };
   const auto run_both = [&](const auto& finish) {

@@ -72,6 +72,10 @@ class PixelThread {
     if (stop_ > grid.units) stop_ = grid.units;
   }
 
+  // A part of one, for its loads and stores.
+  ICHFAST_DEVICE explicit PixelThread(int64_t its_channel)
+      : chunk(0), channel(its_channel), count(1), lanes_(0), first_(0), stop_(0) {}
+
   // Whether the thread's channels can be one vector in each of these.
   template <class... P>
   ICHFAST_DEVICE bool allows_vectors(const P&... pixels) const {
@@ -94,6 +98,20 @@ class PixelThread {
     } else {
 #pragma unroll 1
       for (int64_t unit = first_; unit < stop_; unit += lanes_) body(unit);
+    }
+  }
+
+  // Calls body(part, first) with itself and 0, or, without vectors, for each of its channels with
+  // one that has this channel alone and the channel's position: what body loads takes a channel's
+  // registers then, and not those of all.
+  template <bool kVector, class Body>
+  ICHFAST_DEVICE void for_each_part(const Body& body) const {
+    if constexpr (kVector) {
+      body(*this, 0);
+    } else {
+#pragma unroll
+      for (int k = 0; k < kWidth; ++k)
+        if (k < count) body(PixelThread<1, kThreads>(channel + k), k);
     }
   }
 
