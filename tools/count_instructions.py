@@ -46,7 +46,7 @@ IN_FLIGHT = 4.8e12 * 0.8e-6 / 132
 """Bytes that a multiprocessor must have under way: bandwidth times latency"""
 
 # Percent of the copy's time that the busiest unit may take, and why it is more than 85 % allows.
-EXCUSED = {
+EXCUSED: dict[tuple[str, str, float], tuple[int, str]] = {
     ("tversky_bce", "sum_chunks", 3): (155, "the polynomial of its logarithm"),
     ("tversky_bce", "sum_chunks", 4): (132, "the polynomial of its logarithm"),
 }
