@@ -41,13 +41,13 @@ inline Tensor allocate(const Tensor& beside, torch::headeronly::IntHeaderOnlyArr
   for (size_t d = sizes.size(); d-- > 0; stride *= std::max<int64_t>(sizes[d], 1))
     strides[d] = stride;
   int32_t kind, index, element;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(beside.get(), &kind));
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(beside.get(), &index));
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(beside.get(), &element));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(beside.get(), &kind));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(beside.get(), &index));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(beside.get(), &element));
   if (dtype) element = torch::stable::detail::to<int32_t>(torch::stable::detail::from(*dtype));
   AtenTensorHandle memory;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
-      int64_t(sizes.size()), sizes.data(), strides.data(), element, kind, index, &memory));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(sizes.size()), sizes.data(),
+                                                  strides.data(), element, kind, index, &memory));
   return Tensor(memory);
 }
 
