@@ -117,8 +117,8 @@ ICHFAST_DEVICE void store_window(const PixelThread<kWidth, kThreads>& part, cons
 }
 
 // Blocks that share a multiprocessor at least: where nothing is said, the compiler aims at more and
-// spills registers. They keep 48 and 32 KiB of loads in flight.
-constexpr int kMomentBlocks = 3, kGradientBlocks = 2;
+// spills registers. Two keep 32 KiB of loads in flight.
+constexpr int kBlocks = 2;
 
 // ---- moments
 
@@ -134,7 +134,7 @@ ICHFAST_DEVICE A inverse(A n) {
 // Stage one: mean and squared distances of each chunk's channels.
 // 16-byte accesses: loads, since a block writes no more than its sums.
 template <class A, class T, int kThreads>
-__global__ void __launch_bounds__(kThreads, kMomentBlocks)
+__global__ void __launch_bounds__(kThreads, kBlocks)
     collect_moments(Pixels<const T> input, Grid<T, kThreads> grid, double* slots) {
   constexpr int kWidth = kChannels<T>;
   const PixelThread<kWidth, kThreads> mine(grid);
@@ -264,7 +264,7 @@ __global__ void __launch_bounds__(kThreads)
 
 // The units are windows.
 template <class A, class T, int kThreads>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocks)
     normalise_and_pool(Pixels<const T> input, Grid<T, kThreads> grid, Parameters<A> parameters,
                        int64_t width, Pixels<T> output, Pixels<T> pooled) {
   constexpr int kWidth = kChannels<T>;
@@ -323,7 +323,7 @@ ICHFAST_DEVICE void leave_sums(const PixelThread<kChannels<T>, kThreads>& mine,
 // Stage one.
 // 16-byte accesses: loads, since a block writes no more than its sums.
 template <bool kRelu, class A, class T, int kThreads>
-__global__ void __launch_bounds__(kThreads, kGradientBlocks)
+__global__ void __launch_bounds__(kThreads, kBlocks)
     sum_pixels(Pixels<const T> grad, Pixels<const T> input, Grid<T, kThreads> grid,
                Parameters<A> parameters, double* slots) {
   constexpr int kWidth = kChannels<T>;
@@ -445,7 +445,7 @@ __global__ void __launch_bounds__(kThreads)
 
 // kBatch: the statistics are those of the batch.
 template <bool kRelu, bool kBatch, class A, class T, int kThreads>
-__global__ void __launch_bounds__(kThreads, kGradientBlocks)
+__global__ void __launch_bounds__(kThreads, kBlocks)
     differentiate_pixels(Pixels<const T> grad, Pixels<const T> input, Grid<T, kThreads> grid,
                          Parameters<A> parameters, const double* sums, Pixels<T> grad_input) {
   constexpr int kWidth = kChannels<T>;
