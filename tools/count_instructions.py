@@ -115,7 +115,7 @@ class Count:
 def main() -> None:
     counts = []
     for path in sorted(Path(sys.argv[1]).rglob("*.cubin")):
-        if "sm_" not in path.name or "sm_90" in path.name:
+        if re.search("(sm|compute)_90", path.name):
             counts += list(read_sass(disassemble(path)))
     if not counts:
         sys.exit(
