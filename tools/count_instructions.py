@@ -50,7 +50,6 @@ EXCUSED: dict[tuple[str, str, float], tuple[int, str]] = {
     ("tversky_bce", "sum_chunks", 3): (155, "the polynomial of its logarithm"),
     ("tversky_bce", "sum_chunks", 4): (132, "the polynomial of its logarithm"),
 }
-LOOPS = {"sum_chunks", "count_chunks", "differentiate", "mask"}
 # Tensors that norm_relu's kernels read, without and with their first flag: a gradient of the pooled
 # value is a quarter, and that of the output is there or not.
 READS = {
@@ -63,7 +62,7 @@ READS = {
     "differentiate_pixels": (2, 2),
     "differentiate_windows": (1.25, 2.25),
 }
-LOOPS |= set(READS)
+LOOPS = {"sum_chunks", "count_chunks", "differentiate", "mask", *READS}
 HALF = ("ichfast::Half", "ichfast::BFloat16")
 BYTES = {
     **dict.fromkeys(HALF, 2),

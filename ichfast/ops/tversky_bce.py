@@ -72,16 +72,15 @@ def tversky_bce(
             logits requires grad.
     """
     require_pair("tversky_bce", "logits", logits, target)
-    others = {"target": target}
+    others: dict[str, Tensor] = {}
     if mask is not None:
         _require_mask(mask)
         others["mask"] = mask
     if pos_weight is not None:
         require_floating("tversky_bce", pos_weight=pos_weight)
         others["pos_weight"] = pos_weight
-    if len(others) > 1:
-        require_one_device("tversky_bce", logits=logits, **others)
-    require_no_grad("tversky_bce", **others)
+    require_one_device("tversky_bce", logits=logits, **others)
+    require_no_grad("tversky_bce", target=target, **others)
     images, channels, *spatial = logits.shape
     if mask is not None:
         if mask.shape not in (logits.shape, (images, 1, *spatial)):

@@ -39,8 +39,8 @@ NOT_FOR = (
     "as is recorded. Expect it to fail elsewhere, and to see blood in healthy heads."
 )
 LONGER: dict[str, Any] = {"training.epochs": 100}
-"""four times the study's updates: the best variant where they were compared
-(docs/explanation/study.md, "A stronger baseline?")"""
+"""four times the study's updates, as docs/explanation/study.md ("A stronger baseline?") decided
+before the folds on the card were run"""
 EVERYBODY: dict[str, Any] = {"data.train": 1.0, "data.validation": 0.0, "data.test": 0.0}
 """no patient is kept for validation or test"""
 WHOSE = {
